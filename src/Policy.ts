@@ -1,0 +1,454 @@
+/**
+ * Policies as data: what can be written down, sent and read back.
+ *
+ * A policy is a value of {@link PolicyData}; the rules for its options are written once, here, and hold both for the
+ * constructors (which throw a `RangeError`) and for data from outside (which fails with a `SchemaError`).
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Formatter from "effect/Formatter"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as SchemaGetter from "effect/SchemaGetter"
+import * as SchemaIssue from "effect/SchemaIssue"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The rules: what each option may be
+// ---------------------------------------------------------------------------------------------------------------------
+
+const allowed = {
+  positive: "a whole number of at least 1",
+  natural: "a whole number of at least 0",
+  duration: "a finite duration longer than 0",
+  boolean: "true or false",
+  kind: "\"sliding\" or \"fixed\"",
+  from: "\"start\" or \"end\"",
+  name: "a non-empty string",
+  policies: "an array of policies"
+} as const
+
+const Positive = Schema.Number.check(
+  Schema.makeFilter((n: number) => Number.isSafeInteger(n) && n >= 1, { expected: allowed.positive })
+)
+
+const Natural = Schema.Number.check(
+  Schema.makeFilter((n: number) => Number.isSafeInteger(n) && n >= 0, { expected: allowed.natural })
+)
+
+const Name = Schema.String.check(
+  Schema.makeFilter((text: string) => text.length > 0, { expected: allowed.name })
+)
+
+/** Milliseconds; written as a number of them or in words, such as "1 second". */
+const Millis = Schema.Union([Schema.Number, Schema.String]).pipe(
+  Schema.decodeTo(
+    Schema.Number.check(
+      Schema.makeFilter((n: number) => n > 0 && n <= Number.MAX_SAFE_INTEGER, { expected: allowed.duration })
+    ),
+    {
+      decode: SchemaGetter.transformEffect((input: number | string) =>
+        Option.match(Option.map(Duration.fromInput(input as Duration.Input), Duration.toMillis), {
+          onNone: () => Effect.fail(new SchemaIssue.InvalidValue({ expected: allowed.duration }, input)),
+          onSome: Effect.succeed
+        })
+      ),
+      encode: SchemaGetter.transform((millis: number): number | string => millis)
+    }
+  )
+)
+
+const rules: Record<string, string> = {
+  limit: allowed.positive,
+  capacity: allowed.positive,
+  refill: allowed.positive,
+  burst: allowed.natural,
+  maxQueue: allowed.natural,
+  per: allowed.duration,
+  interval: allowed.duration,
+  maxWait: allowed.duration,
+  timeout: allowed.duration,
+  align: allowed.boolean,
+  kind: allowed.kind,
+  from: allowed.from,
+  name: allowed.name,
+  unit: allowed.name,
+  policies: allowed.policies
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The data
+// ---------------------------------------------------------------------------------------------------------------------
+
+const common = {
+  name: Schema.optionalKey(Name),
+  unit: Schema.optionalKey(Name),
+  maxQueue: Schema.optionalKey(Natural),
+  maxWait: Schema.optionalKey(Millis),
+  timeout: Schema.optionalKey(Millis)
+}
+
+const { maxWait: _, ...unforeseeable } = common
+
+const second = Millis.pipe(Schema.withDecodingDefaultKey(Effect.succeed(1_000)))
+
+/**
+ * One start every `per / limit`, and `burst` more as extra credit.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Rate = Schema.TaggedStruct("Rate", {
+  limit: Positive,
+  per: second,
+  burst: Natural.pipe(Schema.withDecodingDefaultKey(Effect.succeed(0))),
+  ...common
+})
+
+/**
+ * A bucket of `capacity` permits, refilled by `refill` every `per`.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const TokenBucket = Schema.TaggedStruct("TokenBucket", {
+  capacity: Positive,
+  refill: Positive,
+  per: second,
+  ...common
+})
+
+/**
+ * At most `limit` starts in any `per` (sliding), or in each window of the wall clock (fixed).
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Window = Schema.TaggedStruct("Window", {
+  limit: Positive,
+  per: Millis,
+  kind: Schema.Literals(["sliding", "fixed"]).pipe(Schema.withDecodingDefaultKey(Effect.succeed("sliding" as const))),
+  ...common
+})
+
+/**
+ * At most `limit` permits held at once.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Concurrency = Schema.TaggedStruct("Concurrency", { limit: Positive, ...unforeseeable })
+
+/**
+ * At least `interval` between starts, or from an end to the next start.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Spacing = Schema.TaggedStruct("Spacing", {
+  interval: Millis,
+  align: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
+  from: Schema.Literals(["start", "end"]).pipe(Schema.withDecodingDefaultKey(Effect.succeed("start" as const))),
+  ...common
+})
+
+/**
+ * No limit.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const None = Schema.TaggedStruct("None", { ...common })
+
+/**
+ * Every part at one instant.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AllData extends Schema.Struct.Type<typeof common> {
+  readonly _tag: "All"
+  readonly policies: ReadonlyArray<PolicyData>
+}
+
+/**
+ * {@link AllData} as it may be written.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AllEncoded extends Schema.Struct.Encoded<typeof common> {
+  readonly _tag: "All"
+  readonly policies: ReadonlyArray<PolicyEncoded>
+}
+
+/**
+ * A policy as data: plain JSON, durations in milliseconds, defaults filled in.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PolicyData =
+  | typeof Rate.Type
+  | typeof TokenBucket.Type
+  | typeof Window.Type
+  | typeof Concurrency.Type
+  | typeof Spacing.Type
+  | typeof None.Type
+  | AllData
+
+/**
+ * A policy as it may be written: what has a default may be left out, durations are milliseconds or words such as
+ * "1 second".
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type PolicyEncoded =
+  | typeof Rate.Encoded
+  | typeof TokenBucket.Encoded
+  | typeof Window.Encoded
+  | typeof Concurrency.Encoded
+  | typeof Spacing.Encoded
+  | typeof None.Encoded
+  | AllEncoded
+
+const All = Schema.TaggedStruct("All", {
+  policies: Schema.Array(Schema.suspend((): Schema.Codec<PolicyData, PolicyEncoded> => PolicyData)),
+  ...common
+})
+
+const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All }
+
+const foreseeable = (data: PolicyData): boolean =>
+  data._tag === "All"
+    ? data.policies.length === 0 || data.policies.some(foreseeable)
+    : data._tag !== "Concurrency"
+
+const unforeseen = "maxWait needs a part whose wait can be foreseen: nobody knows when a running call ends"
+
+/** What no single option can say. */
+const sound = (data: PolicyData): string | undefined => {
+  if (data._tag === "All" && data.maxWait !== undefined && !foreseeable(data)) return unforeseen
+  if (data._tag === "Rate" && !Number.isSafeInteger(data.burst + 1)) return "burst is too large"
+  return undefined
+}
+
+/**
+ * The schema of {@link PolicyData}.
+ *
+ * Unknown options are refused when it is used through `Throttle.decode`, `Throttle.layerConfig` or {@link decode}.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Schema } from "effect"
+ * import { Policy } from "effect-throttle"
+ *
+ * const data = Schema.decodeUnknownSync(Policy.PolicyData)({ _tag: "Rate", limit: 30, per: "1 minute" })
+ *
+ * console.log(data) // { _tag: "Rate", limit: 30, per: 60000, burst: 0 }
+ * ```
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const PolicyData: Schema.Codec<PolicyData, PolicyEncoded> = Schema.Union([
+  Rate,
+  TokenBucket,
+  Window,
+  Concurrency,
+  Spacing,
+  None,
+  All
+]).check(Schema.makeFilter((data: PolicyData) => sound(data)))
+
+/** Deeper than this is a loop or an attack, and would exhaust the stack. */
+const deepest = 100
+
+const tooDeep = (input: unknown, depth = 0): boolean =>
+  depth > deepest ||
+  (Predicate.hasProperty(input, "policies") && Array.isArray(input.policies) &&
+    input.policies.some((part) => tooDeep(part, depth + 1)))
+
+const decodeStrictly = Schema.decodeUnknownEffect(PolicyData, { onExcessProperty: "error" })
+
+/**
+ * Reads a policy from data that came from outside.
+ *
+ * Fails with a `SchemaError` where a constructor would throw: an unknown tag or option, a value that is not allowed,
+ * policies nested more than 100 deep.
+ *
+ * @see Throttle.decode for the policy itself instead of its data
+ * @category decoding
+ * @since 0.1.0
+ */
+export const decode = (input: unknown): Effect.Effect<PolicyData, Schema.SchemaError> =>
+  Effect.suspend(() =>
+    tooDeep(input)
+      ? Effect.fail(
+        new Schema.SchemaError(
+          new SchemaIssue.InvalidValue({ expected: `policies nested at most ${deepest} deep` }, input)
+        )
+      )
+      : decodeStrictly(input)
+  )
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Construction in code
+// ---------------------------------------------------------------------------------------------------------------------
+
+const spell = (value: unknown): string =>
+  typeof value === "string"
+    ? JSON.stringify(value)
+    : typeof value === "function"
+    ? "a function"
+    : Formatter.format(value)
+
+const millis = (value: unknown): unknown =>
+  typeof value === "number" || typeof value === "string"
+    ? value
+    : Option.match(Duration.fromInput(value as Duration.Input), { onNone: () => value, onSome: Duration.toMillis })
+
+/**
+ * Checks the options of a constructor and gives the policy's data.
+ *
+ * Throws a `RangeError` that names the policy, the option, what is allowed and what came.
+ *
+ * @internal
+ */
+export const construct = (tag: PolicyData["_tag"], options: unknown): PolicyData => {
+  const where = `Throttle.${tag[0]!.toLowerCase()}${tag.slice(1)}`
+  if (!Predicate.isObject(options)) throw new RangeError(`${where}: options must be an object, got ${spell(options)}`)
+  const fields: Record<string, Schema.ConstraintDecoder<unknown>> = members[tag].fields as any
+  const given: Record<string, unknown> = { _tag: tag }
+  for (const [key, value] of Object.entries(options)) {
+    if (key === "maxWait" && tag === "Concurrency") throw new RangeError(`${where}: ${unforeseen}`)
+    if (key === "_tag") continue
+    if (!(key in fields)) {
+      const known = Object.keys(fields).filter((name) => name !== "_tag").join(", ")
+      throw new RangeError(`${where}: unknown option ${spell(key)}; it takes ${known}`)
+    }
+    if (value !== undefined) given[key] = rules[key] === allowed.duration ? millis(value) : value
+  }
+  for (const [key, field] of Object.entries(fields)) {
+    if (key === "policies" || key === "_tag") continue
+    const one = key in given ? { [key]: given[key] } : {}
+    if (Option.isNone(Schema.decodeUnknownOption(Schema.Struct({ [key]: field }))(one))) {
+      throw new RangeError(`${where}: ${key} must be ${rules[key]}, got ${spell((options as any)[key])}`)
+    }
+  }
+  // The parts of an `all` were constructed one by one, and so checked, before it.
+  const data: PolicyData = tag === "All"
+    ? { ...given } as unknown as AllData
+    : Schema.decodeUnknownSync(members[tag] as Schema.Codec<PolicyData, unknown>)(given)
+  const unsound = sound(data)
+  if (unsound !== undefined) throw new RangeError(`${where}: ${unsound}`)
+  return data
+}
+
+/**
+ * The data of a policy that is given as data in code: every constructor's checks, for every part.
+ *
+ * @internal
+ */
+export const constructData = (input: unknown, depth = 0): PolicyData => {
+  if (!Predicate.hasProperty(input, "_tag") || typeof input._tag !== "string" || !Object.hasOwn(members, input._tag)) {
+    const got = Predicate.hasProperty(input, "_tag") ? `_tag ${spell(input._tag)}` : spell(input)
+    throw new RangeError(`Throttle.fromData: _tag must be one of ${Object.keys(members).join(", ")}, got ${got}`)
+  }
+  if (input._tag !== "All") return construct(input._tag as PolicyData["_tag"], input)
+  if (depth > deepest) throw new RangeError(`Throttle.fromData: policies must be nested at most ${deepest} deep`)
+  const policies = (input as any).policies
+  if (!Array.isArray(policies)) {
+    throw new RangeError(`Throttle.all: policies must be ${allowed.policies}, got ${spell(policies)}`)
+  }
+  return construct("All", { ...input, policies: policies.map((part) => constructData(part, depth + 1)) })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Words
+// ---------------------------------------------------------------------------------------------------------------------
+
+const spans: ReadonlyArray<readonly [number, string]> = [
+  [86_400_000, "day"],
+  [3_600_000, "hour"],
+  [60_000, "minute"],
+  [1_000, "second"],
+  [1, "millisecond"]
+]
+
+/** "second", "2 seconds", "90 seconds", "0.5 milliseconds": the largest unit that divides it. */
+const span = (duration: number, single: string): string => {
+  const [size, unit] = spans.find(([size]) => duration % size === 0) ?? [1, "millisecond"]
+  const count = duration / size
+  return count === 1 ? `${single}${unit}` : `${count} ${unit}s`
+}
+
+const counted = (data: PolicyData): string => data.unit === undefined || data.unit === "permits" ? "" : ` ${data.unit}`
+
+const rule = (data: PolicyData): string => {
+  switch (data._tag) {
+    case "Rate":
+      return `${data.limit}${counted(data)} per ${span(data.per, "")}${data.burst > 0 ? `, burst ${data.burst}` : ""}`
+    case "TokenBucket":
+      return `${data.refill}${counted(data)} per ${span(data.per, "")}, bucket of ${data.capacity}`
+    case "Window":
+      return data.kind === "sliding"
+        ? `at most ${data.limit}${counted(data)} in any ${span(data.per, "")}`
+        : `at most ${data.limit}${counted(data)} in each ${span(data.per, "")} of the clock`
+    case "Concurrency":
+      return `at most ${data.limit}${counted(data)} at once`
+    case "Spacing": {
+      const gap = data.from === "start"
+        ? `${span(data.interval, "1 ")} between starts`
+        : `${span(data.interval, "1 ")} from an end to the next start`
+      return data.align ? `${gap}, on the clock` : gap
+    }
+    case "None":
+      return "no limit"
+    case "All":
+      return data.policies.length === 0 ? "no limit" : data.policies.map(describe).join("; ")
+  }
+}
+
+/**
+ * A policy's data in one sentence.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Throttle } from "effect-throttle"
+ *
+ * const policy = Throttle.all([Throttle.rate({ limit: 30, burst: 10 }), Throttle.concurrency({ limit: 5 })])
+ *
+ * console.log(Throttle.describe(policy)) // 30 per second, burst 10; at most 5 at once
+ * ```
+ *
+ * @category words
+ * @since 0.1.0
+ */
+export const describe = (data: PolicyData): string => {
+  const bounds = [
+    data.maxQueue === undefined ? "" : data.maxQueue === 0 ? "never waiting" : `at most ${data.maxQueue} waiting`,
+    "maxWait" in data && data.maxWait !== undefined ? `waiting at most ${span(data.maxWait, "1 ")}` : "",
+    data.timeout === undefined ? "" : `giving up after ${span(data.timeout, "1 ")}`
+  ].filter((bound) => bound !== "")
+  return bounds.length === 0 ? rule(data) : `${rule(data)} (${bounds.join(", ")})`
+}
+
+/**
+ * What a policy is called in logs, metrics and errors: its `name`, or else its kind.
+ *
+ * @internal
+ */
+export const nameOf = (data: PolicyData): string => data.name ?? `${data._tag[0]!.toLowerCase()}${data._tag.slice(1)}`
+
+/**
+ * A policy in the app's configuration: JSON in one value, or a structure.
+ *
+ * @internal
+ */
+export const PolicyConfig = Schema.Union([Schema.fromJsonString(PolicyData), PolicyData])

@@ -1,0 +1,1283 @@
+/**
+ * Decides when an effect may start, and how many may run.
+ *
+ * A policy ({@link rate}, {@link tokenBucket}, {@link window}, {@link concurrency}, {@link spacing}, {@link none}, or
+ * several of them in {@link all}) is a value, made once. Piped, it throttles that effect. It is also a Layer: code deep
+ * inside asks for the {@link Throttle} service, the edge of the app provides the policy.
+ *
+ * If you know Effect's `Semaphore`, you know this module: the same verbs, with time added.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Formatter from "effect/Formatter"
+import * as Inspectable from "effect/Inspectable"
+import * as Layer from "effect/Layer"
+import type * as LogLevel from "effect/LogLevel"
+import type * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import type * as Types from "effect/Types"
+import * as Limiter from "./internal/limiter.ts"
+import * as Observe from "./internal/observe.ts"
+import * as Plan from "./internal/plan.ts"
+import * as PolicyModule from "./Policy.ts"
+import type { ThrottleError } from "./ThrottleError.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The service
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * What a call costs: a number of permits, or an amount for each unit.
+ *
+ * A part with `unit: "tokens"` is charged `cost.tokens`, or 0 if that is missing; a part without a unit is charged
+ * `cost.permits`, or 1 if that is missing. Amounts are whole numbers of at least 0. A part that is charged 0 neither
+ * delays the call nor is charged. A unit that no part counts is a mistake in the program: the call dies with a
+ * `RangeError` that names the units known.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Cost = Limiter.Cost
+
+/**
+ * Permits that are held until a scope closes.
+ *
+ * @see {@link takeScoped} for where it comes from
+ * @category models
+ * @since 0.1.0
+ */
+export interface Permit {
+  /** What was asked for. */
+  readonly cost: Cost
+}
+
+/**
+ * What a throttle has done so far, and who waits and runs now.
+ *
+ * @see {@link statistics} for where it comes from
+ * @category models
+ * @since 0.1.0
+ */
+export type Statistics = Limiter.Statistics
+
+/**
+ * A throttle that is alive: one budget, one waiting line.
+ *
+ * **When to use**
+ *
+ * Ask for this service where the policy is somebody else's decision, and provide a policy at the app's edge. An app with
+ * several throttles gives each its own class with {@link Service}.
+ *
+ * **Details**
+ *
+ * Calls start first come, first served, weighted ones included: nobody passes the head of the line. A call is charged
+ * when it starts, not when it arrives, in the caller's own fiber. Interrupted while it waits, it leaves the line and has
+ * cost nothing; interrupted while it runs, it gives its permits back. When the throttle's scope closes, those who wait
+ * are interrupted, and so is every later call.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const fetchTeam = (id: string) => Effect.succeed(`team ${id}`).pipe(Throttle.withPermit)
+ *
+ * const program = Effect.forEach(["a", "b"], fetchTeam, { concurrency: "unbounded" })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 30, per: "1 second", burst: 5 }))))
+ * ```
+ *
+ * @see {@link make} to build one yourself
+ * @see {@link of} for the one that a policy used inline has
+ * @category models
+ * @since 0.1.0
+ */
+export interface Throttle {
+  /** Runs the effect when one permit is granted; see {@link withPermit}. */
+  readonly withPermit: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
+  /** Runs the effect when its cost is granted; see {@link withPermits}. */
+  readonly withPermits: {
+    (cost: Cost): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
+    <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<A, E | ThrottleError, R>
+  }
+  /** Runs the effect now or not at all; see {@link withPermitsIfAvailable}. */
+  readonly withPermitsIfAvailable: {
+    (cost: Cost): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R>
+    <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<Option.Option<A>, E | ThrottleError, R>
+  }
+  /** Waits for the turn and holds nothing; see {@link wait}. */
+  readonly wait: (cost?: Cost) => Effect.Effect<void, ThrottleError>
+  /** Holds the permits until the scope closes; see {@link takeScoped}. */
+  readonly takeScoped: (cost?: Cost) => Effect.Effect<Permit, ThrottleError, Scope.Scope>
+  /** How long this cost would have to wait; see {@link nextAvailable}. */
+  readonly nextAvailable: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>>
+  /** What it has done so far; see {@link statistics}. */
+  readonly statistics: Effect.Effect<Statistics>
+}
+
+/**
+ * The service's key.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Throttle: Context.Service<Throttle, Throttle> = Context.Service<Throttle>("effect-throttle/Throttle")
+
+interface Live extends Throttle {
+  readonly limiter: Limiter.Limiter
+}
+
+/** Costs come from code at run time: one that makes no sense is a defect of the call, not of the app. */
+const asking = <A, E, R>(
+  limiter: Limiter.Limiter,
+  cost: Cost | undefined,
+  f: (ask: Limiter.Ask) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => Effect.suspend(() => f(Limiter.ask(limiter, cost)))
+
+const live = (limiter: Limiter.Limiter): Live => {
+  const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
+    asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
+  const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
+    asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
+  return {
+    limiter,
+    withPermit: (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self)),
+    withPermits: eitherWay(withPermits),
+    withPermitsIfAvailable: eitherWay(withPermitsIfAvailable),
+    wait: (cost) =>
+      asking(limiter, cost, (ask) => {
+        if (limiter.gates.length === 0) return Limiter.begin(limiter, ask, Effect.void)
+        throw new RangeError(
+          `throttle "${limiter.plan.name}": wait holds nothing, but "${
+            limiter.gates[0]!.name
+          }" counts those who run; ` +
+            `use takeScoped or withPermit`
+        )
+      }),
+    takeScoped: (cost) =>
+      asking(limiter, cost, (ask) => Effect.as(Limiter.takeScoped(limiter, ask), { cost: ask.cost })),
+    nextAvailable: (cost) => asking(limiter, cost, (ask) => Limiter.nextAvailable(limiter, ask)),
+    statistics: Limiter.statistics(limiter)
+  }
+}
+
+/** Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments. */
+const eitherWay =
+  (f: (self: Effect.Effect<any, any, any>, cost: Cost) => Effect.Effect<any, any, any>): any =>
+  (first: unknown, cost: Cost) =>
+    Effect.isEffect(first) ? f(first, cost) : (self: Effect.Effect<any, any, any>) => f(self, first as Cost)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Policies
+// ---------------------------------------------------------------------------------------------------------------------
+
+const TypeId = "~effect-throttle/Policy"
+
+/**
+ * A throttling policy: a function that throttles an effect, and the Layer of a {@link Throttle}.
+ *
+ * `E` is what it adds to an effect's errors: `never` without bounds, `ThrottleError` with them.
+ *
+ * **Details**
+ *
+ * A policy is a description; the limiter that counts comes to life
+ *
+ * - when its Layer is built: one limiter a build, on the Clock of the fiber that builds it;
+ * - when it is used inline where it is not provided: one limiter for each policy value and Clock. So programs on the
+ *   live clock share it, and each test with its TestClock starts afresh.
+ *
+ * Inline where the same policy value is provided, it is the provided limiter: one value, one budget.
+ *
+ * **Gotchas**
+ *
+ * Make it once, outside the function that uses it. `(id) => get(id).pipe(Throttle.rate({ limit: 1 }))` makes a limiter
+ * for each call and throttles nothing.
+ *
+ * @see {@link of} for the limiter that inline use has
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy<out E = ThrottleError> extends Layer.Layer<Throttle> {
+  <A, E1, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1 | E, R>
+  readonly [TypeId]: { readonly _E: Types.Covariant<E> }
+  /** The policy as data: JSON, durations in milliseconds, defaults filled in. */
+  readonly data: PolicyModule.PolicyData
+}
+
+interface PolicyImpl<E> extends Policy<E> {
+  /** The Layer of it, with another name for a policy that has none of its own. */
+  readonly named: (name: string) => Layer.Layer<Throttle>
+  /** The limiter that inline use has in this fiber. */
+  readonly find: (fiber: Fiber.Fiber<unknown, unknown>) => Live
+  /** Under which its Layer provides it for inline use. */
+  readonly key: Context.Key<never, Live>
+}
+
+/**
+ * Tells whether a value is a policy.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isPolicy = (u: unknown): u is Policy<ThrottleError> => Predicate.hasProperty(u, TypeId)
+
+const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
+  const plan = Plan.make(data)
+  const description = plan.description
+  // A key that nobody else can have. Contexts compare keys by identity, so a symbol will do, and needs no counter.
+  const key = Context.Service<never, Live>(Symbol(plan.name) as unknown as string)
+  const inline = new WeakMap<Clock.Clock, Live>()
+
+  const build = (name: string) =>
+    Effect.map(Limiter.make({ ...plan, name }), (limiter) => {
+      const throttle = live(limiter)
+      return Context.add(Context.make(Throttle, throttle), key, throttle)
+    })
+  const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
+  const named = (name: string): Layer.Layer<Throttle> =>
+    data.name !== undefined ? layer : Layer.fromBuild((memoMap, scope) =>
+      // Memoised as the policy's own Layer: one policy value is one limiter a build, under whatever name.
+      memoMap.getOrElseMemoize(layer, scope, (_, scope) => Effect.provideService(build(name), Scope.Scope, scope))
+    )
+
+  const find = (fiber: Fiber.Fiber<unknown, unknown>): Live => {
+    const provided = Context.getOrUndefined(fiber.context as Context.Context<any>, key)
+    if (provided !== undefined) return provided
+    const clock = fiber.getRef(Clock.Clock)
+    let found = inline.get(clock)
+    if (found === undefined) {
+      found = live(Limiter.makeUnsafe(plan, fiber.context, clock))
+      inline.set(clock, found)
+    }
+    return found
+  }
+
+  // Code that asks `typeof policy === "function"` may call it with no effect to get a Layer: it gets the plain one.
+  const policy = (self: unknown): unknown =>
+    Effect.isEffect(self)
+      ? Effect.withFiber((fiber) => {
+        const { limiter } = find(fiber)
+        return Limiter.begin(limiter, limiter.one, self)
+      })
+      : layer
+
+  // Layer's members are copied, with those of its prototype: a changed prototype would break `flow` and the like.
+  const members: Record<string, unknown> = {}
+  for (const member in layer) members[member] = layer[member as keyof typeof layer]
+  return Object.assign(policy, members, {
+    [TypeId]: { _E: (e: never) => e },
+    data,
+    named,
+    find,
+    key,
+    toString: () => `Throttle(${description})`,
+    toJSON: () => ({ _id: "effect-throttle/Policy", description, data }),
+    [Inspectable.NodeInspectSymbol]: () => `Throttle(${description})`
+  }) as unknown as Policy<E>
+}
+
+const impl = <E>(policy: Policy<E>): PolicyImpl<E> => policy as PolicyImpl<E>
+
+/**
+ * What every policy takes.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  /** What logs, spans, metrics and errors call it. Default: the kind of policy, or the key of its Service class. */
+  readonly name?: string | undefined
+  /** What it counts, such as "tokens". Default: permits, 1 a call. */
+  readonly unit?: string | undefined
+}
+
+/**
+ * The absence of {@link Bounds}: a policy without them adds no error.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Unbounded {
+  readonly maxQueue?: undefined
+  readonly maxWait?: undefined
+  readonly timeout?: undefined
+}
+
+/**
+ * How long calls may wait, and how many. They are checked when a call arrives, and only for one that has to wait.
+ *
+ * A policy with a bound adds `ThrottleError` to the errors of the effects it throttles.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Bounds {
+  /** So many calls may wait; 0 = none, never wait. Fails with `QueueFull`. Default: no bound. */
+  readonly maxQueue?: number | undefined
+  /**
+   * A call whose expected wait is longer is refused at once, with `WaitTooLong`. Default: no bound.
+   * A `RangeError` where only concurrency decides: nobody knows when a running call ends.
+   */
+  readonly maxWait?: Duration.Input | undefined
+  /**
+   * A call that was not admitted after so long fails with `TimedOut`; one that is due exactly then starts. The run
+   * itself is not counted. Default: no bound.
+   */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/**
+ * Options of {@link rate}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface RateOptions extends Options {
+  /** Permits per `per`. A whole number of at least 1. */
+  readonly limit: number
+  /** Default: 1 second. */
+  readonly per?: Duration.Input | undefined
+  /** Permits on top that may start at once; won back only by unused time. A whole number. Default: 0. */
+  readonly burst?: number | undefined
+}
+
+/**
+ * One start every `per / limit`, and `burst` more at once after a pause.
+ *
+ * **When to use**
+ *
+ * To keep to a documented quota smoothly. `burst: 3` lets four start at once on an idle throttle; from then on the
+ * schedule holds, and the credit comes back only with unused time.
+ *
+ * **Details**
+ *
+ * The generic cell rate algorithm (ITU-T I.371) with a capacity of `1 + burst`. In any span of time t at most
+ * `capacity + (t + 10 ms) · limit / per` permits start: timers wake late, and a call that waited is charged at the instant
+ * at which it was due, as long as that is not more than 10 ms ago, so that the asked rate is reached. First come, first
+ * served; interrupted while waiting, a call has cost nothing.
+ *
+ * **Errors**
+ *
+ * None without bounds. With them `ThrottleError`: `QueueFull`, `WaitTooLong`, `TimedOut`. Throws a `RangeError` for bad
+ * options.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const limited = Throttle.rate({ limit: 100, per: "1 second", burst: 2 })
+ *
+ * const fetchUser = (id: number) => Effect.succeed({ id }).pipe(limited)
+ *
+ * // Three at once, the fourth 10 ms later
+ * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], fetchUser, { concurrency: "unbounded" }))
+ * ```
+ *
+ * @see {@link tokenBucket} for the same algorithm with the bucket's whole size in one number
+ * @see {@link window} where the quota counts "any second" exactly
+ * @category policies
+ * @since 0.1.0
+ */
+export const rate: {
+  (options: RateOptions & Unbounded): Policy<never>
+  (options: RateOptions & Bounds): Policy<ThrottleError>
+} = (options: RateOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Rate", options))
+
+/**
+ * Options of {@link tokenBucket}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface TokenBucketOptions extends Options {
+  /** The size of the bucket, which starts full: the most that can start at once. A whole number of at least 1. */
+  readonly capacity: number
+  /** Permits that flow back per `per`, continuously. A whole number of at least 1. */
+  readonly refill: number
+  /** Default: 1 second. */
+  readonly per?: Duration.Input | undefined
+}
+
+/**
+ * A bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`.
+ *
+ * **When to use**
+ *
+ * For quotas that are written in these words, such as requests and tokens per minute of a model provider, with a `unit`
+ * where calls have different weights.
+ *
+ * **Details**
+ *
+ * The same algorithm as {@link rate} in its other words (a leaky bucket, ITU-T I.371), with the same bound and the same
+ * fairness: a heavy call at the head of the line is not overtaken by light ones.
+ *
+ * **Errors**
+ *
+ * None without bounds; with them `ThrottleError`. A cost above `capacity` fails at once with `PermitsExceedCapacity`.
+ * Throws a `RangeError` for bad options.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const tokens = Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" })
+ *
+ * const complete = (prompt: string) =>
+ *   Effect.succeed(prompt.toUpperCase()).pipe(Throttle.withPermits({ tokens: prompt.length }))
+ *
+ * await Effect.runPromise(complete("hello").pipe(Effect.provide(tokens)))
+ * ```
+ *
+ * @see {@link rate} for an even pace with little burst
+ * @category policies
+ * @since 0.1.0
+ */
+export const tokenBucket: {
+  (options: TokenBucketOptions & Unbounded): Policy<never>
+  (options: TokenBucketOptions & Bounds): Policy<ThrottleError>
+} = (options: TokenBucketOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("TokenBucket", options))
+
+/**
+ * Options of {@link window}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface WindowOptions extends Options {
+  /** Permits in each window. A whole number of at least 1. */
+  readonly limit: number
+  /** The length of the window. No default. */
+  readonly per: Duration.Input
+  /** "sliding": any stretch of that length. "fixed": the windows of the wall clock. Default: "sliding". */
+  readonly kind?: "sliding" | "fixed" | undefined
+}
+
+/**
+ * At most `limit` permits in a window of length `per`.
+ *
+ * **When to use**
+ *
+ * Sliding where a server counts "at most n in any minute" and a refusal is expensive: there is no stretch of that length
+ * with more. Fixed where a quota resets at the full minute: up to `2 · limit` may start around a window's edge, as the
+ * quota allows.
+ *
+ * **Details**
+ *
+ * Sliding is an exact log of starts, not an estimate; it remembers at most `limit` starts. Fixed counts in the windows
+ * [k·per, (k+1)·per) of the wall clock; when a window opens, its end is fixed in monotonic time, so a clock that is set
+ * back neither frees nor locks anyone. Starts are charged when they really happen, so no catch-up loosens the bound.
+ * First come, first served; interrupted while waiting, a call has cost nothing.
+ *
+ * **Errors**
+ *
+ * None without bounds; with them `ThrottleError`. To foresee a wait for `maxWait` costs time in proportion to the line
+ * where calls have different weights. Throws a `RangeError` for bad options.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const limited = Throttle.window({ limit: 3, per: "50 millis" })
+ *
+ * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], (n) => Effect.succeed(n).pipe(limited)))
+ * ```
+ *
+ * @see {@link rate} for an even pace at constant memory
+ * @category policies
+ * @since 0.1.0
+ */
+export const window: {
+  (options: WindowOptions & Unbounded): Policy<never>
+  (options: WindowOptions & Bounds): Policy<ThrottleError>
+} = (options: WindowOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Window", options))
+
+/**
+ * Options of {@link concurrency}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ConcurrencyOptions extends Options {
+  /** Permits that may be held at once. A whole number of at least 1. */
+  readonly limit: number
+}
+
+/**
+ * At most `limit` permits held at once.
+ *
+ * **When to use**
+ *
+ * For what is limited by how much runs, not by when it starts: connections, memory, a server's "5 at a time".
+ *
+ * **Details**
+ *
+ * The permits are those of an Effect `Semaphore`, with a waiting line in front: first come, first served, also for
+ * weighted calls, where a bare `Semaphore` lets a light call overtake a heavy one, and O(1) a call however many wait.
+ * A call that succeeds, fails, dies or is interrupted gives its permits back.
+ *
+ * **Errors**
+ *
+ * None without bounds; with `maxQueue` or `timeout` `ThrottleError`. Throws a `RangeError` for bad options, `maxWait`
+ * among them: nobody knows when a running call ends.
+ *
+ * **Gotchas**
+ *
+ * An effect that holds a permit and asks the same throttle for another may wait for itself.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const connections = Throttle.concurrency({ limit: 2 })
+ *
+ * const query = (n: number) => Effect.succeed(n).pipe(Effect.delay("5 millis"), connections)
+ *
+ * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], query, { concurrency: "unbounded" }))
+ * ```
+ *
+ * @see {@link all} to limit the rate as well
+ * @category policies
+ * @since 0.1.0
+ */
+export const concurrency: {
+  (options: ConcurrencyOptions & Unbounded): Policy<never>
+  (options: ConcurrencyOptions & Bounds): Policy<ThrottleError>
+} = (options: ConcurrencyOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Concurrency", options))
+
+/**
+ * Options of {@link spacing}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface SpacingOptions extends Options {
+  /** The least time between two starts. */
+  readonly interval: Duration.Input
+  /** Start only on multiples of `interval` of the wall clock, the first call too. Default: false. */
+  readonly align?: boolean | undefined
+  /** "start": from one start to the next. "end": from an end to the next start; then only one runs. Default: "start". */
+  readonly from?: "start" | "end" | undefined
+}
+
+/**
+ * At least `interval` between one start and the next, also for callers that come at once.
+ *
+ * **When to use**
+ *
+ * For pollers and polite crawlers. `align` for jobs that belong on the full minute; `from: "end"` where the other side
+ * needs a rest after each call, however long it took.
+ *
+ * **Details**
+ *
+ * Any cost above 0 is one start. The gap is strict: starts are charged when they really happen. With `align` a start
+ * comes on a multiple of `interval` of the wall clock and is charged to that slot even if a timer woke late, so no slot
+ * is lost; the slot is fixed in monotonic time when the call becomes the head of the line. With `from: "end"` a call that
+ * ends in any way, interruption included, starts the interval. First come, first served.
+ *
+ * **Errors**
+ *
+ * None without bounds; with them `ThrottleError`. Throws a `RangeError` for bad options.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const polite = Throttle.spacing({ interval: "10 millis" })
+ *
+ * await Effect.runPromise(Effect.forEach([1, 2, 3], (n) => Effect.succeed(n).pipe(polite), { concurrency: "unbounded" }))
+ * ```
+ *
+ * @see {@link rate} where a little burst is welcome and late timers should be made up for
+ * @category policies
+ * @since 0.1.0
+ */
+export const spacing: {
+  (options: SpacingOptions & Unbounded): Policy<never>
+  (options: SpacingOptions & Bounds): Policy<ThrottleError>
+} = (options: SpacingOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Spacing", options))
+
+/**
+ * No limit: every call starts at once, and every unit is accepted.
+ *
+ * **When to use**
+ *
+ * In tests and configurations where the throttle is to be switched off: `GitHub.layerWith(Throttle.none)`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * await Effect.runPromise(Effect.succeed(1).pipe(Throttle.withPermits({ tokens: 9 }), Effect.provide(Throttle.none)))
+ * ```
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const none: Policy<never> = fromChecked(PolicyModule.construct("None", {}))
+
+/**
+ * Several policies as one: an effect starts when every part would let it start, at one instant.
+ *
+ * **When to use**
+ *
+ * For a quota with several sides: requests per minute, tokens per minute and calls at once. Piping an effect through two
+ * policies instead makes it wait in two lines, one after the other: calls pass the first at its pace, gather before the
+ * second and start in a bunch that breaks the first, or are charged by the first and refused by the second.
+ *
+ * **Details**
+ *
+ * There is one waiting line. Its head waits until it finds every permit free and every timing part ready, and then is
+ * charged by all of them in the same step; whoever is refused, times out or is interrupted has been charged nothing. The
+ * parts' bounds bound the whole: the smallest of each kind. Parts are read as data: each `all` has meters and permits
+ * of its own, also for a part value that is used elsewhere too. `unit` is what parts without a unit count.
+ *
+ * **Errors**
+ *
+ * None if neither a part nor the whole has a bound; otherwise `ThrottleError`. Throws a `RangeError` for bad options.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const openai = Throttle.all([
+ *   Throttle.tokenBucket({ capacity: 500, refill: 500, per: "1 minute" }),
+ *   Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" }),
+ *   Throttle.concurrency({ limit: 20 })
+ * ], { name: "openai", maxQueue: 1_000 })
+ *
+ * const complete = (prompt: string) =>
+ *   Effect.succeed(prompt.length).pipe(Throttle.withPermits({ tokens: prompt.length }))
+ *
+ * await Effect.runPromise(complete("hello").pipe(Effect.provide(openai)))
+ * ```
+ *
+ * @category policies
+ * @since 0.1.0
+ */
+export const all: {
+  <E>(policies: ReadonlyArray<Policy<E>>, options?: Options & Unbounded): Policy<E>
+  <E>(policies: ReadonlyArray<Policy<E>>, options: Options & Bounds): Policy<ThrottleError>
+} = (policies: ReadonlyArray<Policy<any>>, options: Options & Bounds = {}): Policy<never> => {
+  if (!Array.isArray(policies)) throw new RangeError(`Throttle.all: policies must be an array of policies`)
+  const parts = policies.map((part: unknown, i) => {
+    if (isPolicy(part)) return part.data
+    throw new RangeError(`Throttle.all: policies[${i}] must be a policy, got ${Formatter.format(part)}`)
+  })
+  return fromChecked(PolicyModule.construct("All", { ...checkedOptions(options), policies: parts }))
+}
+
+const checkedOptions = (options: unknown): object => {
+  if (Predicate.isObject(options)) return options
+  throw new RangeError(`Throttle.all: options must be an object, got ${Formatter.format(options)}`)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Policies as data
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * The schema of policies as data.
+ *
+ * @see {@link decode} and {@link fromData} for the way from data to a policy
+ * @category data
+ * @since 0.1.0
+ */
+export const PolicyData: Schema.Codec<PolicyModule.PolicyData, PolicyModule.PolicyEncoded> = PolicyModule.PolicyData
+
+/**
+ * A policy as data: plain JSON, durations in milliseconds, defaults filled in.
+ *
+ * @category data
+ * @since 0.1.0
+ */
+export type PolicyData = PolicyModule.PolicyData
+
+/**
+ * The policy that this data describes: the one dispatcher.
+ *
+ * Since data is read at run time, its bounds are not known to the type checker: the policy is one that may fail with
+ * `ThrottleError`. Throws a `RangeError` for what is not a policy's data; every constructor's checks hold.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const limited = Throttle.fromData({ _tag: "Rate", limit: 30, per: "1 minute" })
+ *
+ * await Effect.runPromise(Effect.succeed(1).pipe(limited))
+ * ```
+ *
+ * @see {@link decode} for data from outside
+ * @category data
+ * @since 0.1.0
+ */
+export const fromData = (data: PolicyModule.PolicyEncoded): Policy<ThrottleError> =>
+  fromChecked(PolicyModule.constructData(data))
+
+/**
+ * Reads a policy from data that came from outside, such as JSON.
+ *
+ * Fails with a `SchemaError` that says where and why: unknown tags and options, values that are not allowed.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Throttle.decode(JSON.parse(`{ "_tag": "Concurrency", "limit": 5 }`)).pipe(
+ *   Effect.map(Throttle.describe)
+ * )
+ *
+ * await Effect.runPromise(program) // "at most 5 at once"
+ * ```
+ *
+ * @see {@link layerConfig} to read it from the app's configuration
+ * @category data
+ * @since 0.1.0
+ */
+export const decode = (input: unknown): Effect.Effect<Policy<ThrottleError>, Schema.SchemaError> =>
+  Effect.map(PolicyModule.decode(input), (data) => fromChecked<ThrottleError>(data))
+
+/**
+ * A policy's sentence: "30 per second, burst 10; at most 5 at once".
+ *
+ * @category data
+ * @since 0.1.0
+ */
+export const describe = (policy: Policy<any> | PolicyModule.PolicyData): string =>
+  PolicyModule.describe(typeof policy === "function" ? policy.data : policy)
+
+/**
+ * The Layer of a policy that stands in the app's configuration.
+ *
+ * The setting is either JSON in one value, `GITHUB_THROTTLE={"_tag":"Rate","limit":30}`, or a structure of the
+ * provider's own, such as `GITHUB_THROTTLE__tag=Rate` and `GITHUB_THROTTLE_limit=30`. Fails with a `ConfigError` when it
+ * is missing or no policy.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { ConfigProvider, Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const env = ConfigProvider.fromEnv({ env: { GITHUB_THROTTLE: `{"_tag":"Rate","limit":30}` } })
+ *
+ * const program = Effect.succeed("fetched").pipe(
+ *   Throttle.withPermit,
+ *   Effect.provide(Throttle.layerConfig("GITHUB_THROTTLE")),
+ *   Effect.provideService(ConfigProvider.ConfigProvider, env)
+ * )
+ *
+ * await Effect.runPromise(program) // "fetched"
+ * ```
+ *
+ * @see {@link decode} for data from elsewhere
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigError> =>
+  Layer.unwrap(
+    Effect.map(Config.schema(PolicyModule.PolicyConfig, name), (data): Layer.Layer<Throttle> => fromChecked(data))
+  )
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Throttles
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Makes a throttle that lives until the scope closes.
+ *
+ * **When to use**
+ *
+ * Where a throttle belongs to something else: one for each connection, each job. For services, provide the policy: it is
+ * a Layer.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
+ *   yield* throttle.withPermit(Effect.void)
+ *   return yield* throttle.statistics
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program)) // { admitted: 1, … }
+ * ```
+ *
+ * @see {@link of} for the throttle that a policy used inline has
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> =>
+  Effect.map(Limiter.make(Plan.make(policy.data)), live)
+
+/**
+ * The throttle that this policy has when it is used inline here: the provided one where the policy is provided,
+ * otherwise that of the current Clock.
+ *
+ * **When to use**
+ *
+ * To read the statistics of an inline policy, or to give it a weighted call.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const limited = Throttle.rate({ limit: 10 })
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* limited(Effect.void)
+ *   const throttle = yield* Throttle.of(limited)
+ *   return (yield* throttle.statistics).admitted
+ * })
+ *
+ * await Effect.runPromise(program) // 1
+ * ```
+ *
+ * @see {@link make} for a throttle of its own
+ * @category constructors
+ * @since 0.1.0
+ */
+export const of = (policy: Policy<any>): Effect.Effect<Throttle> =>
+  Effect.withFiber((fiber) => Effect.succeed(impl(policy).find(fiber)))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Combinators: what asks for the service
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Runs the effect when the provided throttle grants it one permit.
+ *
+ * Waits in line, first come, first served; interrupted while it waits, it has cost nothing. Permits of concurrency come
+ * back when the effect ends in any way. Fails with `ThrottleError` if the provided policy has bounds and refuses.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const fetchTeam = Effect.succeed("team").pipe(Throttle.withPermit)
+ *
+ * await Effect.runPromise(fetchTeam.pipe(Effect.provide(Throttle.concurrency({ limit: 5 }))))
+ * ```
+ *
+ * @see {@link withPermits} for a call that costs more
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withPermit = <A, E, R>(
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | ThrottleError, R | Throttle> => withPermitOf(Throttle)(self)
+
+/**
+ * Runs the effect when the provided throttle grants its {@link Cost}: a number of permits, or an amount for each unit.
+ *
+ * A heavy call at the head of the line is not overtaken by light ones. Cost 0 asks without taking: it waits its place in
+ * line and is charged nothing. Fails at once with `PermitsExceedCapacity` for more than the policy can ever grant, and with
+ * the other reasons of `ThrottleError` where the policy has bounds. Dies with a `RangeError` for a cost that is not a
+ * whole number, is negative, or in a unit that no part counts.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const upload = Effect.succeed("done").pipe(Throttle.withPermits(3))
+ *
+ * await Effect.runPromise(upload.pipe(Effect.provide(Throttle.rate({ limit: 10, burst: 9 }))))
+ * ```
+ *
+ * @see {@link withPermitsIfAvailable} for a call that must not wait
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withPermits: {
+  (cost: Cost): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R | Throttle>
+  <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<A, E | ThrottleError, R | Throttle>
+} = eitherWay((self, cost) => Effect.flatMap(Throttle, (throttle) => throttle.withPermits(self, cost)))
+
+/**
+ * Runs the effect if the provided throttle can grant its cost now, and gives `Option.none` otherwise, without having run
+ * anything. It never waits and never passes those who do.
+ *
+ * Fails with `PermitsExceedCapacity` for more than the policy can ever grant. Dies as {@link withPermits} does.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect, Option } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const refresh = Effect.succeed("fresh").pipe(
+ *   Throttle.withPermitsIfAvailable(1),
+ *   Effect.map(Option.getOrElse(() => "from the cache"))
+ * )
+ *
+ * await Effect.runPromise(refresh.pipe(Effect.provide(Throttle.rate({ limit: 1 })))) // "fresh"
+ * ```
+ *
+ * @see {@link withPermits} for the variant that waits
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withPermitsIfAvailable: {
+  (
+    cost: Cost
+  ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R | Throttle>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    cost: Cost
+  ): Effect.Effect<Option.Option<A>, E | ThrottleError, R | Throttle>
+} = eitherWay((self, cost) => Effect.flatMap(Throttle, (throttle) => throttle.withPermitsIfAvailable(self, cost)))
+
+/**
+ * Waits for the turn and holds nothing: for timing policies, where the start is all that counts. Costs one permit unless
+ * told otherwise.
+ *
+ * Fails with `ThrottleError` where the policy has bounds or the cost exceeds its capacity. Dies with a `RangeError` where
+ * a part counts those who run (concurrency, or spacing from the end), since there would be no end to see.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Throttle.wait()
+ *   return "my turn"
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 10 }))))
+ * ```
+ *
+ * @see {@link takeScoped} to hold permits without wrapping an effect
+ * @category combinators
+ * @since 0.1.0
+ */
+export const wait = (cost?: Cost): Effect.Effect<void, ThrottleError, Throttle> =>
+  Effect.flatMap(Throttle, (throttle) => throttle.wait(cost))
+
+/**
+ * Takes permits and holds them until the scope closes. Costs one permit unless told otherwise.
+ *
+ * The wait can be interrupted; taking the permits and promising them back to the scope cannot, so none is lost. Fails and
+ * dies as {@link withPermits} does.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   yield* Throttle.takeScoped()
+ *   return "holding one of two"
+ * }))
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.concurrency({ limit: 2 }))))
+ * ```
+ *
+ * @see {@link withPermit} for permits around one effect
+ * @category combinators
+ * @since 0.1.0
+ */
+export const takeScoped = (cost?: Cost): Effect.Effect<Permit, ThrottleError, Throttle | Scope.Scope> =>
+  Effect.flatMap(Throttle, (throttle) => throttle.takeScoped(cost))
+
+/**
+ * How long this cost (one permit unless told otherwise) would have to wait if it were asked now, behind those who wait
+ * already: `Option.some` of zero if it could start at once, `Option.none` where nobody can know, which is while calls
+ * hold the permits it needs, and where it could never start. Nothing is taken.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Throttle.wait()
+ *   return yield* Throttle.nextAvailable()
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 1 })))) // just under a second
+ * ```
+ *
+ * @see {@link withPermitsIfAvailable} to start if it can be now
+ * @category combinators
+ * @since 0.1.0
+ */
+export const nextAvailable = (cost?: Cost): Effect.Effect<Option.Option<Duration.Duration>, never, Throttle> =>
+  Effect.flatMap(Throttle, (throttle) => throttle.nextAvailable(cost))
+
+/**
+ * What the provided throttle has done so far, and who waits and runs now.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.andThen(Throttle.wait(), Throttle.statistics)
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 10 })))) // { admitted: 1, … }
+ * ```
+ *
+ * @see {@link metrics} for the same as Effect metrics
+ * @category combinators
+ * @since 0.1.0
+ */
+export const statistics: Effect.Effect<Statistics, never, Throttle> = Effect.flatMap(
+  Throttle,
+  (throttle) => throttle.statistics
+)
+
+/** One permit of the throttle under this key, in a step of the calling fiber. */
+const withPermitOf =
+  <Self>(key: Context.Key<Self, Throttle>) =>
+  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | ThrottleError, R | Self> =>
+    Effect.withFiber((fiber) => Context.getUnsafe(fiber.context, key).withPermit(self))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Service classes
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * The class that {@link Service} gives: the key of a throttle of its own, with the combinators as statics.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServiceClass<Self, Id extends string, E> extends Context.ServiceClass<Self, Id, Throttle> {
+  /** The policy it was defined with. */
+  readonly policy: Policy<E>
+  /** The Layer of its policy. */
+  readonly layer: Layer.Layer<Self>
+  /** The Layer of another policy, which must not be able to fail where its own cannot. */
+  readonly layerWith: (policy: Policy<E>) => Layer.Layer<Self>
+  /** @see {@link withPermit} */
+  readonly withPermit: <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<A, E1 | E, R | Self>
+  /** @see {@link withPermits} */
+  readonly withPermits: {
+    (cost: Cost): <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<A, E1 | ThrottleError, R | Self>
+    <A, E1, R>(self: Effect.Effect<A, E1, R>, cost: Cost): Effect.Effect<A, E1 | ThrottleError, R | Self>
+  }
+  /** @see {@link withPermitsIfAvailable} */
+  readonly withPermitsIfAvailable: {
+    (
+      cost: Cost
+    ): <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<Option.Option<A>, E1 | ThrottleError, R | Self>
+    <A, E1, R>(
+      self: Effect.Effect<A, E1, R>,
+      cost: Cost
+    ): Effect.Effect<Option.Option<A>, E1 | ThrottleError, R | Self>
+  }
+  /** @see {@link wait} */
+  readonly wait: (cost?: Cost) => Effect.Effect<void, ThrottleError, Self>
+  /** @see {@link takeScoped} */
+  readonly takeScoped: (cost?: Cost) => Effect.Effect<Permit, ThrottleError, Self | Scope.Scope>
+  /** @see {@link nextAvailable} */
+  readonly nextAvailable: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>, never, Self>
+  /** @see {@link statistics} */
+  readonly statistics: Effect.Effect<Statistics, never, Self>
+}
+
+/**
+ * A throttle with a key of its own, for apps with several: the normal case.
+ *
+ * **When to use**
+ *
+ * One class for each thing that has a quota. The compiler then knows which throttle an effect needs, and a test replaces
+ * one without touching the others.
+ *
+ * **Details**
+ *
+ * The class's name is its policy's `name`, or the class's key. Its Layer is that of the policy: memoised with it, one
+ * limiter for each policy value and build, and inline use of that policy value below it is the same limiter.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * class GitHub extends Throttle.Service<GitHub>()("app/GitHub", Throttle.rate({ limit: 10, per: "1 second" })) {}
+ *
+ * const fetchRepo = Effect.succeed("repo").pipe(GitHub.withPermit)
+ *
+ * await Effect.runPromise(fetchRepo.pipe(Effect.provide(GitHub.layer)))
+ * await Effect.runPromise(fetchRepo.pipe(Effect.provide(GitHub.layerWith(Throttle.none)))) // in a test
+ * ```
+ *
+ * @see {@link Throttle} for the one generic service
+ * @category services
+ * @since 0.1.0
+ */
+export const Service =
+  <Self>() => <const Id extends string, E>(id: Id, policy: Policy<E>): ServiceClass<Self, Id, E> => {
+    const key = Context.Service<Self, Throttle>()(id)
+    const use = <A, E1, R>(f: (throttle: Throttle) => Effect.Effect<A, E1, R>) => Effect.flatMap(key, f)
+    const layerWith = (policy: Policy<E>): Layer.Layer<Self> => {
+      const { key: inline, named } = impl(policy)
+      const layer = named(id)
+      return Layer.fromBuild((memoMap, scope) =>
+        Effect.map(
+          Layer.buildWithMemoMap(layer, memoMap, scope),
+          (context) =>
+            Context.make(key, Context.get(context, Throttle)).pipe(
+              Context.add(inline, Context.getUnsafe(context as Context.Context<any>, inline))
+            )
+        )
+      )
+    }
+    return Object.assign(key, {
+      policy,
+      layer: layerWith(policy),
+      layerWith,
+      withPermit: withPermitOf(key) as ServiceClass<Self, Id, E>["withPermit"],
+      withPermits: eitherWay((self, cost) => use((throttle) => throttle.withPermits(self, cost))),
+      withPermitsIfAvailable: eitherWay((self, cost) => use((throttle) => throttle.withPermitsIfAvailable(self, cost))),
+      wait: (cost?: Cost) => use((throttle) => throttle.wait(cost)),
+      takeScoped: (cost?: Cost) => use((throttle) => throttle.takeScoped(cost)),
+      nextAvailable: (cost?: Cost) => use((throttle) => throttle.nextAvailable(cost)),
+      statistics: use((throttle) => throttle.statistics)
+    })
+  }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Seeing it
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Something that happened to a call that had to wait, or was refused. Times are milliseconds.
+ *
+ * @see {@link Observer} for who hears it
+ * @category observing
+ * @since 0.1.0
+ */
+export type Event = Observe.Event
+
+/**
+ * Who hears of calls that wait, are let in after waiting, are refused, or are interrupted while waiting.
+ *
+ * Give your own at the app's edge to do with the events what you like; by default nobody hears them. It runs in the fiber
+ * of the call, so keep it short: while it runs for `Waiting`, the call keeps its place in line. Logs, spans and metrics
+ * are not affected by it. A call that need not wait is no event.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const events: Array<string> = []
+ *
+ * const program = Effect.void.pipe(
+ *   Throttle.spacing({ interval: "5 millis" }),
+ *   Effect.repeat({ times: 1 }),
+ *   Effect.provideService(Throttle.Observer, (event) => Effect.sync(() => void events.push(event._tag)))
+ * )
+ *
+ * await Effect.runPromise(program)
+ * console.log(events) // ["Waiting", "Admitted"]
+ * ```
+ *
+ * @see {@link metrics} for counts
+ * @category observing
+ * @since 0.1.0
+ */
+export const Observer: Context.Reference<(event: Event) => Effect.Effect<void>> = Observe.Observer
+
+/**
+ * The level at which waits are logged: a line `throttle.waiting` when a call has to wait and one `throttle.admitted` when
+ * it is let in. Default: "Debug". "None" for no lines. Refusals and interruptions are always at Debug.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.void.pipe(
+ *   Throttle.rate({ limit: 10 }),
+ *   Effect.provideService(Throttle.WaitLogLevel, "Info")
+ * )
+ *
+ * await Effect.runPromise(program)
+ * ```
+ *
+ * @category observing
+ * @since 0.1.0
+ */
+export const WaitLogLevel: Context.Reference<LogLevel.LogLevel> = Observe.WaitLogLevel
+
+/**
+ * The metrics of all throttles, always on, with the attribute `throttle` (its name) and for refusals `reason`.
+ *
+ * | metric | |
+ * |---|---|
+ * | `throttle_admitted_total` | calls let in |
+ * | `throttle_rejected_total` | calls refused, by `reason` |
+ * | `throttle_interrupted_total` | calls interrupted while waiting |
+ * | `throttle_waiting` | calls waiting now |
+ * | `throttle_running` | calls holding permits now |
+ * | `throttle_wait_seconds` | histogram of the waits of admitted calls that had to wait |
+ *
+ * Throttles of one name add up. Counters are plain numbers that a snapshot reads, so a call costs no metric update.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect, Metric } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const limited = Throttle.rate({ limit: 10, name: "github" })
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* limited(Effect.void)
+ *   return yield* Metric.value(Throttle.metrics.admitted.pipe(Metric.withAttributes({ throttle: "github" })))
+ * })
+ *
+ * await Effect.runPromise(program) // { count: 1, incremental: true }
+ * ```
+ *
+ * @see {@link statistics} for one throttle's numbers
+ * @category observing
+ * @since 0.1.0
+ */
+export const metrics = Observe.metrics

@@ -1,0 +1,156 @@
+/**
+ * What a throttle fails with: one error, {@link ThrottleError}, and the reason for it.
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Schema from "effect/Schema"
+
+const cost = Schema.Record(Schema.String, Schema.Number)
+
+const common = {
+  /** The throttle's name. */
+  throttle: Schema.String,
+  /** What the call asked for, by unit. */
+  cost,
+  /** How many calls waited when this one was refused. */
+  queued: Schema.Number,
+  /** The parts of the policy that stood in the way. */
+  parts: Schema.Array(Schema.String)
+}
+
+const retryable = {
+  ...common,
+  /**
+   * How long until a call of this cost could start behind those now waiting, if nobody else came; whole milliseconds,
+   * rounded up. Absent where nothing can be foreseen: a part that only counts who is running.
+   */
+  retryAfter: Schema.optionalKey(Schema.Duration)
+}
+
+const spell = (value: Readonly<Record<string, number>>): string =>
+  Object.entries(value).map(([unit, amount]) => `${amount} ${unit}`).join(", ")
+
+const behind = (parts: ReadonlyArray<string>): string => parts.length === 0 ? "" : ` (held up by ${parts.join(", ")})`
+
+const retry = (after: Duration.Duration | undefined): string =>
+  after === undefined ? "" : `; try again in ${Duration.format(after)}`
+
+/**
+ * The line was full: `maxQueue` calls waited already.
+ *
+ * `limit` is the bound. Nothing was charged.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
+  ...retryable,
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return this.limit === 0
+      ? `${spell(this.cost)} would have to wait and maxQueue is 0${behind(this.parts)}${retry(this.retryAfter)}`
+      : `${this.queued} calls wait and maxQueue is ${this.limit}${behind(this.parts)}${retry(this.retryAfter)}`
+  }
+}
+
+/**
+ * The expected wait was longer than `maxWait`, so waiting was not begun.
+ *
+ * `limit` is the bound. Nothing was charged.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class WaitTooLong extends Schema.TaggedError<WaitTooLong>()("WaitTooLong", {
+  ...retryable,
+  limit: Schema.Duration
+}) {
+  override get message(): string {
+    return `the wait would be longer than maxWait, ${Duration.format(this.limit)}${behind(this.parts)}${
+      retry(this.retryAfter)
+    }`
+  }
+}
+
+/**
+ * The call waited for `timeout` and was not admitted.
+ *
+ * `limit` is the bound. Nothing was charged; the effect never started.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class TimedOut extends Schema.TaggedError<TimedOut>()("TimedOut", {
+  ...retryable,
+  limit: Schema.Duration
+}) {
+  override get message(): string {
+    return `not admitted within timeout, ${Duration.format(this.limit)}${behind(this.parts)}${retry(this.retryAfter)}`
+  }
+}
+
+/**
+ * The call asked for more permits than the policy can ever grant, so waiting would never end.
+ *
+ * `limit` is the most that could be granted. Nothing was charged. Ask for less, in several calls, or raise the limit.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapacity>()("PermitsExceedCapacity", {
+  ...common,
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return `${spell(this.cost)} asked, at most ${this.limit} can ever be granted${behind(this.parts)}`
+  }
+}
+
+/**
+ * A call was refused. Its effect did not start and nothing was charged.
+ *
+ * `Effect.catchTag("ThrottleError", …)` catches all of them, `Effect.catchReason("ThrottleError", "QueueFull", …)` one
+ * reason. The error is a Schema, so it can cross a process boundary.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Duration, Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const search = Effect.succeed("found").pipe(Throttle.rate({ limit: 1, per: "1 second", maxQueue: 0 }))
+ *
+ * const program = search.pipe(
+ *   Effect.catchReason("ThrottleError", "QueueFull", (reason) =>
+ *     Effect.succeed(`busy, try again in ${reason.retryAfter ? Duration.format(reason.retryAfter) : "a while"}`))
+ * )
+ *
+ * await Effect.runPromise(program) // "found"
+ * ```
+ *
+ * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity} for the reasons
+ * @category errors
+ * @since 0.1.0
+ */
+export class ThrottleError extends Schema.TaggedError<ThrottleError>()("ThrottleError", {
+  reason: Schema.Union([QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity])
+}) {
+  override get message(): string {
+    return `${this.reason._tag}: throttle "${this.reason.throttle}": ${this.reason.message}`
+  }
+
+  /**
+   * When to ask again; see the reason's `retryAfter`. Always absent for `PermitsExceedCapacity`.
+   *
+   * @since 0.1.0
+   */
+  get retryAfter(): Duration.Duration | undefined {
+    return this.reason._tag === "PermitsExceedCapacity" ? undefined : this.reason.retryAfter
+  }
+}

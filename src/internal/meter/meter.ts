@@ -1,0 +1,63 @@
+/**
+ * What every timing policy is made of: two pure functions over a state.
+ *
+ * All instants are monotonic nanoseconds as plain numbers; all costs are whole
+ * numbers of at least 1 (a part that is charged 0 is never asked). Nothing in
+ * this folder imports anything outside it, not even Effect: time is an argument.
+ */
+export interface Meter<S> {
+  /** The state of a throttle that nobody has used yet. */
+  readonly initial: S
+  /** The largest cost that can ever be granted. */
+  readonly capacity: number
+  /**
+   * How far in the past a late start may be charged, so that timers that wake
+   * late do not slow the schedule down. 0 where the gap between starts is itself
+   * the promise.
+   */
+  readonly grace: number
+  /** The earliest instant at or after `from` at which `cost` may start. */
+  readonly due: (state: S, from: number, cost: number, wall: Wall) => number
+  /** The state after `cost` started at `at`. */
+  readonly charge: (state: S, at: number, cost: number, wall: Wall) => S
+  /** Like `due`, behind those who wait already, where that can be said without going through the line. */
+  readonly behind: (state: S, from: number, cost: number, ahead: Ahead, wall: Wall) => number | undefined
+}
+
+/** Those who wait for a meter: how many calls, what they cost together, and each one's cost in order. */
+export interface Ahead {
+  readonly calls: number
+  readonly total: number
+  readonly costs: Iterable<number>
+}
+
+/** What the wall clock shows at a monotonic instant, in milliseconds of Unix time, as far as is known now. */
+export type Wall = (at: number) => number
+
+/** When `cost` could start if it queued at `from` behind all who wait already, each starting as soon as it may. */
+export const foresee = <S>(
+  meter: Meter<S>,
+  state: S,
+  from: number,
+  cost: number,
+  ahead: Ahead,
+  wall: Wall
+): number => {
+  const known = meter.behind(state, from, cost, ahead, wall)
+  if (known !== undefined) return known
+  let at = from
+  for (const next of ahead.costs) {
+    at = meter.due(state, at, next, wall)
+    state = meter.charge(state, at, next, wall)
+  }
+  return meter.due(state, at, cost, wall)
+}
+
+/** The first instant at or after `from` at which the wall clock shows a multiple of `period` nanoseconds. */
+export const boundary = (from: number, period: number, wall: Wall): number => {
+  const past = (wall(from) % (period / 1e6)) * 1e6
+  return past < grain ? from : from + (period - past)
+}
+
+// Unix time in milliseconds is a number with a grain of 0.25 µs: closer to a multiple than this is on it.
+const grain = 1_000

@@ -1,0 +1,210 @@
+/**
+ * The one place that decides what anyone gets to see of a throttle: log lines,
+ * the span, metrics, events. The limiter says what happened; this says who hears it.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as LogLevel from "effect/LogLevel"
+import * as Metric from "effect/Metric"
+import type { ThrottleError } from "../ThrottleError.ts"
+
+/** What every event says of the call it is about. Times are milliseconds. */
+interface Call {
+  /** The throttle's name. */
+  readonly throttle: string
+  /** The policy in words, as `Throttle.describe` gives it. */
+  readonly policy: string
+  /** What the call costs: permits, or an amount for each unit. */
+  readonly cost: number | Readonly<Record<string, number>>
+}
+
+/** @see Throttle.Event */
+export type Event =
+  | (Call & {
+    readonly _tag: "Waiting"
+    /** How many wait, this call included. */
+    readonly queued: number
+    /** Milliseconds until it should start; absent where nothing can be foreseen. */
+    readonly expected: number | undefined
+  })
+  | (Call & { readonly _tag: "Admitted"; readonly waited: number })
+  | (Call & { readonly _tag: "Rejected"; readonly waited: number; readonly error: ThrottleError })
+  | (Call & { readonly _tag: "Interrupted"; readonly waited: number })
+
+const silent = (_event: Event): Effect.Effect<void> => Effect.void
+
+export const Observer: Context.Reference<(event: Event) => Effect.Effect<void>> = Context.Reference(
+  "effect-throttle/Throttle/Observer",
+  { defaultValue: () => silent }
+)
+
+export const WaitLogLevel: Context.Reference<LogLevel.LogLevel> = Context.Reference<LogLevel.LogLevel>(
+  "effect-throttle/Throttle/WaitLogLevel",
+  { defaultValue: () => "Debug" }
+)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Events and log lines
+// ---------------------------------------------------------------------------------------------------------------------
+
+type AnyFiber = Fiber.Fiber<unknown, unknown>
+
+const messages: { readonly [K in Event["_tag"]]: string } = {
+  Waiting: "throttle.waiting",
+  Admitted: "throttle.admitted",
+  Rejected: "throttle.rejected",
+  Interrupted: "throttle.interrupted"
+}
+
+/** Rejections and interruptions are told at Debug: the caller has the error, or wanted the interruption. */
+const levelOf = (fiber: AnyFiber, tag: Event["_tag"]): LogLevel.LogLevel =>
+  tag === "Waiting" || tag === "Admitted" ? fiber.getRef(WaitLogLevel) : "Debug"
+
+const isHeard = (fiber: AnyFiber, level: LogLevel.LogLevel): level is LogLevel.Severity =>
+  level !== "None" && level !== "All" && LogLevel.isGreaterThanOrEqualTo(level, fiber.cache.minimumLogLevel)
+
+/** Tells of an event, or is undefined where nobody listens; only then is the event not even built. */
+export const tell = (
+  fiber: AnyFiber,
+  tag: Event["_tag"],
+  event: () => Event
+): Effect.Effect<void> | undefined => {
+  const level = levelOf(fiber, tag)
+  const observer = fiber.getRef(Observer)
+  const heard = isHeard(fiber, level)
+  if (!heard && observer === silent) return undefined
+  const happened = event()
+  const log = heard ? line(level, happened) : Effect.void
+  return observer === silent ? log : Effect.andThen(log, observer(happened))
+}
+
+/** Whether anyone would hear of a wait: a log, an observer or a tracer. */
+export const watches = (fiber: AnyFiber): boolean =>
+  fiber.cache.tracerEnabled || fiber.getRef(Observer) !== silent || isHeard(fiber, fiber.getRef(WaitLogLevel))
+
+const line = (level: LogLevel.Severity, event: Event): Effect.Effect<void> =>
+  Effect.annotateLogs(Effect.logWithLevel(level)(messages[event._tag]), attributes(event))
+
+const attributes = (event: Event): Record<string, unknown> => {
+  const { _tag, ...rest } = event
+  if ("error" in rest) {
+    const { error, ...others } = rest
+    return { ...others, reason: error.reason._tag, message: error.message }
+  }
+  return rest
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The span
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** The span `throttle.wait` around a wait, a child of the caller's span; nothing where tracing is off. */
+export const withWaitSpan = <A, E, R>(
+  fiber: AnyFiber,
+  waiting: () => Event,
+  waited: () => number,
+  wait: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  fiber.cache.tracerEnabled
+    ? Effect.useSpan("throttle.wait", { attributes: attributes(waiting()) }, (span) =>
+      Effect.onExitPrimitive(wait, () => {
+        span.attribute("waited", waited())
+        return undefined
+      }))
+    : wait
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Metrics
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** From a tenth of a millisecond to three hours, three steps a decade. */
+const boundaries = [-4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power))
+
+export const metrics = {
+  admitted: Metric.counter("throttle_admitted_total", { description: "Calls let in", incremental: true }),
+  rejected: Metric.counter("throttle_rejected_total", { description: "Calls refused", incremental: true }),
+  interrupted: Metric.counter("throttle_interrupted_total", {
+    description: "Calls interrupted while waiting",
+    incremental: true
+  }),
+  waiting: Metric.gauge("throttle_waiting", { description: "Calls waiting now" }),
+  running: Metric.gauge("throttle_running", { description: "Calls holding permits now" }),
+  waitSeconds: Metric.histogram("throttle_wait_seconds", {
+    description: "How long admitted calls waited, those that had to",
+    boundaries
+  })
+} as const
+
+export type Rejection = ThrottleError["reason"]["_tag"]
+
+/** What happened, as plain numbers: adding to them costs nothing worth measuring, so they are always on. */
+export interface Counters {
+  admitted: number
+  readonly rejected: { [R in Rejection]: number }
+  interrupted: number
+  waiting: number
+  running: number
+}
+
+export const counters = (): Counters => ({
+  admitted: 0,
+  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+  interrupted: 0,
+  waiting: 0,
+  running: 0
+})
+
+/** All throttles of one name in one metric registry: their counters together, and their histogram. */
+export interface Series extends Counters {
+  readonly waitSeconds: Metric.Histogram<number>
+}
+
+// The series of each registry, so that two throttles of one name add up instead of hiding each other.
+const AllSeries = Context.Reference<WeakMap<Metric.MetricRegistry, Map<string, Series>>>(
+  "effect-throttle/internal/AllSeries",
+  { defaultValue: () => new WeakMap() }
+)
+
+/**
+ * The series of a throttle's name. Effect's metrics read its numbers when a snapshot
+ * is taken, so a call costs no metric update. The registry keeps the numbers, not the
+ * throttle: what was counted stays when the throttle is gone.
+ */
+export const series = (context: Context.Context<never>, name: string): Series => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  const all = Context.get(context, AllSeries)
+  let named = all.get(registry)
+  if (named === undefined) all.set(registry, named = new Map())
+  let found = named.get(name)
+  if (found === undefined) named.set(name, found = register(context, name))
+  return found
+}
+
+const register = (context: Context.Context<never>, name: string): Series => {
+  const numbers = counters()
+  const pull = <State>(metric: Metric.Metric<number, State>, get: () => State, reason?: string) =>
+    Metric.registerUnsafe(
+      metric,
+      Context.add(context, Metric.CurrentMetricAttributes, {
+        ...Context.get(context, Metric.CurrentMetricAttributes),
+        throttle: name,
+        ...(reason === undefined ? undefined : { reason })
+      }),
+      { get, update: () => {}, modify: () => {} }
+    )
+  const count = (get: () => number) => () => ({ count: get(), incremental: true })
+  pull(metrics.admitted, count(() => numbers.admitted))
+  for (const reason of ["QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity"] as const) {
+    pull(metrics.rejected, count(() => numbers.rejected[reason]), reason)
+  }
+  pull(metrics.interrupted, count(() => numbers.interrupted))
+  pull(metrics.waiting, () => ({ value: numbers.waiting }))
+  pull(metrics.running, () => ({ value: numbers.running }))
+  const waitSeconds = Metric.histogram(metrics.waitSeconds.id, {
+    description: metrics.waitSeconds.description,
+    boundaries,
+    attributes: { throttle: name }
+  })
+  return Object.assign(numbers, { waitSeconds })
+}

@@ -1,0 +1,119 @@
+/**
+ * A policy's data, worked out once: nested `all`s flattened into parts, durations in
+ * nanoseconds, the smallest of each bound.
+ */
+import { describe, nameOf, type PolicyData } from "../Policy.ts"
+import type { Meter } from "./meter/meter.ts"
+import { rate } from "./meter/rate.ts"
+import { spacing } from "./meter/spacing.ts"
+import { fixed, sliding } from "./meter/window.ts"
+
+/** A part that decides by time. */
+export interface Timing {
+  readonly name: string
+  readonly unit: string
+  readonly meter: Meter<any>
+  /** Whether a call counts once, whatever it costs. */
+  readonly flat: boolean
+  /** The holding (its index) at whose end it is charged; undefined for those charged at the start. */
+  readonly chargedWhenFree: number | undefined
+}
+
+/** A part whose permits are held while the effect runs. */
+export interface Holding {
+  readonly name: string
+  readonly unit: string
+  readonly limit: number
+  readonly flat: boolean
+}
+
+export interface Plan {
+  readonly name: string
+  readonly description: string
+  readonly timings: ReadonlyArray<Timing>
+  readonly holdings: ReadonlyArray<Holding>
+  /** The units that some part counts; undefined where every unit will do. */
+  readonly units: ReadonlySet<string> | undefined
+  readonly maxQueue: number
+  /** Nanoseconds, like `timeout`; Infinity where there is no bound. */
+  readonly maxWait: number
+  readonly timeout: number
+}
+
+/** The unit of a cost that names none. */
+export const permits = "permits"
+
+/**
+ * How late a call that waited may start and still be charged at its due instant: 10 ms.
+ *
+ * Timers tick in milliseconds and wake late; without it each late start would push back
+ * all that follow. 10 ms is several ticks of a busy event loop, and at the same time all
+ * that can ever be started above the schedule: 10 ms worth of permits.
+ */
+export const catchUp = 10e6
+
+const nanos = (millis: number | undefined): number => millis === undefined ? Infinity : millis * 1e6
+
+export const make = (data: PolicyData): Plan => {
+  const timings: Array<Timing> = []
+  const aligned: Array<Timing> = []
+  const holdings: Array<Holding> = []
+  let maxQueue = Infinity
+  let maxWait = Infinity
+  let timeout = Infinity
+
+  const add = (part: PolicyData, inherited: string): void => {
+    maxQueue = Math.min(maxQueue, part.maxQueue ?? Infinity)
+    maxWait = Math.min(maxWait, nanos("maxWait" in part ? part.maxWait : undefined))
+    timeout = Math.min(timeout, nanos(part.timeout))
+    const unit = part.unit ?? inherited
+    const name = part.name ?? (part._tag === "All" ? "" : describe(part))
+    const timing = (meter: Meter<any>) => timings.push({ name, unit, meter, flat: false, chargedWhenFree: undefined })
+    switch (part._tag) {
+      case "None":
+        return
+      case "Rate": {
+        const interval = nanos(part.per) / part.limit
+        timing(rate({ interval, capacity: part.burst + 1, grace: catchUp }))
+        return
+      }
+      case "TokenBucket": {
+        const interval = nanos(part.per) / part.refill
+        timing(rate({ interval, capacity: part.capacity, grace: catchUp }))
+        return
+      }
+      case "Window": {
+        const options = { limit: part.limit, per: nanos(part.per) }
+        timing(part.kind === "sliding" ? sliding(options) : fixed(options))
+        return
+      }
+      case "Spacing": {
+        const chargedWhenFree = part.from === "end"
+          ? holdings.push({ name, unit, limit: 1, flat: true }) - 1
+          : undefined
+        const meter = spacing({ interval: nanos(part.interval), align: part.align })
+        ;(part.align ? aligned : timings).push({ name, unit, meter, flat: true, chargedWhenFree })
+        return
+      }
+      case "Concurrency":
+        holdings.push({ name, unit, limit: part.limit, flat: false })
+        return
+      case "All":
+        for (const inner of part.policies) add(inner, unit)
+    }
+  }
+  add(data, permits)
+
+  const parts = [...timings, ...aligned, ...holdings]
+  return {
+    name: nameOf(data),
+    description: describe(data),
+    // A start aligned to the clock is settled last, so that it lies on the clock whatever the others say.
+    timings: [...timings, ...aligned],
+    holdings,
+    units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
+    maxQueue,
+    maxWait,
+    timeout
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * The one right outcome of 34 scenarios, computed by an independent brute-force model with exact fractions.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Exit, Fiber } from "effect"
+import { Throttle } from "effect-throttle"
+import { TestClock } from "effect/testing"
+import timelines from "./timelines.json" with { type: "json" }
+
+interface Timeline {
+  readonly name: string
+  readonly policy: object
+  readonly calls: ReadonlyArray<{
+    readonly at: number
+    readonly runs?: number
+    readonly permits?: number
+    readonly interruptAt?: number
+  }>
+  readonly expect: ReadonlyArray<
+    { readonly start: number } | { readonly rejected: string } | { readonly interrupted: true }
+  >
+}
+
+const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
+
+describe("timelines", () => {
+  it("are all there", () => {
+    assert.strictEqual(timelines.length, 34)
+  })
+
+  it.effect.each(timelines as unknown as ReadonlyArray<Timeline>)("$name", (timeline) =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.fromData(timeline.policy as any))
+      const starts: Array<number | undefined> = timeline.calls.map(() => undefined)
+      const fibers: Array<Fiber.Fiber<void, any>> = []
+      // Every instant at which something happens, in order; calls of one instant in the order of the list.
+      const instants = [
+        ...new Set(
+          timeline.calls.flatMap((call) => [call.at, ...(call.interruptAt === undefined ? [] : [call.interruptAt])])
+        )
+      ].toSorted((a, b) => a - b)
+      for (const instant of instants) {
+        yield* TestClock.adjust(instant - (yield* now))
+        for (let i = 0; i < timeline.calls.length; i++) {
+          const call = timeline.calls[i]!
+          if (call.at === instant) {
+            fibers[i] = yield* Effect.forkChild(
+              throttle.withPermits(
+                Effect.flatMap(now, (at) => {
+                  starts[i] = at
+                  return Effect.sleep(call.runs ?? 0)
+                }),
+                call.permits ?? 1
+              ),
+              { startImmediately: true }
+            )
+          }
+          if (call.interruptAt === instant) yield* Fiber.interrupt(fibers[i]!)
+        }
+      }
+      yield* TestClock.adjust("1 hour")
+      for (let i = 0; i < timeline.calls.length; i++) {
+        const expected = timeline.expect[i]!
+        const exit = yield* Fiber.await(fibers[i]!)
+        const where = `call ${i}`
+        if ("start" in expected) {
+          assert.isDefined(starts[i], `${where} never started: ${exit}`)
+          assert.isAtLeast(starts[i]!, expected.start - 1e-3, `${where} too early`)
+          assert.isAtMost(starts[i]!, expected.start + 1, `${where} too late`)
+        } else {
+          assert.isTrue(Exit.isFailure(exit), `${where} should have failed`)
+          if (!Exit.isFailure(exit)) continue
+          if ("rejected" in expected) {
+            assert.isUndefined(starts[i], `${where} started`)
+            const error = Cause.findErrorOption(exit.cause)
+            assert.strictEqual(error._tag === "Some" && error.value.reason._tag, expected.rejected, where)
+          } else {
+            assert.isTrue(Cause.hasInterrupts(exit.cause), `${where} should have been interrupted`)
+          }
+        }
+      }
+      assert.strictEqual((yield* throttle.statistics).waiting, 0)
+      assert.strictEqual((yield* throttle.statistics).running, 0)
+    }))
+})

@@ -1,0 +1,140 @@
+/**
+ * The rules of the house as pure functions: files in, complaints out, none when all is well.
+ * Architecture.test.ts holds src to them, and tries each of them on something bad.
+ */
+import { posix } from "node:path"
+import type { Files } from "./files.ts"
+
+/** Text without its comments: what they mention does nothing. Strings stay, for imports are strings. */
+const code = (text: string): string =>
+  text.replace(
+    /("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
+    (_, literal: string | undefined) => literal ?? ""
+  )
+
+interface Import {
+  /** The file that is imported, or the package's specifier as written. */
+  readonly from: string
+  /** What stands between `import` and `from`. */
+  readonly what: string
+}
+
+const importsOf = (path: string, text: string): ReadonlyArray<Import> => {
+  const statement = /\b(?:import|export)\s+(?:type\s+)?([\w$*{},\s]+?)\s*\bfrom\s*["']([^"']+)["']/g
+  const bare = /\bimport\s*\(?\s*["']([^"']+)["']/g
+  const source = code(text)
+  return [
+    ...Array.from(source.matchAll(statement), ([, what = "", from = ""]) => ({ what, from })),
+    ...Array.from(source.matchAll(bare), ([, from = ""]) => ({ what: "*", from }))
+  ].map(({ from, what }) => ({
+    what,
+    from: from.startsWith(".") ? posix.join(posix.dirname(path), from) : from
+  }))
+}
+
+const everyImport = (files: Files) =>
+  Object.entries(files).flatMap(([path, text]) => importsOf(path, text).map((imported) => ({ path, ...imported })))
+
+/**
+ * Which files of src a file of src may import. The first line whose pattern fits a file rules it.
+ * index → public modules → internal; the data and the errors (Policy, ThrottleError) are what internal speaks of.
+ */
+const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
+  [/^src\/index\.ts$/, /^src\/[A-Z]\w*\.ts$/],
+  [/^src\/(Policy|ThrottleError)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
+  [/^src\/[A-Z]\w*\.ts$/, /^src\/([A-Z]\w*\.ts$|internal\/)/],
+  [/^src\/internal\/meter\//, /^src\/internal\/meter\//],
+  [/^src\/internal\/(line|observe)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/(?!limiter\.ts))/],
+  [/^src\/internal\//, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
+  // Entry points of their own (http, redis): they use the core, the core does not know them.
+  [/^src\/[a-z]\w*\//, /^src\/(?!index\.ts)/]
+]
+
+/** Imports run one way, and every file has its place. */
+export const direction = (src: Files): ReadonlyArray<string> => [
+  ...Object.keys(src).filter((path) => !mayImport.some(([file]) => file.test(path))).map((path) =>
+    `${path} has no place in the architecture`
+  ),
+  ...everyImport(src).filter(({ from, path }) =>
+    from.startsWith("src/") && mayImport.find(([file]) => file.test(path))?.[1].test(from) === false
+  ).map(({ from, path }) => `${path} must not import ${from}`)
+]
+
+/** No file reaches itself, types included. */
+export const cycles = (src: Files): ReadonlyArray<string> => {
+  const next = (path: string) => importsOf(path, src[path] ?? "").map(({ from }) => from).filter((from) => from in src)
+  const done = new Set<string>()
+  const visit = (path: string, trail: ReadonlyArray<string>): ReadonlyArray<string> => {
+    if (trail.includes(path)) return [[...trail.slice(trail.indexOf(path)), path].join(" → ")]
+    if (done.has(path)) return []
+    const found = next(path).flatMap((from) => visit(from, [...trail, path]))
+    done.add(path)
+    return found
+  }
+  return Object.keys(src).flatMap((path) => visit(path, []))
+}
+
+/** Meters are plain arithmetic: nothing from outside their folder, not even Effect. */
+export const pureMeters = (src: Files): ReadonlyArray<string> =>
+  everyImport(src)
+    .filter(({ from, path }) => path.startsWith("src/internal/meter/") && !from.startsWith("src/internal/meter/"))
+    .map(({ from, path }) => `${path} must not import ${from}`)
+
+/**
+ * Nothing but Effect is imported; the core keeps to the modules that Effect marks stable, so that a minor release
+ * of Effect cannot break it. `effectSource` gives the source of a module of Effect.
+ */
+export const stableOnly = (
+  src: Files,
+  effectSource: (module: string) => string | undefined
+): ReadonlyArray<string> => {
+  const isStable = (module: string) => effectSource(module)?.split("*/", 1)[0]?.includes("@stability stable") === true
+  const names = (what: string) =>
+    what.replace(/[{}]/g, "").split(",").map((name) => name.replace(/^\s*type\s/, "").trim().split(/\s/, 1)[0] ?? "")
+      .filter((name) => name !== "")
+      // The functions that "effect" itself exports (pipe, flow, …) are those of the module Function.
+      .map((name) => (/^[a-z]/.test(name) ? "Function" : name))
+  return everyImport(src).filter(({ from }) => !from.startsWith("src/")).flatMap(({ from, path, what }) => {
+    if (!/^effect(\/|$)/.test(from)) return [`${path} must not import ${from}`]
+    if (/^src\/[a-z]\w*\//.test(path) && !path.startsWith("src/internal/")) return []
+    const modules = from === "effect" ? names(what) : [from.slice("effect/".length)]
+    return modules.filter((module) => !isStable(module)).map((module) =>
+      `${path} imports effect's ${module}, which is not marked stable`
+    )
+  })
+}
+
+/** Time comes from Effect's Clock alone. */
+export const noOtherClock = (src: Files): ReadonlyArray<string> =>
+  Object.entries(src).flatMap(([path, text]) =>
+    Array.from(
+      code(text).matchAll(/\bDate\s*\.\s*now\b|\bnew\s+Date\b|\bperformance\s*\.\s*now\b|\bset(Timeout|Interval)\b/g),
+      ([found]) => `${path} uses ${found}`
+    )
+  )
+
+/** State never hides in a module. The formatter puts what belongs to the module at the start of a line. */
+export const noModuleState = (src: Files): ReadonlyArray<string> =>
+  Object.entries(src).flatMap(([path, text]) =>
+    Array.from(code(text).matchAll(/^(?:export\s+)?(?:let|var)\s.*$/gm), ([line]) => `${path} holds state: ${line}`)
+  )
+
+/** package.json exports every public module by its name, and nothing internal. */
+export const closedExports = (exports: Readonly<Record<string, unknown>>, src: Files): ReadonlyArray<string> => [
+  ...(exports["./internal/*"] === null ? [] : [`"./internal/*" is not closed`]),
+  ...Object.entries(exports).filter(([, target]) => JSON.stringify(target).includes("/internal/")).map(([name]) =>
+    `"${name}" lets internal out`
+  ),
+  ...Object.keys(exports).filter((name) => name.includes("*") && exports[name] !== null).map((name) =>
+    `"${name}" exports by pattern`
+  ),
+  ...Object.keys(src).flatMap((path) => /^src\/([A-Z]\w*)\.ts$/.exec(path)?.[1] ?? [])
+    .filter((name) => exports[`./${name}`] !== `./dist/${name}.js`)
+    .map((name) => `"./${name}" is not exported`)
+]
+
+/** Tests may look inside by a relative path, users and examples may not: nobody does so by the package's name. */
+export const noInternalByName = (files: Files): ReadonlyArray<string> =>
+  Object.entries(files)
+    .filter(([, text]) => /(?:\bfrom|\bimport)\s*\(?\s*["']effect-throttle\/internal/.test(text))
+    .map(([path]) => `${path} imports internal`)
