@@ -55,7 +55,8 @@ export const foresee = <S>(
 
 /** The first instant at or after `from` at which the wall clock shows a multiple of `period` nanoseconds. */
 export const boundary = (from: number, period: number, wall: Wall): number => {
-  const past = (wall(from) % (period / 1e6)) * 1e6
+  const millis = period / 1e6
+  const past = (((wall(from) % millis) + millis) % millis) * 1e6
   return past < grain ? from : from + (period - past)
 }
 

@@ -1,0 +1,300 @@
+/**
+ * Time itself: timers that end late, a blocked event loop, a wall clock that is set, long waits, high rates. On a
+ * simulated clock whose sleeps end late by as much as the test says, and on TestClock.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Fiber, Option } from "effect"
+import { Throttle } from "effect-throttle"
+import { TestClock } from "effect/testing"
+import * as Simulator from "./utils/simulator.ts"
+
+/** Starts of `calls` simultaneous calls, in milliseconds, on a clock whose sleeps end late. */
+const startsOf = (
+  policy: Throttle.Policy<any>,
+  calls: number,
+  late: (sleep: number) => number,
+  prepare: (simulator: Simulator.Simulator) => void = () => {}
+): ReadonlyArray<number> => {
+  const simulator = Simulator.make({ operations: 2_048, late })
+  const starts: Array<number> = []
+  prepare(simulator)
+  for (let i = 0; i < calls; i++) {
+    simulator.fork(policy(Effect.sync(() => void starts.push(simulator.now()))))
+  }
+  simulator.run()
+  assert.strictEqual(starts.length, calls)
+  return starts
+}
+
+const gaps = (starts: ReadonlyArray<number>) => starts.slice(1).map((start, i) => start - starts[i]!)
+
+/** The most starts in any span of `span` milliseconds. */
+const mostIn = (starts: ReadonlyArray<number>, span: number): number => {
+  let most = 0
+  for (let i = 0, j = 0; j < starts.length; j++) {
+    while (starts[j]! - starts[i]! >= span) i++
+    most = Math.max(most, j - i + 1)
+  }
+  return most
+}
+
+describe("timers that end late", () => {
+  it("rate: the schedule does not drift, and no start is early", () => {
+    const starts = startsOf(Throttle.rate({ limit: 100 }), 1_001, () => 3.7)
+    for (const [i, start] of starts.entries()) {
+      assert.isAtLeast(start, i * 10 - 1e-3)
+      assert.isAtMost(start, i * 10 + 3.8)
+    }
+  })
+
+  it.each([
+    [100, 1],
+    [1_000, 1],
+    [10_000, 0.999],
+    [100_000, 0.995]
+  ])("rate: asked %d a second, given that with timers of 1 ms that wake up to 2 ms late", (limit, share) => {
+    let n = 0
+    const starts = startsOf(
+      Throttle.rate({ limit }),
+      limit + 1,
+      (sleep) => Math.ceil(sleep) - sleep + (n = (n * 7 + 3) % 20) / 10
+    )
+    const seconds = starts.at(-1)! / 1_000
+    assert.isAtLeast(limit / seconds, share * limit * 0.998)
+    // What always holds: capacity + (t + catch-up) / T.
+    for (const span of [1, 10, 100]) {
+      assert.isAtMost(mostIn(starts, span), 1 + (span + 10) * limit / 1_000 + 1e-6)
+    }
+  })
+
+  it("rate: after two blocked seconds only the catch-up starts at once", () => {
+    let blocked = false
+    const starts = startsOf(Throttle.rate({ limit: 1_000 }), 3_000, () => {
+      if (blocked) return 0
+      blocked = true
+      return 2_000
+    })
+    assert.isAtMost(starts.filter((start) => start > 0 && start < 2_001.5).length, 13)
+    assert.isAtMost(mostIn(starts, 100), 1 + 110)
+  })
+
+  it("window and spacing: starts are charged when they really happen, the gap is strict", () => {
+    const late = () => 4.2
+    for (const gap of gaps(startsOf(Throttle.spacing({ interval: 50 }), 20, late))) assert.isAtLeast(gap, 50 - 1e-3)
+    const starts = startsOf(Throttle.window({ limit: 3, per: 50 }), 30, late)
+    assert.strictEqual(mostIn(starts, 50 - 1e-3), 3)
+  })
+
+  it("spacing, aligned: no slot is skipped", () => {
+    const starts = startsOf(Throttle.spacing({ interval: 100, align: true }), 20, () => 30)
+    for (const [i, start] of starts.entries()) assert.closeTo(start, i === 0 ? 0 : i * 100 + 30, 1e-3)
+  })
+
+  it("spacing, aligned: a start more than half an interval late does not bunch with the next", () => {
+    let first = true
+    const starts = startsOf(Throttle.spacing({ interval: 100, align: true }), 5, () => {
+      if (!first) return 0
+      first = false
+      return 295
+    })
+    assert.deepStrictEqual(starts.map(Math.round), [0, 395, 500, 600, 700])
+  })
+
+  it("all: each part keeps its own promise", () => {
+    const starts = startsOf(
+      Throttle.all([Throttle.rate({ limit: 1_000 }), Throttle.window({ limit: 5, per: 20 })]),
+      100,
+      () => 1.3
+    )
+    assert.isAtMost(mostIn(starts, 20 - 1e-3), 5)
+  })
+
+  it("timeout: due exactly then starts, however late the timer", () => {
+    const simulator = Simulator.make({ operations: 2_048, late: () => 7 })
+    const policy = Throttle.rate({ limit: 10, timeout: 100 })
+    const fibers = [0, 1, 2].map(() => simulator.fork(Effect.result(policy(Effect.void))))
+    simulator.run()
+    assert.deepStrictEqual(
+      fibers.map((fiber) => {
+        const exit = fiber.pollUnsafe()
+        return exit?._tag === "Success" ? exit.value._tag : exit?._tag
+      }),
+      ["Success", "Success", "Failure"]
+    )
+  })
+})
+
+describe("timers", () => {
+  it("one sleeper a throttle, however many wait; none when nobody waits", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const policy = Throttle.rate({ limit: 1_000 })
+    const fibers = Array.from({ length: 1_000 }, () => simulator.fork(policy(Effect.void)))
+    for (let i = 1; i < 999; i++) {
+      simulator.at(i + 0.5, () => assert.strictEqual(simulator.sleepers(), 1))
+    }
+    simulator.run()
+    assert.strictEqual(simulator.sleepers(), 0)
+    assert.isTrue(fibers.every((fiber) => fiber.pollUnsafe() !== undefined))
+  })
+
+  it("an interrupted head takes its timer with it, and the next one has one", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const policy = Throttle.rate({ limit: 1 })
+    const fibers = Array.from({ length: 3 }, () => simulator.fork(policy(Effect.void)))
+    simulator.at(1, () => fibers[1]!.interruptUnsafe())
+    simulator.at(2, () => assert.strictEqual(simulator.sleepers(), 1))
+    simulator.at(3, () => fibers[2]!.interruptUnsafe())
+    simulator.at(4, () => assert.strictEqual(simulator.sleepers(), 0))
+    simulator.run()
+    assert.strictEqual(simulator.now(), 4)
+  })
+
+  it("concurrency without a timeout needs none", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const policy = Throttle.concurrency({ limit: 1 })
+    const fibers = Array.from({ length: 10 }, () => simulator.fork(policy(Effect.never)))
+    simulator.run()
+    assert.strictEqual(simulator.sleepers(), 0)
+    for (const fiber of fibers) fiber.interruptUnsafe()
+    simulator.run()
+  })
+
+  it("only the head has a deadline to watch: all deadlines of a full line are met", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const policy = Throttle.concurrency({ limit: 1, timeout: 50 })
+    simulator.fork(policy(Effect.never))
+    const ended: Array<number> = []
+    for (let i = 0; i < 10; i++) {
+      simulator.at(i, () => {
+        simulator.fork(Effect.ensuring(policy(Effect.void), Effect.sync(() => void ended.push(simulator.now()))))
+      })
+    }
+    simulator.at(20, () => assert.strictEqual(simulator.sleepers(), 1))
+    simulator.run()
+    assert.deepStrictEqual(ended.map((at) => Math.round(at * 1e3) / 1e3), [50, 51, 52, 53, 54, 55, 56, 57, 58, 59])
+  })
+
+  it("a clock that sleeps no time at all", () => {
+    let now = 0
+    const simulator = Simulator.make({ operations: 2_048 })
+    const instant = {
+      ...simulator.clock,
+      monotonicTimeNanosUnsafe: () => BigInt(Math.round(now * 1e6)),
+      sleep: (duration: Duration.Duration) =>
+        Effect.sync(() => {
+          now += Duration.toMillis(duration)
+        })
+    }
+    const fiber = simulator.fork(
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.of(Throttle.rate({ limit: 1 }))
+        for (let i = 0; i < 5; i++) yield* throttle.wait()
+      }).pipe(Effect.provideService(Clock.Clock, instant))
+    )
+    simulator.run()
+    assert.isDefined(fiber.pollUnsafe())
+    assert.closeTo(now, 4_000, 1)
+  })
+})
+
+describe("the wall clock", () => {
+  const steps = [-3_600_000, -60_000, -300, 300, 60_000, 3_600_000]
+
+  for (
+    const policy of [
+      Throttle.rate({ limit: 10 }),
+      Throttle.tokenBucket({ capacity: 3, refill: 10 }),
+      Throttle.window({ limit: 3, per: 300 }),
+      Throttle.spacing({ interval: 100 })
+    ]
+  ) {
+    it.each(steps)(`${policy}: set by %d ms changes nothing`, (step) => {
+      const run = (offset: number) =>
+        startsOf(policy, 20, () => 0, (simulator) => simulator.at(450, () => simulator.setWall(offset)))
+      assert.deepStrictEqual(run(step), run(0))
+    })
+  }
+
+  it.each(steps)("fixed window: set by %d ms neither frees nor locks anyone", (step) => {
+    const starts = startsOf(
+      Throttle.window({ limit: 3, per: 1_000, kind: "fixed" }),
+      15,
+      () => 0,
+      (simulator) => simulator.at(1_500, () => simulator.setWall(step))
+    )
+    // The window that was open when the clock was set ends when it was to end.
+    assert.deepStrictEqual(starts.slice(3, 9).map(Math.round), [1_000, 1_000, 1_000, 2_000, 2_000, 2_000])
+    for (const gap of gaps(starts)) assert.isAtMost(gap, 1_500 + 1e-3)
+    assert.isAtMost(mostIn(starts, 500 - 1e-3), 3)
+  })
+
+  it.each(steps)("spacing, aligned: set by %d ms neither frees nor locks anyone", (step) => {
+    const starts = startsOf(
+      Throttle.spacing({ interval: 1_000, align: true }),
+      6,
+      () => 0,
+      (simulator) => simulator.at(1_500, () => simulator.setWall(step))
+    )
+    for (const gap of gaps(starts)) {
+      assert.isAtLeast(gap, 1_000 - 2)
+      assert.isAtMost(gap, 2_000)
+    }
+  })
+})
+
+describe("long and fast", () => {
+  it.effect("waits longer than 2^31 ms", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, per: "60 days" }))
+      yield* throttle.wait()
+      const waiting = yield* Effect.forkChild(throttle.wait(), { startImmediately: true })
+      yield* TestClock.adjust(Duration.subtract(Duration.days(60), Duration.millis(1)))
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      yield* Fiber.join(waiting)
+    }))
+
+  it.effect("stays right to the millisecond for a simulated year", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 3, per: "1 week" }))
+      const starts: Array<number> = []
+      const fiber = yield* Effect.forkChild(
+        Effect.forEach(
+          Array.from({ length: 157 }),
+          () =>
+            throttle.withPermit(
+              Effect.clockWith((clock) => Effect.sync(() => void starts.push(clock.currentTimeMillisUnsafe())))
+            ),
+          { discard: true }
+        )
+      )
+      yield* TestClock.adjust("365 days")
+      yield* Fiber.join(fiber)
+      const week = Duration.toMillis("1 week")
+      for (const [i, start] of starts.entries()) {
+        assert.isAtLeast(start, i * week / 3 - 1e-3)
+        assert.isAtMost(start, i * week / 3 + 1)
+      }
+    }))
+
+  it.effect("a million a second", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1_000_000 }))
+      for (let i = 0; i < 1_000; i++) yield* Effect.forkChild(throttle.wait(), { startImmediately: true })
+      yield* TestClock.adjust("998 micros")
+      assert.isAtLeast((yield* throttle.statistics).waiting, 1)
+      yield* TestClock.adjust("2 micros")
+      assert.strictEqual((yield* throttle.statistics).admitted, 1_000)
+    }))
+
+  it.effect("nextAvailable says when, to the microsecond, and waiting so long is enough", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 3 }))
+      yield* throttle.wait()
+      yield* TestClock.adjust("100 millis")
+      const next = Option.getOrThrow(yield* throttle.nextAvailable())
+      assert.closeTo(Duration.toMillis(next), 233.333, 1e-3)
+      yield* TestClock.adjust(next)
+      assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))
+    }))
+})
