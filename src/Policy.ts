@@ -323,27 +323,30 @@ export const construct = (tag: PolicyData["_tag"], options: unknown): PolicyData
   const where = `Throttle.${tag[0]!.toLowerCase()}${tag.slice(1)}`
   if (!Predicate.isObject(options)) throw new RangeError(`${where}: options must be an object, got ${spell(options)}`)
   const fields: Record<string, Schema.ConstraintDecoder<unknown>> = members[tag].fields as any
-  const given: Record<string, unknown> = { _tag: tag }
+  const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(options)) {
     if (key === "maxWait" && tag === "Concurrency") throw new RangeError(`${where}: ${unforeseen}`)
-    if (key === "_tag") continue
-    if (!(key in fields)) {
+    if (key === "_tag" || !(key in fields)) {
       const known = Object.keys(fields).filter((name) => name !== "_tag").join(", ")
       throw new RangeError(`${where}: unknown option ${spell(key)}; it takes ${known}`)
     }
     if (value !== undefined) given[key] = rules[key] === allowed.duration ? millis(value) : value
   }
+  const checked: Record<string, unknown> = { _tag: tag }
   for (const [key, field] of Object.entries(fields)) {
-    if (key === "policies" || key === "_tag") continue
-    const one = key in given ? { [key]: given[key] } : {}
-    if (Option.isNone(Schema.decodeUnknownOption(Schema.Struct({ [key]: field }))(one))) {
+    if (key === "_tag") continue
+    if (key === "policies") {
+      // The parts of an `all` were constructed, and so checked, before it.
+      checked[key] = given[key]
+      continue
+    }
+    const one = Schema.decodeUnknownOption(Schema.Struct({ [key]: field }))(key in given ? { [key]: given[key] } : {})
+    if (Option.isNone(one)) {
       throw new RangeError(`${where}: ${key} must be ${rules[key]}, got ${spell((options as any)[key])}`)
     }
+    Object.assign(checked, one.value)
   }
-  // The parts of an `all` were constructed one by one, and so checked, before it.
-  const data: PolicyData = tag === "All"
-    ? { ...given } as unknown as AllData
-    : Schema.decodeUnknownSync(members[tag] as Schema.Codec<PolicyData, unknown>)(given)
+  const data = checked as unknown as PolicyData
   const unsound = sound(data)
   if (unsound !== undefined) throw new RangeError(`${where}: ${unsound}`)
   return data
@@ -359,13 +362,14 @@ export const constructData = (input: unknown, depth = 0): PolicyData => {
     const got = Predicate.hasProperty(input, "_tag") ? `_tag ${spell(input._tag)}` : spell(input)
     throw new RangeError(`Throttle.fromData: _tag must be one of ${Object.keys(members).join(", ")}, got ${got}`)
   }
-  if (input._tag !== "All") return construct(input._tag as PolicyData["_tag"], input)
+  const { _tag: tag, ...options } = input
+  if (tag !== "All") return construct(tag as PolicyData["_tag"], options)
   if (depth > deepest) throw new RangeError(`Throttle.fromData: policies must be nested at most ${deepest} deep`)
-  const policies = (input as any).policies
+  const policies: unknown = (options as any).policies
   if (!Array.isArray(policies)) {
     throw new RangeError(`Throttle.all: policies must be ${allowed.policies}, got ${spell(policies)}`)
   }
-  return construct("All", { ...input, policies: policies.map((part) => constructData(part, depth + 1)) })
+  return construct("All", { ...options, policies: policies.map((part) => constructData(part, depth + 1)) })
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

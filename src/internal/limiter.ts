@@ -44,6 +44,8 @@ export interface Ask {
   readonly cost: Cost
   readonly timings: ReadonlyArray<number>
   readonly holdings: ReadonlyArray<number>
+  /** The part that could never grant this, if there is one: then it is refused at once, and no meter is asked. */
+  readonly never: { readonly name: string; readonly limit: number } | undefined
 }
 
 interface Clockwork extends Timing {
@@ -130,7 +132,14 @@ const close = (limiter: Limiter): void => {
 
 const amounts = (plan: Plan, cost: Cost, amount: (unit: string) => number): Ask => {
   const of = (part: Timing | Holding) => part.flat ? Math.min(1, amount(part.unit)) : amount(part.unit)
-  return { cost, timings: plan.timings.map(of), holdings: plan.holdings.map(of) }
+  const timings = plan.timings.map(of)
+  const holdings = plan.holdings.map(of)
+  const timing = plan.timings.find((part, i) => timings[i]! > part.meter.capacity)
+  const holding = plan.holdings.find((part, i) => holdings[i]! > part.limit)
+  const never = timing !== undefined
+    ? { name: timing.name, limit: timing.meter.capacity }
+    : holding && { name: holding.name, limit: holding.limit }
+  return { cost, timings, holdings, never }
 }
 
 /** What each part is asked for. Throws a RangeError for a cost that makes no sense to this throttle. */
@@ -161,19 +170,6 @@ export const ask = (limiter: Limiter, cost: Cost | undefined): Ask => {
 
 const knows = (plan: Plan, unit: string): boolean => plan.units === undefined || plan.units.has(unit)
 
-/** The part that could never grant this, if there is one. */
-const impossible = (limiter: Limiter, ask: Ask): { readonly name: string; readonly limit: number } | undefined => {
-  for (let i = 0; i < limiter.timings.length; i++) {
-    const { meter, name } = limiter.timings[i]!
-    if (ask.timings[i]! > meter.capacity) return { name, limit: meter.capacity }
-  }
-  for (let i = 0; i < limiter.gates.length; i++) {
-    const { limit, name } = limiter.gates[i]!
-    if (ask.holdings[i]! > limit) return { name, limit }
-  }
-  return undefined
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Deciding: reads only
 // ---------------------------------------------------------------------------------------------------------------------
@@ -201,7 +197,8 @@ const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
 
 /** Whether a newcomer may start at `now`. It never passes those who wait. */
 const isFree = (limiter: Limiter, ask: Ask, now: number): boolean =>
-  limiter.line.size === 0 && hasPermits(limiter, ask) && dueFrom(limiter, ask, now) <= now + noise
+  ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask) &&
+  dueFrom(limiter, ask, now) <= now + noise
 
 /** When the head may start; Infinity while a permit is missing. */
 const dueOf = (limiter: Limiter, call: Call, now: number): number => {
@@ -562,10 +559,9 @@ export const runIfAvailable = <A, E, R>(
           start(limiter, ask, now, now)
           return effect
         }
-        const never = impossible(limiter, ask)
-        return never === undefined
+        return ask.never === undefined
           ? Effect.succeedNone
-          : reject(limiter, fiber, ask, exceeds(limiter, ask, never), 0)
+          : reject(limiter, fiber, ask, exceeds(limiter, ask, ask.never), 0)
       }),
       () => {
         if (holds) end(limiter, ask)
@@ -611,8 +607,7 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, Thro
 /** Why a call that cannot start at once may not wait either; undefined if it may. */
 const refuse = (limiter: Limiter, ask: Ask, now: number): ThrottleError | undefined => {
   const { maxQueue, maxWait } = limiter.plan
-  const never = impossible(limiter, ask)
-  if (never !== undefined) return exceeds(limiter, ask, never)
+  if (ask.never !== undefined) return exceeds(limiter, ask, ask.never)
   if (limiter.line.size >= maxQueue) {
     return new ThrottleError({ reason: new QueueFull({ ...circumstances(limiter, ask, now), limit: maxQueue }) })
   }
@@ -682,7 +677,7 @@ const timedOut = (limiter: Limiter, call: Call): Effect.Effect<never, ThrottleEr
 export const nextAvailable = (limiter: Limiter, ask: Ask): Effect.Effect<Option.Option<Duration.Duration>> =>
   Effect.sync(() => {
     const now = time(limiter)
-    if (impossible(limiter, ask) !== undefined) return Option.none()
+    if (ask.never !== undefined) return Option.none()
     if (isFree(limiter, ask, now)) return Option.some(Duration.zero)
     if (limiter.gates.length > 0 && (limiter.line.size > 0 || !hasPermits(limiter, ask))) return Option.none()
     return Option.some(duration(Math.max(0, (expectedWait(limiter, ask, now) ?? 0) - noise)))

@@ -2,8 +2,9 @@
  * What every timing policy is made of: two pure functions over a state.
  *
  * All instants are monotonic nanoseconds as plain numbers; all costs are whole
- * numbers of at least 1 (a part that is charged 0 is never asked). Nothing in
- * this folder imports anything outside it, not even Effect: time is an argument.
+ * numbers from 1 to the meter's capacity (a part that is charged 0, or more than it
+ * can ever grant, is never asked). Nothing in this folder imports anything outside
+ * it, not even Effect: time is an argument.
  */
 export interface Meter<S> {
   /** The state of a throttle that nobody has used yet. */
