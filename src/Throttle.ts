@@ -14,7 +14,7 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
@@ -262,13 +262,20 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
   }
 
   // Code that asks `typeof policy === "function"` may call it with no effect to get a Layer: it gets the plain one.
-  const policy = (self: unknown): unknown =>
-    Effect.isEffect(self)
-      ? Effect.withFiber((fiber) => {
+  const policy = (self: unknown): unknown => {
+    if (!Effect.isEffect(self)) return layer
+    if (plan.holdings.length === 0) {
+      return Effect.withFiber((fiber) => {
         const { limiter } = find(fiber)
         return Limiter.begin(limiter, limiter.one, self)
       })
-      : layer
+    }
+    // What holds permits runs in a masked region anyway: one step less than by way of `begin`.
+    return Effect.uninterruptibleMask((restore) => {
+      const { limiter } = find(Fiber.getCurrent()!)
+      return Limiter.hold(limiter, limiter.one, self, restore)
+    })
+  }
 
   // Layer's members are copied, with those of its prototype: a changed prototype would break `flow` and the like.
   const members: Record<string, unknown> = {}

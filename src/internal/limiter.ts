@@ -7,11 +7,11 @@
  * - Whoever finds nobody waiting and every part ready is charged and starts in that
  *   same step. Everyone else enters the line.
  * - Only the head of the line is ever judged: is it due now, and if not, when is there
- *   reason to look again? It is judged when it becomes the head, when its timer ends and
- *   when permits come back ({@link pump}). Nothing is taken or charged by judging.
+ *   reason to look again? That is when it becomes the head, when its timer ends and when
+ *   permits come back ({@link judge}, {@link pump}). Nothing is taken or charged by it.
  * - A head that is due is resumed, and charges itself in the step in which its effect
- *   begins ({@link start}). Until then it stands in the line like everyone else, so an
- *   interruption before that step costs nothing, whenever it comes.
+ *   begins ({@link awaitTurn}). Until then it stands in the line like everyone else, so
+ *   an interruption before that step costs nothing, whenever it comes.
  * - Since only the head can be admitted, permits that are free stay free until it takes
  *   them: it need not reserve any while it waits for time.
  * - Nobody waits on a Semaphore: it holds the permits, but `free` is what is judged by.
@@ -22,7 +22,8 @@ import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Ref from "effect/Ref"
@@ -44,6 +45,8 @@ export interface Ask {
   readonly cost: Cost
   readonly timings: ReadonlyArray<number>
   readonly holdings: ReadonlyArray<number>
+  /** Whether it holds anything while it runs. */
+  readonly holds: boolean
   /** The part that could never grant this, if there is one: then it is refused at once, and no meter is asked. */
   readonly never: { readonly name: string; readonly limit: number } | undefined
 }
@@ -84,15 +87,19 @@ interface Call extends Line.Place<Call> {
   readonly fiber: AnyFiber
   readonly arrival: number
   readonly deadline: number
-  /** Nanoseconds it expected to wait when it arrived; undefined where nobody asked or nobody knows. */
+  /** Whether anyone hears of this wait. */
+  readonly watched: boolean
+  /** Nanoseconds it expected to wait when it arrived; undefined where nobody hears of it or nobody knows. */
   readonly expected: number | undefined
   state: "waiting" | "started" | "gone"
   /** When it may start; undefined until it is the head and the permits it asks for are free. */
   due: number | undefined
   /** Whether it found too few permits free when it was the head. */
   short: boolean
-  /** Judges it again; set while its fiber is parked. */
-  judge: (() => void) | undefined
+  /** Lets its fiber go on; set while that is parked. */
+  resume: ((effect: Effect.Effect<void, ThrottleError>) => void) | undefined
+  /** The head's timer: a fiber that sleeps. */
+  timer: AnyFiber | undefined
 }
 
 /** A difference in time below this, 100 ns, is the noise of adding fractions, not time. */
@@ -123,7 +130,7 @@ export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
 /** Interrupts those who wait, and all who come later: nobody is left hanging. */
 const close = (limiter: Limiter): void => {
   limiter.closed = true
-  for (const call of Array.from(Line.members(limiter.line))) call.judge?.()
+  for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -139,7 +146,7 @@ const amounts = (plan: Plan, cost: Cost, amount: (unit: string) => number): Ask 
   const never = timing !== undefined
     ? { name: timing.name, limit: timing.meter.capacity }
     : holding && { name: holding.name, limit: holding.limit }
-  return { cost, timings, holdings, never }
+  return { cost, timings, holdings, holds: holdings.some((amount) => amount > 0), never }
 }
 
 /** What each part is asked for. Throws a RangeError for a cost that makes no sense to this throttle. */
@@ -195,10 +202,9 @@ const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
   return from
 }
 
-/** Whether a newcomer may start at `now`. It never passes those who wait. */
-const isFree = (limiter: Limiter, ask: Ask, now: number): boolean =>
-  ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask) &&
-  dueFrom(limiter, ask, now) <= now + noise
+/** Whether a newcomer may start now, as far as the clock is not needed to say. It never passes those who wait. */
+const isFree = (limiter: Limiter, ask: Ask): boolean =>
+  !limiter.closed && ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask)
 
 /** When the head may start; Infinity while a permit is missing. */
 const dueOf = (limiter: Limiter, call: Call, now: number): number => {
@@ -257,8 +263,20 @@ const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string
 // Starting and ending: the only places that charge and give back
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Charges every part and takes every permit, in one step. `due` is `now` for a call that did not wait. */
-const start = (limiter: Limiter, ask: Ask, now: number, due: number): void => {
+/** Starts a newcomer if it may start now. */
+const tryStart = (limiter: Limiter, ask: Ask): boolean => {
+  if (!isFree(limiter, ask)) return false
+  if (limiter.timings.length > 0) {
+    const now = time(limiter)
+    if (dueFrom(limiter, ask, now) > now + noise) return false
+    charge(limiter, ask, now, now)
+  }
+  admit(limiter, ask)
+  return true
+}
+
+/** Charges the timing parts. `due` is when it was due, `now` when it really starts. */
+const charge = (limiter: Limiter, ask: Ask, now: number, due: number): void => {
   for (let i = 0; i < limiter.timings.length; i++) {
     const amount = ask.timings[i]!
     const part = limiter.timings[i]!
@@ -266,12 +284,14 @@ const start = (limiter: Limiter, ask: Ask, now: number, due: number): void => {
     const at = Math.max(due, now - part.meter.grace)
     part.state.ref.current = part.meter.charge(stateOf(part), at, amount, limiter.wall)
   }
-  if (limiter.gates.length > 0) {
+}
+
+/** Takes the permits. */
+const admit = (limiter: Limiter, ask: Ask): void => {
+  if (ask.holds) {
     for (let i = 0; i < limiter.gates.length; i++) limiter.gates[i]!.free -= ask.holdings[i]!
-    if (holds(ask)) {
-      limiter.counters.running++
-      limiter.series.running++
-    }
+    limiter.counters.running++
+    limiter.series.running++
   }
   limiter.counters.admitted++
   limiter.series.admitted++
@@ -279,7 +299,7 @@ const start = (limiter: Limiter, ask: Ask, now: number, due: number): void => {
 
 /** Gives back what a call held, and says so to whoever waits for it. */
 const end = (limiter: Limiter, ask: Ask): void => {
-  if (!holds(ask)) return
+  if (!ask.holds) return
   for (let i = 0; i < limiter.timings.length; i++) {
     const part = limiter.timings[i]!
     if (part.chargedWhenFree === undefined || ask.timings[i] === 0) continue
@@ -290,8 +310,6 @@ const end = (limiter: Limiter, ask: Ask): void => {
   limiter.series.running--
   wakeHead(limiter)
 }
-
-const holds = (ask: Ask): boolean => ask.holdings.some((amount) => amount > 0)
 
 /** The effect while it holds its permits of every Semaphore. */
 const holding = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
@@ -331,7 +349,7 @@ const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
  */
 const wakeHead = (limiter: Limiter): void => {
   const head = limiter.line.head
-  if (head !== undefined && head.judge !== undefined && !limiter.pumping) {
+  if (head !== undefined && head.resume !== undefined && !limiter.pumping) {
     head.fiber.currentDispatcher.scheduleTask(() => pump(limiter), 0)
   }
 }
@@ -341,8 +359,8 @@ const pump = (limiter: Limiter): void => {
   if (limiter.pumping) return
   limiter.pumping = true
   try {
-    for (let head = limiter.line.head; head?.judge !== undefined; head = limiter.line.head) {
-      head.judge()
+    for (let head = limiter.line.head; head !== undefined; head = limiter.line.head) {
+      judge(limiter, head)
       if (limiter.line.head === head) return
     }
   } finally {
@@ -350,49 +368,49 @@ const pump = (limiter: Limiter): void => {
   }
 }
 
+/** Lets a parked call go on if it is the head and due, or refused; otherwise sees when there is reason to look again. */
+const judge = (limiter: Limiter, call: Call): void => {
+  if (call.resume === undefined) return
+  stopTimer(call)
+  if (limiter.closed) return goOn(call, Effect.interrupt)
+  if (limiter.line.head !== call) return
+  const now = time(limiter)
+  const due = dueOf(limiter, call, now)
+  if (due <= now + noise && due <= call.deadline + noise) return goOn(call, Effect.void)
+  if (call.deadline <= now + noise) return goOn(call, timedOut(limiter, call, now))
+  const until = Math.min(due, call.deadline)
+  if (until === Infinity) return
+  // A fiber of its own, because a sleep can only be cut short by interrupting the fiber that sleeps.
+  const timer = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(duration(until - now)))
+  // A clock may sleep no time at all.
+  if (timer.pollUnsafe() !== undefined) return judge(limiter, call)
+  call.timer = timer
+  timer.addObserver(() => {
+    if (call.timer === timer) pump(limiter)
+  })
+}
+
+const goOn = (call: Call, effect: Effect.Effect<void, ThrottleError>): void => {
+  const { resume } = call
+  call.resume = undefined
+  resume!(effect)
+}
+
+const stopTimer = (call: Call): void => {
+  const { timer } = call
+  call.timer = undefined
+  timer?.interruptUnsafe()
+}
+
 /**
- * Parks the call's fiber until it is the head and due. It does not leave the line.
- *
- * Judging and parking are one step, so no wake falls between them. The head's timer runs
- * in a small fiber of its own, because a sleep can only be cut short by interrupting the
- * fiber that sleeps; it lives no longer than the wait.
+ * Parks the call's fiber until it is the head and due; it stays in the line. Parking and
+ * judging are one step, so no wake falls between them. What an interruption leaves behind
+ * is cleared away by {@link giveUp}.
  */
 const turn = (limiter: Limiter, call: Call): Effect.Effect<void, ThrottleError> =>
   Effect.callback((resume) => {
-    let timer: AnyFiber | undefined
-    const stop = () => {
-      const running = timer
-      timer = undefined
-      running?.interruptUnsafe()
-    }
-    const finish = (effect: Effect.Effect<void, ThrottleError>) => {
-      call.judge = undefined
-      resume(effect)
-    }
-    const judge = () => {
-      stop()
-      if (limiter.closed) return finish(Effect.interrupt)
-      if (limiter.line.head !== call) return
-      const now = time(limiter)
-      const due = dueOf(limiter, call, now)
-      if (due <= now + noise && due <= call.deadline + noise) return finish(Effect.void)
-      if (call.deadline <= now + noise) return finish(timedOut(limiter, call))
-      const until = Math.min(due, call.deadline)
-      if (until === Infinity) return
-      const sleeper = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(duration(until - now)))
-      // A clock may sleep no time at all.
-      if (sleeper.pollUnsafe() !== undefined) return judge()
-      timer = sleeper
-      sleeper.addObserver(() => {
-        if (timer === sleeper) pump(limiter)
-      })
-    }
-    call.judge = judge
-    judge()
-    return Effect.sync(() => {
-      call.judge = undefined
-      stop()
-    })
+    call.resume = resume
+    judge(limiter, call)
   })
 
 /** Rounded up to microseconds: never early, and coarser than the noise of the clock's own arithmetic. */
@@ -402,65 +420,108 @@ const duration = (nanos: number): Duration.Duration => Duration.millis(Math.ceil
 // Calls
 // ---------------------------------------------------------------------------------------------------------------------
 
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 /**
  * Runs the effect when its turn comes. To be called in a step of the fiber that will run
- * it: where nobody waits and every part is ready that step is all there is, no hook, no
- * generator, nothing to clean up.
+ * it: where nothing is held, nobody waits and every part is ready, this step is all there
+ * is, no hook, no generator, nothing to clean up.
  */
 export const begin = <A, E, R>(
   limiter: Limiter,
   ask: Ask,
   self: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | ThrottleError, R> => {
-  if (limiter.gates.length > 0) return queued(limiter, ask, holding(limiter, ask, self))
-  const now = time(limiter)
-  if (limiter.closed || !isFree(limiter, ask, now)) return queued(limiter, ask, self)
-  start(limiter, ask, now, now)
-  return self
-}
+): Effect.Effect<A, E | ThrottleError, R> =>
+  limiter.gates.length === 0 && tryStart(limiter, ask)
+    ? self
+    : Effect.uninterruptibleMask((restore) => hold(limiter, ask, self, restore))
 
 /**
- * The whole way of a call: arrive, wait if need be, start, give back. One exit hook
- * watches over all of it, installed before anything is entered or taken; it looks at
- * how far the call has come. (Taking first and hooking after would leak: the scheduler
- * may interrupt between any two steps.)
+ * Runs the effect when its turn comes, in a region that cannot be interrupted but where
+ * `restore` says. So what is taken and the hook that gives it back belong together. (In
+ * an interruptible region they would not: the scheduler may interrupt between two steps.)
  */
-const queued = <A, E, R>(
+export const hold = <A, E, R>(
+  limiter: Limiter,
+  ask: Ask,
+  self: Effect.Effect<A, E, R>,
+  restore: Restore
+): Effect.Effect<A, E | ThrottleError, R> => {
+  if (tryStart(limiter, ask)) return ending(limiter, ask, holding(limiter, ask, restore(self)))
+  const call = arrive(limiter, ask)
+  if (Effect.isEffect(call)) return call
+  return Effect.onExitPrimitive(
+    restore(awaitTurn(limiter, call, holding(limiter, ask, self))),
+    () => {
+      if (call.state === "waiting") return giveUp(limiter, call)
+      if (call.state === "started") end(limiter, ask)
+      return undefined
+    },
+    true
+  )
+}
+
+/** Runs the effect if it may start at once; otherwise does not run it at all. */
+export const runIfAvailable = <A, E, R>(
   limiter: Limiter,
   ask: Ask,
   self: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | ThrottleError, R> =>
-  Effect.suspend(() => {
-    let call: Call | undefined
-    let holds = false
-    return Effect.onExitPrimitive(
-      Effect.withFiber((fiber) => {
-        const now = time(limiter)
-        if (limiter.closed) return Effect.interrupt
-        if (isFree(limiter, ask, now)) {
-          holds = true
-          start(limiter, ask, now, now)
-          return self
-        }
-        const refused = refuse(limiter, ask, now)
-        if (refused !== undefined) return reject(limiter, fiber, ask, refused, 0)
-        call = enter(limiter, ask, fiber, now)
-        return awaitTurn(limiter, call, identity, (told) => {
-          holds = true
-          return told === undefined ? self : Effect.andThen(told, self)
-        })
-      }),
-      () => {
-        if (call?.state === "waiting") return giveUp(limiter, call)
-        if (holds) end(limiter, ask)
-        return undefined
-      }
-    )
+): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
+  Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
+    if (tryStart(limiter, ask)) return ending(limiter, ask, holding(limiter, ask, restore(Effect.asSome(self))))
+    if (limiter.closed) return Effect.interrupt
+    if (ask.never !== undefined) return reject(limiter, current(), ask, exceeds(limiter, ask, ask.never), 0)
+    return Effect.succeedNone
   })
 
-const identity = <A>(a: A): A => a
+/** Takes its permits until the scope closes. */
+export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, ThrottleError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) => {
+    // Closing runs finalizers in reverse: the Semaphores get their permits back first, as they must.
+    const keep = Effect.flatMap(Effect.scope, (scope) =>
+      limiter.gates.reduce(
+        (kept, { semaphore }, i) =>
+          ask.holdings[i]! > 0 ? Effect.andThen(kept, semaphore.takeScoped(ask.holdings[i]!)) : kept,
+        Scope.addFinalizer(scope, Effect.sync(() => end(limiter, ask))) as Effect.Effect<void, never, Scope.Scope>
+      ))
+    if (tryStart(limiter, ask)) return keep
+    const call = arrive(limiter, ask)
+    if (Effect.isEffect(call)) return call
+    const admitted = Effect.onExitPrimitive(
+      restore(awaitTurn(limiter, call, Effect.void)),
+      (exit) => {
+        if (call.state === "waiting") return giveUp(limiter, call)
+        if (call.state === "started" && Exit.isFailure(exit)) end(limiter, ask)
+        return undefined
+      },
+      true
+    )
+    return Effect.flatMap(admitted, () => keep)
+  })
+
+/** The effect, and after it what it held given back. */
+const ending = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  ask.holds
+    ? Effect.onExitPrimitive(self, () => {
+      end(limiter, ask)
+      return undefined
+    }, true)
+    : self
+
+/** A call that cannot start at once: it enters the line, or it is refused or interrupted. */
+const arrive = (limiter: Limiter, ask: Ask): Call | Effect.Effect<never, ThrottleError> => {
+  if (limiter.closed) return Effect.interrupt
+  const fiber = current()
+  const now = time(limiter)
+  const refused = refuse(limiter, ask, now)
+  return refused === undefined ? enter(limiter, ask, fiber, now) : reject(limiter, fiber, ask, refused, 0)
+}
+
+/** The fiber whose step this is. */
+const current = (): AnyFiber => Fiber.getCurrent()!
 
 const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call => {
+  const watched = Observe.watches(fiber)
   const call: Call = {
     ahead: undefined,
     behind: undefined,
@@ -468,53 +529,66 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
     fiber,
     arrival: now,
     deadline: now + limiter.plan.timeout,
-    // Before it enters: what it expects is to wait for the others, not for itself.
-    expected: Observe.watches(fiber) ? expectedWait(limiter, ask, now) : undefined,
+    watched,
+    // Before it enters: it expects to wait for the others, not for itself.
+    expected: watched ? expectedWait(limiter, ask, now) : undefined,
     state: "waiting",
     due: undefined,
     short: false,
-    judge: undefined
+    resume: undefined,
+    timer: undefined
   }
   Line.enter(limiter.line, call)
   count(limiter, ask, 1)
   return call
 }
 
-/**
- * From the line to the start. `restore` is where the wait may be interrupted; `started`
- * gives the effect that follows the charge in the same step, and is told how to tell of it.
- */
+/** From the line to the start: the effect follows the charge in the same step. */
 const awaitTurn = <A, E, R>(
   limiter: Limiter,
   call: Call,
-  restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>,
-  started: (told: Effect.Effect<void> | undefined) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E | ThrottleError, R> => {
-  const { expected, fiber } = call
-  const waited = () => (time(limiter) - call.arrival) / 1e6
-  const waiting = (): Observe.Event => ({
-    _tag: "Waiting",
-    ...about(limiter, call.ask),
-    queued: limiter.line.size,
-    expected: expected === undefined ? undefined : expected / 1e6
-  })
-  const attempt: Effect.Effect<A, E | ThrottleError, R> = Effect.suspend(() => {
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | ThrottleError, R> =>
+  Effect.flatMap(call.watched ? watchedTurn(limiter, call) : turn(limiter, call), () => {
     const now = time(limiter)
-    const due = limiter.closed || limiter.line.head !== call ? Infinity : dueOf(limiter, call, now)
-    if (due > now + noise) return Effect.flatMap(restore(turn(limiter, call)), () => attempt)
+    const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
+    if (due > now + noise) return awaitTurn(limiter, call, self)
     call.state = "started"
     limiter.lastDue = due
-    start(limiter, call.ask, now, due)
+    charge(limiter, call.ask, now, due)
+    admit(limiter, call.ask)
     leave(limiter, call)
-    noteWait(limiter, fiber, now - call.arrival)
-    return started(
-      Observe.tell(fiber, "Admitted", () => ({ _tag: "Admitted", ...about(limiter, call.ask), waited: waited() }))
-    )
+    noteWait(limiter, call.fiber, now - call.arrival)
+    const told = call.watched ? tellWaited(limiter, call, "Admitted") : undefined
+    return told === undefined ? self : Effect.andThen(told, self)
   })
-  const wait = Observe.withWaitSpan(fiber, waiting, waited, restore(turn(limiter, call)))
-  const told = Observe.tell(fiber, "Waiting", waiting)
-  return Effect.flatMap(told === undefined ? wait : Effect.andThen(restore(told), wait), () => attempt)
+
+/** The wait with its span around it, after telling of it. */
+const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<void, ThrottleError> => {
+  const waiting: Observe.Event = {
+    _tag: "Waiting",
+    throttle: limiter.plan.name,
+    policy: limiter.plan.description,
+    cost: call.ask.cost,
+    queued: limiter.line.size,
+    expected: call.expected === undefined ? undefined : call.expected / 1e6
+  }
+  const wait = Observe.withWaitSpan(call.fiber, waiting, () => waited(limiter, call), turn(limiter, call))
+  const told = Observe.tell(call.fiber, "Waiting", () => waiting)
+  return told === undefined ? wait : Effect.andThen(told, wait)
 }
+
+/** Milliseconds since it arrived. */
+const waited = (limiter: Limiter, call: Call): number => (time(limiter) - call.arrival) / 1e6
+
+const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted"): Effect.Effect<void> | undefined =>
+  Observe.tell(call.fiber, tag, () => ({
+    _tag: tag,
+    throttle: limiter.plan.name,
+    policy: limiter.plan.description,
+    cost: call.ask.cost,
+    waited: waited(limiter, call)
+  }))
 
 const noteWait = (limiter: Limiter, fiber: AnyFiber, nanos: number): void => {
   limiter.counters.waited += nanos
@@ -525,80 +599,13 @@ const noteWait = (limiter: Limiter, fiber: AnyFiber, nanos: number): void => {
 /** A call that was interrupted while it waited. */
 const giveUp = (limiter: Limiter, call: Call): Effect.Effect<void> | undefined => {
   call.state = "gone"
+  call.resume = undefined
+  stopTimer(call)
   leave(limiter, call)
   limiter.counters.interrupted++
   limiter.series.interrupted++
-  return Observe.tell(call.fiber, "Interrupted", () => ({
-    _tag: "Interrupted",
-    ...about(limiter, call.ask),
-    waited: (time(limiter) - call.arrival) / 1e6
-  }))
+  return tellWaited(limiter, call, "Interrupted")
 }
-
-const about = (limiter: Limiter, ask: Ask) => ({
-  throttle: limiter.plan.name,
-  policy: limiter.plan.description,
-  cost: ask.cost
-})
-
-/** Runs the effect if it may start at once; otherwise it does not run at all. */
-export const runIfAvailable = <A, E, R>(
-  limiter: Limiter,
-  ask: Ask,
-  self: Effect.Effect<A, E, R>
-): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
-  Effect.suspend(() => {
-    const effect = Effect.asSome(holding(limiter, ask, self))
-    let holds = false
-    return Effect.onExitPrimitive(
-      Effect.withFiber((fiber): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
-        const now = time(limiter)
-        if (limiter.closed) return Effect.interrupt
-        if (isFree(limiter, ask, now)) {
-          holds = true
-          start(limiter, ask, now, now)
-          return effect
-        }
-        return ask.never === undefined
-          ? Effect.succeedNone
-          : reject(limiter, fiber, ask, exceeds(limiter, ask, ask.never), 0)
-      }),
-      () => {
-        if (holds) end(limiter, ask)
-        return undefined
-      }
-    )
-  })
-
-/** Takes its permits until the scope closes. */
-export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, ThrottleError, Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.withFiber((fiber: AnyFiber): Effect.Effect<void, ThrottleError, Scope.Scope> => {
-      let call: Call | undefined
-      // Closing runs finalizers in reverse: the Semaphores get their permits back first, as they must.
-      const keep = Effect.flatMap(Effect.scope, (scope) =>
-        limiter.gates.reduce(
-          (taken, gate, i) =>
-            ask.holdings[i]! > 0 ? Effect.andThen(taken, gate.semaphore.takeScoped(ask.holdings[i]!)) : taken,
-          Scope.addFinalizer(scope, Effect.sync(() => end(limiter, ask))) as Effect.Effect<void, never, Scope.Scope>
-        ))
-      const now = time(limiter)
-      if (limiter.closed) return Effect.interrupt
-      if (isFree(limiter, ask, now)) {
-        start(limiter, ask, now, now)
-        return keep
-      }
-      const refused = refuse(limiter, ask, now)
-      if (refused !== undefined) return reject(limiter, fiber, ask, refused, 0)
-      return Effect.onExitPrimitive(
-        Effect.suspend(() => {
-          call = enter(limiter, ask, fiber, now)
-          return awaitTurn(limiter, call, restore, (told) => told === undefined ? keep : Effect.andThen(keep, told))
-        }),
-        () => call?.state === "waiting" ? giveUp(limiter, call) : undefined
-      )
-    })
-  )
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Refusing
@@ -655,18 +662,24 @@ const reject = (
 ): Effect.Effect<never, ThrottleError> => {
   limiter.counters.rejected[error.reason._tag]++
   limiter.series.rejected[error.reason._tag]++
-  const told = Observe.tell(fiber, "Rejected", () => ({ _tag: "Rejected", ...about(limiter, ask), waited, error }))
+  const told = Observe.tell(fiber, "Rejected", () => ({
+    _tag: "Rejected",
+    throttle: limiter.plan.name,
+    policy: limiter.plan.description,
+    cost: ask.cost,
+    waited,
+    error
+  }))
   return told === undefined ? Effect.fail(error) : Effect.andThen(told, Effect.fail(error))
 }
 
 /** The head's time is up: out of the line at once, so that what it is told is about those who remain. */
-const timedOut = (limiter: Limiter, call: Call): Effect.Effect<never, ThrottleError> => {
-  const now = time(limiter)
+const timedOut = (limiter: Limiter, call: Call, now: number): Effect.Effect<never, ThrottleError> => {
   call.state = "gone"
   leave(limiter, call)
   const limit = Duration.millis(limiter.plan.timeout / 1e6)
   const error = new ThrottleError({ reason: new TimedOut({ ...circumstances(limiter, call.ask, now), limit }) })
-  return reject(limiter, call.fiber, call.ask, error, (now - call.arrival) / 1e6)
+  return reject(limiter, call.fiber, call.ask, error, waited(limiter, call))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -676,9 +689,9 @@ const timedOut = (limiter: Limiter, call: Call): Effect.Effect<never, ThrottleEr
 /** How long a newcomer would wait; none where nobody can know, and where it would be for ever. */
 export const nextAvailable = (limiter: Limiter, ask: Ask): Effect.Effect<Option.Option<Duration.Duration>> =>
   Effect.sync(() => {
-    const now = time(limiter)
     if (ask.never !== undefined) return Option.none()
-    if (isFree(limiter, ask, now)) return Option.some(Duration.zero)
+    const now = time(limiter)
+    if (isFree(limiter, ask) && dueFrom(limiter, ask, now) <= now + noise) return Option.some(Duration.zero)
     if (limiter.gates.length > 0 && (limiter.line.size > 0 || !hasPermits(limiter, ask))) return Option.none()
     return Option.some(duration(Math.max(0, (expectedWait(limiter, ask, now) ?? 0) - noise)))
   })

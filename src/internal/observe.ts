@@ -102,12 +102,12 @@ const attributes = (event: Event): Record<string, unknown> => {
 /** The span `throttle.wait` around a wait, a child of the caller's span; nothing where tracing is off. */
 export const withWaitSpan = <A, E, R>(
   fiber: AnyFiber,
-  waiting: () => Event,
+  waiting: Event & { readonly _tag: "Waiting" },
   waited: () => number,
   wait: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
   fiber.cache.tracerEnabled
-    ? Effect.useSpan("throttle.wait", { attributes: attributes(waiting()) }, (span) =>
+    ? Effect.useSpan("throttle.wait", { attributes: attributes(waiting) }, (span) =>
       Effect.onExitPrimitive(wait, () => {
         span.attribute("waited", waited())
         return undefined
