@@ -24,6 +24,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import { type Ask, askFor, type Cost as AskedCost } from "./internal/ask.ts"
 import * as Limiter from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
@@ -45,7 +46,7 @@ import type { ThrottleError } from "./ThrottleError.ts"
  * @category models
  * @since 0.1.0
  */
-export type Cost = Limiter.Cost
+export type Cost = AskedCost
 
 /**
  * Permits that are held until a scope closes.
@@ -140,8 +141,8 @@ interface Live extends Throttle {
 const asking = <A, E, R>(
   limiter: Limiter.Limiter,
   cost: Cost | undefined,
-  f: (ask: Limiter.Ask) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> => Effect.suspend(() => f(Limiter.ask(limiter, cost)))
+  f: (ask: Ask) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => Effect.suspend(() => f(cost === undefined ? limiter.one : askFor(limiter.plan, cost)))
 
 const live = (limiter: Limiter.Limiter): Live => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
@@ -273,7 +274,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     // What holds permits runs in a masked region anyway: one step less than by way of `begin`.
     return Effect.uninterruptibleMask((restore) => {
       const { limiter } = find(Fiber.getCurrent()!)
-      return Limiter.hold(limiter, limiter.one, self, restore)
+      return Limiter.beginMasked(limiter, limiter.one, self, restore)
     })
   }
 

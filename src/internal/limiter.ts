@@ -25,31 +25,17 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Ref from "effect/Ref"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
+import { type Ask, askOne, spelled } from "./ask.ts"
 import * as Line from "./line.ts"
 import { type Ahead, foresee, type Meter, type Wall } from "./meter/meter.ts"
 import * as Observe from "./observe.ts"
-import { type Holding, permits, type Plan, type Timing } from "./plan.ts"
+import type { Holding, Plan, Timing } from "./plan.ts"
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
-
-/** What a call costs: permits, or an amount for each unit. */
-export type Cost = number | Readonly<Record<string, number>>
-
-/** A cost as the parts see it: an amount for each of the plan's timings and holdings. */
-export interface Ask {
-  readonly cost: Cost
-  readonly timings: ReadonlyArray<number>
-  readonly holdings: ReadonlyArray<number>
-  /** Whether it holds anything while it runs. */
-  readonly holds: boolean
-  /** The part that could never grant this, if there is one: then it is refused at once, and no meter is asked. */
-  readonly never: { readonly name: string; readonly limit: number } | undefined
-}
 
 interface Clockwork extends Timing {
   readonly state: Ref.Ref<unknown>
@@ -112,7 +98,7 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
   timings: plan.timings.map((part) => ({ ...part, state: Ref.makeUnsafe(part.meter.initial), total: 0, calls: 0 })),
   gates: plan.holdings.map((part) => ({ ...part, semaphore: Semaphore.makeUnsafe(part.limit), free: part.limit })),
   line: Line.make(),
-  one: amounts(plan, 1, (unit) => unit === permits ? 1 : 0),
+  one: askOne(plan),
   counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
   series: Observe.series(context, plan.name),
   lastDue: -Infinity,
@@ -132,50 +118,6 @@ const close = (limiter: Limiter): void => {
   limiter.closed = true
   for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
 }
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Costs
-// ---------------------------------------------------------------------------------------------------------------------
-
-const amounts = (plan: Plan, cost: Cost, amount: (unit: string) => number): Ask => {
-  const of = (part: Timing | Holding) => part.flat ? Math.min(1, amount(part.unit)) : amount(part.unit)
-  const timings = plan.timings.map(of)
-  const holdings = plan.holdings.map(of)
-  const timing = plan.timings.find((part, i) => timings[i]! > part.meter.capacity)
-  const holding = plan.holdings.find((part, i) => holdings[i]! > part.limit)
-  const never = timing !== undefined
-    ? { name: timing.name, limit: timing.meter.capacity }
-    : holding && { name: holding.name, limit: holding.limit }
-  return { cost, timings, holdings, holds: holdings.some((amount) => amount > 0), never }
-}
-
-/** What each part is asked for. Throws a RangeError for a cost that makes no sense to this throttle. */
-export const ask = (limiter: Limiter, cost: Cost | undefined): Ask => {
-  if (cost === undefined || (cost === 1 && knows(limiter.plan, permits))) return limiter.one
-  if (typeof cost !== "number" && !Predicate.isObject(cost)) {
-    throw new RangeError(
-      `throttle "${limiter.plan.name}": a cost must be a number of permits or an amount for each unit, got ${cost}`
-    )
-  }
-  const given = spelled(cost)
-  for (const [unit, amount] of Object.entries(given)) {
-    if (!knows(limiter.plan, unit)) {
-      throw new RangeError(
-        `throttle "${limiter.plan.name}": nothing here counts "${unit}"; it counts ${
-          [...limiter.plan.units ?? []].map((unit) => `"${unit}"`).join(", ")
-        }`
-      )
-    }
-    if (!Number.isSafeInteger(amount) || amount < 0) {
-      throw new RangeError(
-        `throttle "${limiter.plan.name}": a cost must be a whole number of at least 0, got ${amount} for "${unit}"`
-      )
-    }
-  }
-  return amounts(limiter.plan, cost, (unit) => Object.hasOwn(given, unit) ? given[unit]! : unit === permits ? 1 : 0)
-}
-
-const knows = (plan: Plan, unit: string): boolean => plan.units === undefined || plan.units.has(unit)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Deciding: reads only
@@ -311,8 +253,12 @@ const end = (limiter: Limiter, ask: Ask): void => {
   wakeHead(limiter)
 }
 
-/** The effect while it holds its permits of every Semaphore. */
-const holding = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+/** The effect, holding its permits of every Semaphore while it runs. */
+const withPermitsOf = <A, E, R>(
+  limiter: Limiter,
+  ask: Ask,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
   for (let i = 0; i < limiter.gates.length; i++) {
     const amount = ask.holdings[i]!
     const { semaphore } = limiter.gates[i]!
@@ -434,24 +380,24 @@ export const begin = <A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R> =>
   limiter.gates.length === 0 && tryStart(limiter, ask)
     ? self
-    : Effect.uninterruptibleMask((restore) => hold(limiter, ask, self, restore))
+    : Effect.uninterruptibleMask((restore) => beginMasked(limiter, ask, self, restore))
 
 /**
  * Runs the effect when its turn comes, in a region that cannot be interrupted but where
  * `restore` says. So what is taken and the hook that gives it back belong together. (In
  * an interruptible region they would not: the scheduler may interrupt between two steps.)
  */
-export const hold = <A, E, R>(
+export const beginMasked = <A, E, R>(
   limiter: Limiter,
   ask: Ask,
   self: Effect.Effect<A, E, R>,
   restore: Restore
 ): Effect.Effect<A, E | ThrottleError, R> => {
-  if (tryStart(limiter, ask)) return ending(limiter, ask, holding(limiter, ask, restore(self)))
+  if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(self)))
   const call = arrive(limiter, ask)
   if (Effect.isEffect(call)) return call
   return Effect.onExitPrimitive(
-    restore(awaitTurn(limiter, call, holding(limiter, ask, self))),
+    restore(awaitTurn(limiter, call, withPermitsOf(limiter, ask, self))),
     () => {
       if (call.state === "waiting") return giveUp(limiter, call)
       if (call.state === "started") end(limiter, ask)
@@ -468,7 +414,7 @@ export const runIfAvailable = <A, E, R>(
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
-    if (tryStart(limiter, ask)) return ending(limiter, ask, holding(limiter, ask, restore(Effect.asSome(self))))
+    if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
     if (limiter.closed) return Effect.interrupt
     if (ask.never !== undefined) return reject(limiter, current(), ask, exceeds(limiter, ask, ask.never), 0)
     return Effect.succeedNone
@@ -500,7 +446,7 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, Thro
   })
 
 /** The effect, and after it what it held given back. */
-const ending = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   ask.holds
     ? Effect.onExitPrimitive(self, () => {
       end(limiter, ask)
@@ -640,8 +586,6 @@ const exceeds = (
     })
   })
 
-const spelled = (cost: Cost): Readonly<Record<string, number>> => typeof cost === "number" ? { [permits]: cost } : cost
-
 const circumstances = (limiter: Limiter, ask: Ask, now: number) => {
   const expected = expectedWait(limiter, ask, now)
   return {
@@ -696,13 +640,7 @@ export const nextAvailable = (limiter: Limiter, ask: Ask): Effect.Effect<Option.
     return Option.some(duration(Math.max(0, (expectedWait(limiter, ask, now) ?? 0) - noise)))
   })
 
-/**
- * What a throttle has done so far, and who waits and runs now.
- *
- * @see Throttle.Throttle for where it comes from
- * @category models
- * @since 0.1.0
- */
+/** @see Throttle.Statistics */
 export interface Statistics {
   /** Calls let in. */
   readonly admitted: number

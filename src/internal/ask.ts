@@ -1,0 +1,66 @@
+/**
+ * What a call asks for: its cost, as each part of the policy sees it.
+ */
+import * as Formatter from "effect/Formatter"
+import * as Predicate from "effect/Predicate"
+import { type Holding, permits, type Plan, type Timing } from "./plan.ts"
+
+/** What a call costs: permits, or an amount for each unit. */
+export type Cost = number | Readonly<Record<string, number>>
+
+/** An amount for each of the plan's timings and holdings. */
+export interface Ask {
+  readonly cost: Cost
+  readonly timings: ReadonlyArray<number>
+  readonly holdings: ReadonlyArray<number>
+  /** Whether it holds anything while it runs. */
+  readonly holds: boolean
+  /** The part that could never grant this, if there is one: then it is refused at once, and no meter is asked. */
+  readonly never: { readonly name: string; readonly limit: number } | undefined
+}
+
+/** The cost of a call that names none: one permit. */
+export const askOne = (plan: Plan): Ask => fromGiven(plan, 1, {})
+
+/** Throws a RangeError for a cost that makes no sense to this throttle. */
+export const askFor = (plan: Plan, cost: Cost): Ask => {
+  if (typeof cost !== "number" && !Predicate.isObject(cost)) {
+    throw senseless(plan, `must be a number of permits or an amount for each unit, got ${Formatter.format(cost)}`)
+  }
+  const given = spelled(cost)
+  for (const [unit, amount] of Object.entries(given)) {
+    if (plan.units !== undefined && !plan.units.has(unit)) {
+      const known = [...plan.units].map((unit) => Formatter.format(unit)).join(", ")
+      throw senseless(plan, `in ${Formatter.format(unit)} is counted by nothing here; it counts ${known}`)
+    }
+    if (!Number.isSafeInteger(amount) || amount < 0) {
+      const got = `${Formatter.format(amount)} ${unit}`
+      throw senseless(plan, `must be a whole number of at least 0, got ${got}`)
+    }
+  }
+  return fromGiven(plan, cost, given)
+}
+
+const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: a cost ${why}`)
+
+/** The cost with its unit named. */
+export const spelled = (cost: Cost): Readonly<Record<string, number>> =>
+  typeof cost === "number" ? { [permits]: cost } : cost
+
+const fromGiven = (plan: Plan, cost: Cost, given: Readonly<Record<string, number>>): Ask => {
+  const amount = ({ flat, unit }: Timing | Holding): number => {
+    const amount = Object.hasOwn(given, unit) ? given[unit]! : unit === permits ? 1 : 0
+    return flat ? Math.min(1, amount) : amount
+  }
+  const timings = plan.timings.map(amount)
+  const holdings = plan.holdings.map(amount)
+  const timing = plan.timings.find((part, i) => timings[i]! > part.meter.capacity)
+  const holding = plan.holdings.find((part, i) => holdings[i]! > part.limit)
+  return {
+    cost,
+    timings,
+    holdings,
+    holds: holdings.some((amount) => amount > 0),
+    never: timing === undefined ? holding : { name: timing.name, limit: timing.meter.capacity }
+  }
+}
