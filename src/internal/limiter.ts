@@ -72,7 +72,6 @@ interface Call extends Line.Place<Call> {
   readonly ask: Ask
   readonly fiber: AnyFiber
   readonly arrival: number
-  readonly deadline: number
   /** Whether anyone hears of this wait. */
   readonly watched: boolean
   /** Nanoseconds it expected to wait when it arrived; undefined where nobody hears of it or nobody knows. */
@@ -322,9 +321,10 @@ const judge = (limiter: Limiter, call: Call): void => {
   if (limiter.line.head !== call) return
   const now = time(limiter)
   const due = dueOf(limiter, call, now)
-  if (due <= now + noise && due <= call.deadline + noise) return goOn(call, Effect.void)
-  if (call.deadline <= now + noise) return goOn(call, timedOut(limiter, call, now))
-  const until = Math.min(due, call.deadline)
+  const deadline = call.arrival + limiter.plan.timeout
+  if (due <= now + noise && due <= deadline + noise) return goOn(call, Effect.void)
+  if (deadline <= now + noise) return goOn(call, timedOut(limiter, call, now))
+  const until = Math.min(due, deadline)
   if (until === Infinity) return
   // A fiber of its own, because a sleep can only be cut short by interrupting the fiber that sleeps.
   const timer = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(duration(until - now)))
@@ -397,7 +397,7 @@ export const beginMasked = <A, E, R>(
   const call = arrive(limiter, ask)
   if (Effect.isEffect(call)) return call
   return Effect.onExitPrimitive(
-    restore(awaitTurn(limiter, call, withPermitsOf(limiter, ask, self))),
+    restore(awaitTurn(limiter, call, () => withPermitsOf(limiter, ask, self))),
     () => {
       if (call.state === "waiting") return giveUp(limiter, call)
       if (call.state === "started") end(limiter, ask)
@@ -434,7 +434,7 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, Thro
     const call = arrive(limiter, ask)
     if (Effect.isEffect(call)) return call
     const admitted = Effect.onExitPrimitive(
-      restore(awaitTurn(limiter, call, Effect.void)),
+      restore(awaitTurn(limiter, call, () => Effect.void)),
       (exit) => {
         if (call.state === "waiting") return giveUp(limiter, call)
         if (call.state === "started" && Exit.isFailure(exit)) end(limiter, ask)
@@ -474,7 +474,6 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
     ask,
     fiber,
     arrival: now,
-    deadline: now + limiter.plan.timeout,
     watched,
     // Before it enters: it expects to wait for the others, not for itself.
     expected: watched ? expectedWait(limiter, ask, now) : undefined,
@@ -489,24 +488,24 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
   return call
 }
 
-/** From the line to the start: the effect follows the charge in the same step. */
+/** From the line to the start: what `started` gives follows the charge in the same step. */
 const awaitTurn = <A, E, R>(
   limiter: Limiter,
   call: Call,
-  self: Effect.Effect<A, E, R>
+  started: () => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.flatMap(call.watched ? watchedTurn(limiter, call) : turn(limiter, call), () => {
     const now = time(limiter)
     const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
-    if (due > now + noise) return awaitTurn(limiter, call, self)
+    if (due > now + noise) return awaitTurn(limiter, call, started)
     call.state = "started"
     limiter.lastDue = due
     charge(limiter, call.ask, now, due)
     admit(limiter, call.ask)
     leave(limiter, call)
-    noteWait(limiter, call.fiber, now - call.arrival)
+    noteWait(limiter, now - call.arrival)
     const told = call.watched ? tellWaited(limiter, call, "Admitted") : undefined
-    return told === undefined ? self : Effect.andThen(told, self)
+    return told === undefined ? started() : Effect.andThen(told, started())
   })
 
 /** The wait with its span around it, after telling of it. */
@@ -536,10 +535,10 @@ const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted
     waited: waited(limiter, call)
   }))
 
-const noteWait = (limiter: Limiter, fiber: AnyFiber, nanos: number): void => {
+const noteWait = (limiter: Limiter, nanos: number): void => {
   limiter.counters.waited += nanos
   limiter.counters.longestWait = Math.max(limiter.counters.longestWait, nanos)
-  limiter.series.waitSeconds.updateUnsafe(nanos / 1e9, fiber.context)
+  Observe.addWait(limiter.series.waits, nanos / 1e9)
 }
 
 /** A call that was interrupted while it waited. */
