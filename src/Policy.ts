@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
@@ -268,10 +269,19 @@ export const PolicyData: Schema.Codec<PolicyData, PolicyEncoded> = Schema.Union(
 /** Deeper than this is a loop or an attack, and would exhaust the stack. */
 const deepest = 100
 
-const tooDeep = (input: unknown, depth = 0): boolean =>
-  depth > deepest ||
-  (Predicate.hasProperty(input, "policies") && Array.isArray(input.policies) &&
-    input.policies.some((part) => tooDeep(part, depth + 1)))
+const tooDeep = (input: unknown): boolean => {
+  let level = new Set([input])
+  for (let depth = 0; depth <= deepest; depth++) {
+    const parts = new Set<unknown>()
+    for (const policy of level) {
+      const inner: unknown = Predicate.hasProperty(policy, "policies") ? policy.policies : undefined
+      if (Array.isArray(inner)) { for (const part of inner) parts.add(part) }
+    }
+    if (parts.size === 0) return false
+    level = parts
+  }
+  return true
+}
 
 const decodeStrictly = Schema.decodeUnknownEffect(PolicyData, { onExcessProperty: "error" })
 
@@ -326,7 +336,7 @@ export const construct = (tag: PolicyData["_tag"], options: unknown): PolicyData
   const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(options)) {
     if (key === "maxWait" && tag === "Concurrency") throw new RangeError(`${where}: ${unforeseen}`)
-    if (key === "_tag" || !(key in fields)) {
+    if (key === "_tag" || !Object.hasOwn(fields, key)) {
       const known = Object.keys(fields).filter((name) => name !== "_tag").join(", ")
       throw new RangeError(`${where}: unknown option ${spell(key)}; it takes ${known}`)
     }
@@ -357,19 +367,23 @@ export const construct = (tag: PolicyData["_tag"], options: unknown): PolicyData
  *
  * @internal
  */
-export const constructData = (input: unknown, depth = 0): PolicyData => {
+export const constructData = (input: unknown): PolicyData => {
+  if (tooDeep(input)) throw new RangeError(`Throttle.fromData: policies must be nested at most ${deepest} deep`)
+  return constructPart(input)
+}
+
+const constructPart = (input: unknown): PolicyData => {
   if (!Predicate.hasProperty(input, "_tag") || typeof input._tag !== "string" || !Object.hasOwn(members, input._tag)) {
     const got = Predicate.hasProperty(input, "_tag") ? `_tag ${spell(input._tag)}` : spell(input)
     throw new RangeError(`Throttle.fromData: _tag must be one of ${Object.keys(members).join(", ")}, got ${got}`)
   }
   const { _tag: tag, ...options } = input
   if (tag !== "All") return construct(tag as PolicyData["_tag"], options)
-  if (depth > deepest) throw new RangeError(`Throttle.fromData: policies must be nested at most ${deepest} deep`)
   const policies: unknown = (options as any).policies
   if (!Array.isArray(policies)) {
     throw new RangeError(`Throttle.all: policies must be ${allowed.policies}, got ${spell(policies)}`)
   }
-  return construct("All", { ...options, policies: policies.map((part) => constructData(part, depth + 1)) })
+  return construct("All", { ...options, policies: policies.map(constructPart) })
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -393,7 +407,12 @@ const span = (duration: number, single: string): string => {
 
 const counted = (data: PolicyData): string => data.unit === undefined || data.unit === "permits" ? "" : ` ${data.unit}`
 
-const rule = (data: PolicyData): string => {
+/**
+ * A policy's data in words, without its bounds.
+ *
+ * @internal
+ */
+export const rule = (data: PolicyData): string => {
   switch (data._tag) {
     case "Rate":
       return `${data.limit}${counted(data)} per ${span(data.per, "")}${data.burst > 0 ? `, burst ${data.burst}` : ""}`
@@ -450,9 +469,18 @@ export const describe = (data: PolicyData): string => {
  */
 export const nameOf = (data: PolicyData): string => data.name ?? `${data._tag[0]!.toLowerCase()}${data._tag.slice(1)}`
 
+/** Either JSON in one value, still to be decoded, or a structure of the provider's own. */
+const Setting: Schema.Codec<unknown, unknown> = Schema.Union([Schema.fromJsonString(Schema.Json), PolicyData])
+
 /**
- * A policy in the app's configuration: JSON in one value, or a structure.
+ * Reads a policy's data from the app's configuration.
  *
  * @internal
  */
-export const PolicyConfig = Schema.Union([Schema.fromJsonString(PolicyData), PolicyData])
+export const config = (name: string): Effect.Effect<PolicyData, Config.ConfigError> =>
+  Effect.flatMap(
+    Config.schema(Setting, name),
+    (setting) =>
+      Effect.mapError(decode(setting), ({ issue }) =>
+        new Config.ConfigError(new Schema.SchemaError(new SchemaIssue.Pointer([name], issue))))
+  )

@@ -10,7 +10,7 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
-import * as Config from "effect/Config"
+import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -784,9 +784,9 @@ export const describe = (policy: Policy<any> | PolicyModule.PolicyData): string 
 /**
  * The Layer of a policy that stands in the app's configuration.
  *
- * The setting is either JSON in one value, `GITHUB_THROTTLE={"_tag":"Rate","limit":30}`, or a structure of the
- * provider's own, such as `GITHUB_THROTTLE__tag=Rate` and `GITHUB_THROTTLE_limit=30`. Fails with a `ConfigError` when it
- * is missing or no policy.
+ * The setting is JSON in one value, `GITHUB_THROTTLE={"_tag":"Rate","limit":30}`, or a structure where the provider has
+ * structures of its own (`ConfigProvider.fromUnknown`). Fails with a `ConfigError` when it is missing or no policy.
+ * Unknown options are refused in JSON; in a structure only the known ones are asked for, so the others are not seen.
  *
  * **Example**
  *
@@ -810,9 +810,7 @@ export const describe = (policy: Policy<any> | PolicyModule.PolicyData): string 
  * @since 0.1.0
  */
 export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigError> =>
-  Layer.unwrap(
-    Effect.map(Config.schema(PolicyModule.PolicyConfig, name), (data): Layer.Layer<Throttle> => fromChecked(data))
-  )
+  Layer.unwrap(Effect.map(PolicyModule.config(name), (data): Layer.Layer<Throttle> => fromChecked(data)))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Throttles
@@ -1028,8 +1026,9 @@ export const takeScoped = (cost?: Cost): Effect.Effect<Permit, ThrottleError, Th
 
 /**
  * How long this cost (one permit unless told otherwise) would have to wait if it were asked now, behind those who wait
- * already: `Option.some` of zero if it could start at once, `Option.none` where nobody can know, which is while calls
- * hold the permits it needs, and where it could never start. Nothing is taken.
+ * already: `Option.some` of zero if it could start at once, `Option.none` where nobody can know or it could never start.
+ * Nobody can know while calls hold the permits it needs, nor, where a part counts those who run, while anyone waits.
+ * Nothing is taken.
  *
  * **Example**
  *

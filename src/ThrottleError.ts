@@ -29,7 +29,7 @@ const retryable = {
 }
 
 const spell = (value: Readonly<Record<string, number>>): string =>
-  Object.entries(value).map(([unit, amount]) => `${amount} ${unit}`).join(", ")
+  Object.entries(value).map(([unit, amount]) => `${unit}: ${amount}`).join(", ")
 
 const behind = (parts: ReadonlyArray<string>): string => parts.length === 0 ? "" : ` (held up by ${parts.join(", ")})`
 
@@ -50,9 +50,8 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   limit: Schema.Number
 }) {
   override get message(): string {
-    return this.limit === 0
-      ? `${spell(this.cost)} would have to wait and maxQueue is 0${behind(this.parts)}${retry(this.retryAfter)}`
-      : `${this.queued} calls wait and maxQueue is ${this.limit}${behind(this.parts)}${retry(this.retryAfter)}`
+    const why = this.limit === 0 ? "it would have to wait" : `${this.queued} waiting`
+    return `${why}, maxQueue is ${this.limit}${behind(this.parts)}${retry(this.retryAfter)}`
   }
 }
 
@@ -108,7 +107,7 @@ export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapac
   limit: Schema.Number
 }) {
   override get message(): string {
-    return `${spell(this.cost)} asked, at most ${this.limit} can ever be granted${behind(this.parts)}`
+    return `asked for ${spell(this.cost)}; at most ${this.limit} can ever be granted${behind(this.parts)}`
   }
 }
 

@@ -25,23 +25,26 @@ export const askOne = (plan: Plan): Ask => fromGiven(plan, 1, {})
 /** Throws a RangeError for a cost that makes no sense to this throttle. */
 export const askFor = (plan: Plan, cost: Cost): Ask => {
   if (typeof cost !== "number" && !Predicate.isObject(cost)) {
-    throw senseless(plan, `must be a number of permits or an amount for each unit, got ${Formatter.format(cost)}`)
+    throw senseless(
+      plan,
+      `a cost must be a number of permits or an amount for each unit, got ${Formatter.format(cost)}`
+    )
   }
   const given = spelled(cost)
   for (const [unit, amount] of Object.entries(given)) {
     if (plan.units !== undefined && !plan.units.has(unit)) {
       const known = [...plan.units].map((unit) => Formatter.format(unit)).join(", ")
-      throw senseless(plan, `in ${Formatter.format(unit)} is counted by nothing here; it counts ${known}`)
+      throw senseless(plan, `nothing here counts ${Formatter.format(unit)}; it counts ${known}`)
     }
     if (!Number.isSafeInteger(amount) || amount < 0) {
-      const got = `${Formatter.format(amount)} ${unit}`
-      throw senseless(plan, `must be a whole number of at least 0, got ${got}`)
+      const got = `${Formatter.format(amount)} for ${Formatter.format(unit)}`
+      throw senseless(plan, `a cost must be a whole number of at least 0, got ${got}`)
     }
   }
   return fromGiven(plan, cost, given)
 }
 
-const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: a cost ${why}`)
+const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: ${why}`)
 
 /** The cost with its unit named. */
 export const spelled = (cost: Cost): Readonly<Record<string, number>> =>

@@ -134,13 +134,18 @@ const hasPermits = (limiter: Limiter, ask: Ask): boolean => {
 }
 
 /** The instant, at or after `from`, at which every timing part would let it start. */
-const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
-  for (let i = 0; i < limiter.timings.length; i++) {
-    const amount = ask.timings[i]!
-    const part = limiter.timings[i]!
-    if (amount > 0) from = part.meter.due(stateOf(part), from, amount, limiter.wall)
+const dueFrom = (limiter: Limiter, ask: Ask, from: number, states?: ReadonlyArray<unknown>): number => {
+  let due = from
+  for (let round = 0; round < limiter.plan.rounds; round++) {
+    for (let i = 0; i < limiter.timings.length; i++) {
+      const amount = ask.timings[i]!
+      const part = limiter.timings[i]!
+      if (amount > 0) due = part.meter.due(states === undefined ? stateOf(part) : states[i], due, amount, limiter.wall)
+    }
+    if (due === from) break
+    from = due
   }
-  return from
+  return due
 }
 
 /** Whether a newcomer may start now, as far as the clock is not needed to say. It never passes those who wait. */
@@ -166,12 +171,14 @@ const foreseen = (limiter: Limiter, ask: Ask, index: number, now: number): numbe
   const part = limiter.timings[index]!
   const meter: Meter<unknown> = part.meter
   const ahead: Ahead = { calls: part.calls, total: part.total, costs: costs(limiter, index) }
-  // Spacing from the end counts a call that runs as if it ended now: one interval for it.
-  const state = part.chargedWhenFree !== undefined && isHeld(limiter.gates[part.chargedWhenFree]!)
-    ? meter.charge(stateOf(part), now, 1, limiter.wall)
-    : stateOf(part)
-  return foresee(meter, state, now, ask.timings[index]!, ahead, limiter.wall)
+  return foresee(meter, asIfEnded(limiter, part, now), now, ask.timings[index]!, ahead, limiter.wall)
 }
+
+/** Spacing from the end counts a call that runs as if it ended now: one interval for it. */
+const asIfEnded = (limiter: Limiter, part: Clockwork, now: number): unknown =>
+  part.chargedWhenFree !== undefined && isHeld(limiter.gates[part.chargedWhenFree]!)
+    ? part.meter.charge(stateOf(part), now, 1, limiter.wall)
+    : stateOf(part)
 
 function* costs(limiter: Limiter, index: number): Generator<number> {
   for (const call of Line.members(limiter.line)) {
@@ -189,6 +196,26 @@ const expectedWait = (limiter: Limiter, ask: Ask, now: number): number | undefin
     if (ask.timings[i]! > 0) expected = Math.max(expected ?? 0, foreseen(limiter, ask, i, now) - now)
   }
   return expected
+}
+
+/**
+ * Nanoseconds until a newcomer could start, were every permit free: all parts together and
+ * the whole line played through. Parts alone would say too little, since a call waits behind
+ * others for parts that it does not ask itself. 0 where that is not for time to say.
+ */
+const untilAvailable = (limiter: Limiter, ask: Ask, now: number): number => {
+  const alone = limiter.timings.length === 1 && ask.timings[0]! > 0
+  // A long line takes long to play through, and a refusal should be quick.
+  if (alone || limiter.line.size > 1_000) return expectedWait(limiter, ask, now) ?? 0
+  let states = limiter.timings.map((part) => asIfEnded(limiter, part, now))
+  let at = now
+  for (const { ask } of Line.members(limiter.line)) {
+    at = dueFrom(limiter, ask, at, states)
+    states = limiter.timings.map(({ meter }, i) =>
+      ask.timings[i]! > 0 ? meter.charge(states[i], at, ask.timings[i]!, limiter.wall) : states[i]
+    )
+  }
+  return dueFrom(limiter, ask, at, states) - now
 }
 
 /** The names of the parts a newcomer would have to wait for. */
@@ -516,7 +543,7 @@ const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<void, Throttle
     policy: limiter.plan.description,
     cost: call.ask.cost,
     queued: limiter.line.size,
-    expected: call.expected === undefined ? undefined : call.expected / 1e6
+    ...(call.expected === undefined ? undefined : { expected: call.expected / 1e6 })
   }
   const wait = Observe.withWaitSpan(call.fiber, waiting, () => waited(limiter, call), turn(limiter, call))
   const told = Observe.tell(call.fiber, "Waiting", () => waiting)
@@ -586,13 +613,14 @@ const exceeds = (
   })
 
 const circumstances = (limiter: Limiter, ask: Ask, now: number) => {
-  const expected = expectedWait(limiter, ask, now)
+  const wait = untilAvailable(limiter, ask, now)
   return {
     throttle: limiter.plan.name,
     cost: spelled(ask.cost),
     queued: limiter.line.size,
     parts: inTheWay(limiter, ask, now),
-    ...(expected === undefined ? undefined : { retryAfter: Duration.millis(Math.ceil((expected - noise) / 1e6)) })
+    // Where only permits stand in the way nothing can be foreseen: nobody knows when a running call ends.
+    ...(wait <= noise ? undefined : { retryAfter: Duration.millis(Math.ceil((wait - noise) / 1e6)) })
   }
 }
 
@@ -636,7 +664,7 @@ export const nextAvailable = (limiter: Limiter, ask: Ask): Effect.Effect<Option.
     const now = time(limiter)
     if (isFree(limiter, ask) && dueFrom(limiter, ask, now) <= now + noise) return Option.some(Duration.zero)
     if (limiter.gates.length > 0 && (limiter.line.size > 0 || !hasPermits(limiter, ask))) return Option.none()
-    return Option.some(duration(Math.max(0, (expectedWait(limiter, ask, now) ?? 0) - noise)))
+    return Option.some(duration(Math.max(0, untilAvailable(limiter, ask, now) - noise)))
   })
 
 /** @see Throttle.Statistics */

@@ -26,7 +26,7 @@ export type Event =
     /** How many wait, this call included. */
     readonly queued: number
     /** Milliseconds until it should start; absent where nothing can be foreseen. */
-    readonly expected: number | undefined
+    readonly expected?: number
   })
   | (Call & { readonly _tag: "Admitted"; readonly waited: number })
   | (Call & { readonly _tag: "Rejected"; readonly waited: number; readonly error: ThrottleError })
@@ -118,7 +118,7 @@ export const withWaitSpan = <A, E, R>(
 // Metrics
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** From a tenth of a millisecond to three hours, three steps a decade. */
+/** From 0.1 ms to 50,000 s (14 hours), three steps a decade. */
 const boundaries = [-4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power))
 
 export const metrics = {

@@ -2,7 +2,7 @@
  * A policy's data, worked out once: nested `all`s flattened into parts, durations in
  * nanoseconds, the smallest of each bound.
  */
-import { describe, nameOf, type PolicyData } from "../Policy.ts"
+import { describe, nameOf, type PolicyData, rule } from "../Policy.ts"
 import type { Meter } from "./meter/meter.ts"
 import { rate } from "./meter/rate.ts"
 import { spacing } from "./meter/spacing.ts"
@@ -32,6 +32,8 @@ export interface Plan {
   readonly description: string
   readonly timings: ReadonlyArray<Timing>
   readonly holdings: ReadonlyArray<Holding>
+  /** How often the timing parts must be asked in turn until all agree on an instant; more than once for two on the clock. */
+  readonly rounds: number
   /** The units that some part counts; undefined where every unit will do. */
   readonly units: ReadonlySet<string> | undefined
   readonly maxQueue: number
@@ -67,7 +69,7 @@ export const make = (data: PolicyData): Plan => {
     maxWait = Math.min(maxWait, nanos("maxWait" in part ? part.maxWait : undefined))
     timeout = Math.min(timeout, nanos(part.timeout))
     const unit = part.unit ?? inherited
-    const name = part.name ?? (part._tag === "All" ? "" : describe(part))
+    const name = part.name ?? rule(part)
     const timing = (meter: Meter<any>) => timings.push({ name, unit, meter, flat: false, chargedWhenFree: undefined })
     switch (part._tag) {
       case "None":
@@ -111,6 +113,7 @@ export const make = (data: PolicyData): Plan => {
     // A start aligned to the clock is settled last, so that it lies on the clock whatever the others say.
     timings: [...timings, ...aligned],
     holdings,
+    rounds: aligned.length > 1 ? 100 : 1,
     units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
     maxQueue,
     maxWait,

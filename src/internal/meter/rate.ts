@@ -23,7 +23,10 @@ export const rate = (options: {
   readonly grace: number
 }): Meter<RateState> => {
   const { capacity, grace, interval } = options
-  const level = (state: RateState, at: number) => Math.max(-grain, state.level - (at - state.at))
+  const level = (state: RateState, at: number) => {
+    const left = state.level - (at - state.at)
+    return left < -grain ? 0 : left
+  }
   const due = (state: RateState, from: number, cost: number) =>
     from + Math.max(0, level(state, from) - (capacity - cost) * interval)
   return {
@@ -38,7 +41,8 @@ export const rate = (options: {
 }
 
 /**
- * A bucket may be this much emptier than empty: the rounding of an instant in nanoseconds, for two years of uptime.
- * Cut off at 0, what a start lost by rounding up would be lost for good; at 3,000,000 a second that was 0.2 %.
+ * An instant in nanoseconds is rounded by up to this much, for two years of uptime. A bucket that seems this much emptier
+ * than empty is kept so: cut off at 0, what each start loses by rounding up is lost for good; at 3,000,000 a second that
+ * was 0.2 %.
  */
 const grain = 8
