@@ -76,7 +76,8 @@ export const tell = (
   if (!heard && observer === silent) return undefined
   const happened = event()
   const log = heard ? line(level, happened) : Effect.void
-  return observer === silent ? log : Effect.andThen(log, observer(happened))
+  // Somebody else's code: what it throws belongs to the call's fiber, not to whoever builds this.
+  return observer === silent ? log : Effect.andThen(log, () => observer(happened))
 }
 
 /** Whether anyone would hear of a wait: a log, an observer or a tracer. */
