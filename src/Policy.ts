@@ -223,16 +223,19 @@ const All = Schema.TaggedStruct("All", {
 
 const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All }
 
-const foreseeable = (data: PolicyData): boolean =>
-  data._tag === "All"
-    ? data.policies.length === 0 || data.policies.some(foreseeable)
-    : data._tag !== "Concurrency"
+const someLeaf = (data: PolicyData, test: (leaf: PolicyData) => boolean): boolean =>
+  data._tag === "All" ? data.policies.some((part) => someLeaf(part, test)) : test(data)
+
+/** Only concurrency decides: nothing can be foreseen. */
+const isUnforeseeable = (data: PolicyData): boolean =>
+  someLeaf(data, (leaf) => leaf._tag === "Concurrency") &&
+  !someLeaf(data, (leaf) => leaf._tag !== "Concurrency" && leaf._tag !== "None")
 
 const unforeseen = "maxWait needs a part whose wait can be foreseen: nobody knows when a running call ends"
 
 /** What no single option can say. */
 const sound = (data: PolicyData): string | undefined => {
-  if (data._tag === "All" && data.maxWait !== undefined && !foreseeable(data)) return unforeseen
+  if (data._tag === "All" && data.maxWait !== undefined && isUnforeseeable(data)) return unforeseen
   if (data._tag === "Rate" && !Number.isSafeInteger(data.burst + 1)) return "burst is too large"
   return undefined
 }
@@ -329,27 +332,26 @@ const millis = (value: unknown): unknown =>
  *
  * @internal
  */
-export const construct = (tag: PolicyData["_tag"], options: unknown): PolicyData => {
+export const construct = (
+  tag: PolicyData["_tag"],
+  options: unknown,
+  policies?: ReadonlyArray<PolicyData>
+): PolicyData => {
   const where = `Throttle.${tag[0]!.toLowerCase()}${tag.slice(1)}`
   if (!Predicate.isObject(options)) throw new RangeError(`${where}: options must be an object, got ${spell(options)}`)
-  const fields: Record<string, Schema.ConstraintDecoder<unknown>> = members[tag].fields as any
+  // The parts of an `all` were constructed, and so checked, before it.
+  const { _tag: _, policies: __, ...fields }: Record<string, Schema.ConstraintDecoder<unknown>> = members[tag]
+    .fields as any
   const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(options)) {
     if (key === "maxWait" && tag === "Concurrency") throw new RangeError(`${where}: ${unforeseen}`)
-    if (key === "_tag" || !Object.hasOwn(fields, key)) {
-      const known = Object.keys(fields).filter((name) => name !== "_tag").join(", ")
-      throw new RangeError(`${where}: unknown option ${spell(key)}; it takes ${known}`)
+    if (!Object.hasOwn(fields, key)) {
+      throw new RangeError(`${where}: unknown option ${spell(key)}; it takes ${Object.keys(fields).join(", ")}`)
     }
     if (value !== undefined) given[key] = rules[key] === allowed.duration ? millis(value) : value
   }
-  const checked: Record<string, unknown> = { _tag: tag }
+  const checked: Record<string, unknown> = { _tag: tag, ...(policies && { policies }) }
   for (const [key, field] of Object.entries(fields)) {
-    if (key === "_tag") continue
-    if (key === "policies") {
-      // The parts of an `all` were constructed, and so checked, before it.
-      checked[key] = given[key]
-      continue
-    }
     const one = Schema.decodeUnknownOption(Schema.Struct({ [key]: field }))(key in given ? { [key]: given[key] } : {})
     if (Option.isNone(one)) {
       throw new RangeError(`${where}: ${key} must be ${rules[key]}, got ${spell((options as any)[key])}`)
@@ -357,6 +359,7 @@ export const construct = (tag: PolicyData["_tag"], options: unknown): PolicyData
     Object.assign(checked, one.value)
   }
   const data = checked as unknown as PolicyData
+  if (tooDeep(data)) throw new RangeError(`${where}: policies must be nested at most ${deepest} deep`)
   const unsound = sound(data)
   if (unsound !== undefined) throw new RangeError(`${where}: ${unsound}`)
   return data
@@ -379,11 +382,11 @@ const constructPart = (input: unknown): PolicyData => {
   }
   const { _tag: tag, ...options } = input
   if (tag !== "All") return construct(tag as PolicyData["_tag"], options)
-  const policies: unknown = (options as any).policies
+  const { policies, ...rest } = options as { readonly policies?: unknown }
   if (!Array.isArray(policies)) {
     throw new RangeError(`Throttle.all: policies must be ${allowed.policies}, got ${spell(policies)}`)
   }
-  return construct("All", { ...options, policies: policies.map(constructPart) })
+  return construct("All", rest, policies.map(constructPart))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -694,12 +694,7 @@ export const all: {
     if (isPolicy(part)) return part.data
     throw new RangeError(`Throttle.all: policies[${i}] must be a policy, got ${Formatter.format(part)}`)
   })
-  return fromChecked(PolicyModule.construct("All", { ...checkedOptions(options), policies: parts }))
-}
-
-const checkedOptions = (options: unknown): object => {
-  if (Predicate.isObject(options)) return options
-  throw new RangeError(`Throttle.all: options must be an object, got ${Formatter.format(options)}`)
+  return fromChecked(PolicyModule.construct("All", options, parts))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -120,7 +120,9 @@ export const withWaitSpan = <A, E, R>(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** From 0.1 ms to 50,000 s (14 hours), three steps a decade. */
-const boundaries = [-4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((power) => [1, 2, 5].map((step) => step * 10 ** power))
+const boundaries = [-4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((power) =>
+  [1, 2, 5].map((step) => Number(`${step}e${power}`))
+)
 
 export const metrics = {
   admitted: Metric.counter("throttle_admitted_total", { description: "Calls let in", incremental: true }),
