@@ -23,7 +23,7 @@ const retryable = {
   ...common,
   /**
    * How long until a call of this cost could start behind those now waiting, if nobody else came; whole milliseconds,
-   * rounded up. Absent where nothing can be foreseen: a part that only counts who is running.
+   * rounded up. Absent where only those who run stand in the way: nobody can foresee when they end.
    */
   retryAfter: Schema.optionalKey(Schema.Duration)
 }
