@@ -233,9 +233,34 @@ const isUnforeseeable = (data: PolicyData): boolean =>
 
 const unforeseen = "maxWait needs a part whose wait can be foreseen: nobody knows when a running call ends"
 
+/** The intervals of all parts on the clock. */
+const clockIntervals = (data: PolicyData): ReadonlyArray<number> =>
+  data._tag === "All"
+    ? data.policies.flatMap(clockIntervals)
+    : data._tag === "Spacing" && data.align
+    ? [data.interval]
+    : []
+
+/** Whether multiples of all intervals coincide once in 10,000 of each; if not, nothing would start for ages. */
+const coincide = (intervals: ReadonlyArray<number>): boolean => {
+  let common = 0
+  for (const interval of intervals) {
+    const step = common === 0 ? interval : common
+    let times = 1
+    while (Math.abs(times * step / interval - Math.round(times * step / interval)) > 1e-9) {
+      if (++times > 10_000) return false
+    }
+    common = times * step
+  }
+  return intervals.every((interval) => common / interval <= 10_000)
+}
+
 /** What no single option can say. */
 const sound = (data: PolicyData): string | undefined => {
   if (data._tag === "All" && data.maxWait !== undefined && isUnforeseeable(data)) return unforeseen
+  if (data._tag === "All" && !coincide(clockIntervals(data))) {
+    return "the slots of its parts on the clock must coincide at least once in 10,000 intervals"
+  }
   if (data._tag === "Rate" && !Number.isSafeInteger(data.burst + 1)) return "burst is too large"
   return undefined
 }
@@ -243,7 +268,8 @@ const sound = (data: PolicyData): string | undefined => {
 /**
  * The schema of {@link PolicyData}.
  *
- * Unknown options are refused when it is used through `Throttle.decode`, `Throttle.layerConfig` or {@link decode}.
+ * Unknown options are refused when it is used through {@link decode}, `Throttle.decode` or, for JSON,
+ * `Throttle.layerConfig`.
  *
  * **Example**
  *
@@ -386,7 +412,7 @@ const constructPart = (input: unknown): PolicyData => {
   if (!Array.isArray(policies)) {
     throw new RangeError(`Throttle.all: policies must be ${allowed.policies}, got ${spell(policies)}`)
   }
-  return construct("All", rest, policies.map(constructPart))
+  return construct("All", rest, Array.from(policies, constructPart))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -149,8 +149,7 @@ const live = (limiter: Limiter.Limiter): Live => {
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
-  return {
-    limiter,
+  const throttle: Throttle = {
     withPermit: (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self)),
     withPermits: eitherWay(withPermits),
     withPermitsIfAvailable: eitherWay(withPermitsIfAvailable),
@@ -169,6 +168,8 @@ const live = (limiter: Limiter.Limiter): Live => {
     nextAvailable: (cost) => asking(limiter, cost, (ask) => Limiter.nextAvailable(limiter, ask)),
     statistics: Limiter.statistics(limiter)
   }
+  // Not enumerable: whoever prints a context wants to see no clockwork.
+  return Object.defineProperty(throttle, "limiter", { value: limiter }) as Live
 }
 
 /** Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments. */
@@ -214,6 +215,14 @@ export interface Policy<out E = ThrottleError> extends Layer.Layer<Throttle> {
   readonly data: PolicyModule.PolicyData
 }
 
+/**
+ * What a policy adds to the errors of an effect.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ErrorOf<P> = P extends Policy<infer E> ? E : never
+
 interface PolicyImpl<E> extends Policy<E> {
   /** The Layer of it, with another name for a policy that has none of its own. */
   readonly named: (name: string) => Layer.Layer<Throttle>
@@ -244,11 +253,15 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
       return Context.add(Context.make(Throttle, throttle), key, throttle)
     })
   const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
-  const named = (name: string): Layer.Layer<Throttle> =>
-    data.name !== undefined ? layer : Layer.fromBuild((memoMap, scope) =>
-      // Memoised as the policy's own Layer: one policy value is one limiter a build, under whatever name.
+  const named = (name: string): Layer.Layer<Throttle> => {
+    if (data.name !== undefined) return layer
+    // What limits nothing has no budget to share: each has its own, with its own name and numbers.
+    if (plan.units === undefined) return Layer.effectContext(build(name))
+    // Memoised as the policy's own Layer: one policy value is one limiter a build, under whatever name.
+    return Layer.fromBuild((memoMap, scope) =>
       memoMap.getOrElseMemoize(layer, scope, (_, scope) => Effect.provideService(build(name), Scope.Scope, scope))
     )
+  }
 
   const find = (fiber: Fiber.Fiber<unknown, unknown>): Live => {
     const provided = Context.getOrUndefined(fiber.context as Context.Context<any>, key)
@@ -293,7 +306,10 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
   }) as unknown as Policy<E>
 }
 
-const impl = <E>(policy: Policy<E>): PolicyImpl<E> => policy as PolicyImpl<E>
+const impl = <E>(policy: Policy<E>): PolicyImpl<E> => {
+  if (isPolicy(policy)) return policy as PolicyImpl<E>
+  throw new RangeError(`Throttle: a policy is needed here, got ${Formatter.format(policy)}`)
+}
 
 /**
  * What every policy takes.
@@ -344,12 +360,20 @@ export interface Bounds {
 }
 
 /**
+ * Options of a policy with {@link Bounds}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Bounded<O extends Unbounded> = Omit<O, keyof Bounds> & Bounds
+
+/**
  * Options of {@link rate}.
  *
  * @category options
  * @since 0.1.0
  */
-export interface RateOptions extends Options {
+export interface RateOptions extends Options, Unbounded {
   /** Permits per `per`. A whole number of at least 1. */
   readonly limit: number
   /** Default: 1 second. */
@@ -398,9 +422,9 @@ export interface RateOptions extends Options {
  * @since 0.1.0
  */
 export const rate: {
-  (options: RateOptions & Unbounded): Policy<never>
-  (options: RateOptions & Bounds): Policy<ThrottleError>
-} = (options: RateOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Rate", options))
+  (options: RateOptions): Policy<never>
+  (options: Bounded<RateOptions>): Policy<ThrottleError>
+} = (options: Bounded<RateOptions>): Policy<never> => fromChecked(PolicyModule.construct("Rate", options))
 
 /**
  * Options of {@link tokenBucket}.
@@ -408,7 +432,7 @@ export const rate: {
  * @category options
  * @since 0.1.0
  */
-export interface TokenBucketOptions extends Options {
+export interface TokenBucketOptions extends Options, Unbounded {
   /** The size of the bucket, which starts full: the most that can start at once. A whole number of at least 1. */
   readonly capacity: number
   /** Permits that flow back per `per`, continuously. A whole number of at least 1. */
@@ -454,9 +478,9 @@ export interface TokenBucketOptions extends Options {
  * @since 0.1.0
  */
 export const tokenBucket: {
-  (options: TokenBucketOptions & Unbounded): Policy<never>
-  (options: TokenBucketOptions & Bounds): Policy<ThrottleError>
-} = (options: TokenBucketOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("TokenBucket", options))
+  (options: TokenBucketOptions): Policy<never>
+  (options: Bounded<TokenBucketOptions>): Policy<ThrottleError>
+} = (options: Bounded<TokenBucketOptions>): Policy<never> => fromChecked(PolicyModule.construct("TokenBucket", options))
 
 /**
  * Options of {@link window}.
@@ -464,7 +488,7 @@ export const tokenBucket: {
  * @category options
  * @since 0.1.0
  */
-export interface WindowOptions extends Options {
+export interface WindowOptions extends Options, Unbounded {
   /** Permits in each window. A whole number of at least 1. */
   readonly limit: number
   /** The length of the window. No default. */
@@ -510,9 +534,9 @@ export interface WindowOptions extends Options {
  * @since 0.1.0
  */
 export const window: {
-  (options: WindowOptions & Unbounded): Policy<never>
-  (options: WindowOptions & Bounds): Policy<ThrottleError>
-} = (options: WindowOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Window", options))
+  (options: WindowOptions): Policy<never>
+  (options: Bounded<WindowOptions>): Policy<ThrottleError>
+} = (options: Bounded<WindowOptions>): Policy<never> => fromChecked(PolicyModule.construct("Window", options))
 
 /**
  * Options of {@link concurrency}.
@@ -520,7 +544,7 @@ export const window: {
  * @category options
  * @since 0.1.0
  */
-export interface ConcurrencyOptions extends Options {
+export interface ConcurrencyOptions extends Options, Unbounded {
   /** Permits that may be held at once. A whole number of at least 1. */
   readonly limit: number
 }
@@ -565,9 +589,9 @@ export interface ConcurrencyOptions extends Options {
  * @since 0.1.0
  */
 export const concurrency: {
-  (options: ConcurrencyOptions & Unbounded): Policy<never>
-  (options: ConcurrencyOptions & Bounds): Policy<ThrottleError>
-} = (options: ConcurrencyOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Concurrency", options))
+  (options: ConcurrencyOptions): Policy<never>
+  (options: Bounded<ConcurrencyOptions>): Policy<ThrottleError>
+} = (options: Bounded<ConcurrencyOptions>): Policy<never> => fromChecked(PolicyModule.construct("Concurrency", options))
 
 /**
  * Options of {@link spacing}.
@@ -575,7 +599,7 @@ export const concurrency: {
  * @category options
  * @since 0.1.0
  */
-export interface SpacingOptions extends Options {
+export interface SpacingOptions extends Options, Unbounded {
   /** The least time between two starts. */
   readonly interval: Duration.Input
   /** Start only on multiples of `interval` of the wall clock, the first call too. Default: false. */
@@ -595,8 +619,8 @@ export interface SpacingOptions extends Options {
  * **Details**
  *
  * Any cost above 0 is one start. The gap is strict: starts are charged when they really happen. With `align` a start
- * comes on a multiple of `interval` of the wall clock and is charged to that slot even if a timer woke late, so no slot
- * is lost; the slot is fixed in monotonic time when the call becomes the head of the line. With `from: "end"` a call that
+ * comes on a multiple of `interval` of the wall clock and is charged to that slot even if a timer woke late, by less than
+ * an interval, so no slot is lost; the slot is fixed in monotonic time when the call becomes the head. With `from: "end"` a call that
  * ends in any way, interruption included, starts the interval. First come, first served.
  *
  * **Errors**
@@ -619,9 +643,9 @@ export interface SpacingOptions extends Options {
  * @since 0.1.0
  */
 export const spacing: {
-  (options: SpacingOptions & Unbounded): Policy<never>
-  (options: SpacingOptions & Bounds): Policy<ThrottleError>
-} = (options: SpacingOptions & Bounds): Policy<never> => fromChecked(PolicyModule.construct("Spacing", options))
+  (options: SpacingOptions): Policy<never>
+  (options: Bounded<SpacingOptions>): Policy<ThrottleError>
+} = (options: Bounded<SpacingOptions>): Policy<never> => fromChecked(PolicyModule.construct("Spacing", options))
 
 /**
  * No limit: every call starts at once, and every unit is accepted.
@@ -686,11 +710,11 @@ export const none: Policy<never> = fromChecked(PolicyModule.construct("None", {}
  * @since 0.1.0
  */
 export const all: {
-  <E>(policies: ReadonlyArray<Policy<E>>, options?: Options & Unbounded): Policy<E>
-  <E>(policies: ReadonlyArray<Policy<E>>, options: Options & Bounds): Policy<ThrottleError>
+  <P extends ReadonlyArray<Policy<any>>>(policies: P, options?: Options & Unbounded): Policy<ErrorOf<P[number]>>
+  (policies: ReadonlyArray<Policy<any>>, options: Options & Bounds): Policy<ThrottleError>
 } = (policies: ReadonlyArray<Policy<any>>, options: Options & Bounds = {}): Policy<never> => {
   if (!Array.isArray(policies)) throw new RangeError(`Throttle.all: policies must be an array of policies`)
-  const parts = policies.map((part: unknown, i) => {
+  const parts = Array.from(policies, (part: unknown, i) => {
     if (isPolicy(part)) return part.data
     throw new RangeError(`Throttle.all: policies[${i}] must be a policy, got ${Formatter.format(part)}`)
   })
@@ -839,7 +863,7 @@ export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigEr
  * @since 0.1.0
  */
 export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> =>
-  Effect.map(Limiter.make(Plan.make(policy.data)), live)
+  Effect.map(Limiter.make(Plan.make(impl(policy).data)), live)
 
 /**
  * The throttle that this policy has when it is used inline here: the provided one where the policy is provided,
@@ -1129,8 +1153,10 @@ export interface ServiceClass<Self, Id extends string, E> extends Context.Servic
  *
  * **Details**
  *
- * The class's name is its policy's `name`, or the class's key. Its Layer is that of the policy: memoised with it, one
- * limiter for each policy value and build, and inline use of that policy value below it is the same limiter.
+ * Logs and metrics call it by its policy's `name`, or by the class's key. Its Layer is that of the policy: memoised with
+ * it, one limiter for each policy value and build, and inline use of that policy value below it is the same limiter. So
+ * two classes with one policy value share a budget (and the name of the one that is built first): give each a policy of
+ * its own. Provide a class by `layer` or `layerWith`, which keep its errors exact.
  *
  * **Example**
  *
@@ -1198,8 +1224,9 @@ export type Event = Observe.Event
  * Who hears of calls that wait, are let in after waiting, are refused, or are interrupted while waiting.
  *
  * Give your own at the app's edge to do with the events what you like; by default nobody hears them. It runs in the fiber
- * of the call, so keep it short: while it runs for `Waiting`, the call keeps its place in line. Logs, spans and metrics
- * are not affected by it. A call that need not wait is no event.
+ * of the call, so keep it short: during `Waiting` the call keeps its place in line, and if it is the head those behind it
+ * wait with it, their timeouts included; at `Admitted` the call has been charged, and its effect begins after. For slow
+ * work offer the event to a queue. Logs, spans and metrics are not affected by it. A call that need not wait is no event.
  *
  * **Example**
  *

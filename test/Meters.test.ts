@@ -137,14 +137,14 @@ describe("fixed window", () => {
 
 describe("spacing", () => {
   it("keeps the interval from charge to charge, whatever the cost", () =>
-    check(spacing({ interval: 500 * ms, align: false }), [
+    check(spacing({ interval: 500 * ms, align: false, fromEnd: false }), [
       { at: 0, due: 0 },
       { at: 0, cost: 7, due: 500, charged: 512 },
       { at: 600, due: 1_012 }
     ]))
 
   it("aligned, is due on multiples of the interval, the first too", () =>
-    check(spacing({ interval: 500 * ms, align: true }), [
+    check(spacing({ interval: 500 * ms, align: true, fromEnd: false }), [
       { at: 130, due: 500 },
       { at: 500, due: 1_000 },
       { at: 2_001, due: 2_500 },
@@ -152,12 +152,18 @@ describe("spacing", () => {
     ]))
 
   it("aligned, follows the wall clock", () =>
-    check(spacing({ interval: 60_000 * ms, align: true }), [
+    check(spacing({ interval: 60_000 * ms, align: true, fromEnd: false }), [
       { at: 5, wall: 90_000, due: 30_005 }
     ]))
 
+  it("aligned, keeps the interval from an end, however close to a slot that came", () =>
+    check(spacing({ interval: 1_000 * ms, align: true, fromEnd: true }), [
+      { at: 0, due: 0, charged: 1_001.5 },
+      { at: 1_002, due: 3_000 }
+    ]))
+
   it("aligned, keeps the interval when the wall clock is set forward", () =>
-    check(spacing({ interval: 1_000 * ms, align: true }), [
+    check(spacing({ interval: 1_000 * ms, align: true, fromEnd: false }), [
       { at: 0, wall: 0, due: 0 },
       // 300 ms ahead now: the next multiple would come after 700 ms, too soon.
       { at: 10, wall: 310, due: 1_700 }
@@ -183,8 +189,8 @@ describe("foresee", () => {
     ["rate", rate({ interval: 100 * ms, capacity: 7, grace: 0 })],
     ["sliding window", sliding({ limit: 7, per: 1_000 * ms })],
     ["fixed window", fixed({ limit: 7, per: 1_000 * ms })],
-    ["spacing", spacing({ interval: 300 * ms, align: false })],
-    ["spacing, aligned", spacing({ interval: 300 * ms, align: true })]
+    ["spacing", spacing({ interval: 300 * ms, align: false, fromEnd: false })],
+    ["spacing, aligned", spacing({ interval: 300 * ms, align: true, fromEnd: false })]
   ]
   const wall = (at: number) => at / ms + 123
 
@@ -215,7 +221,7 @@ describe("foresee", () => {
         }
         expected = meter.due(virtual, expected, cost, wall)
         const ahead = { calls: costs.length, total: costs.reduce((a, b) => a + b, 0), costs }
-        assert.closeTo(foresee(meter, state, from, cost, ahead, wall) / ms, expected / ms, 1e-3, `round ${round}`)
+        assert.closeTo(foresee(meter, state, from, cost, ahead, wall)! / ms, expected / ms, 1e-3, `round ${round}`)
       }
     })
   }

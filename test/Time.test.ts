@@ -85,19 +85,33 @@ describe("timers that end late", () => {
     assert.strictEqual(mostIn(starts, 50 - 1e-3), 3)
   })
 
-  it("spacing, aligned: no slot is skipped", () => {
-    const starts = startsOf(Throttle.spacing({ interval: 100, align: true }), 20, () => 30)
-    for (const [i, start] of starts.entries()) assert.closeTo(start, i === 0 ? 0 : i * 100 + 30, 1e-3)
+  it.each([30, 60, 99])("spacing, aligned: no slot is skipped by starts that are %d of 100 ms late", (late) => {
+    const starts = startsOf(Throttle.spacing({ interval: 100, align: true }), 20, () => late)
+    for (const [i, start] of starts.entries()) assert.closeTo(start, i === 0 ? 0 : i * 100 + late, 1e-3)
   })
 
-  it("spacing, aligned: a start more than half an interval late does not bunch with the next", () => {
+  it("spacing, aligned: slots that went by while all was blocked are not made up for", () => {
     let first = true
     const starts = startsOf(Throttle.spacing({ interval: 100, align: true }), 5, () => {
       if (!first) return 0
       first = false
-      return 295
+      return 695
     })
-    assert.deepStrictEqual(starts.map(Math.round), [0, 395, 500, 600, 700])
+    assert.deepStrictEqual(starts.map(Math.round), [0, 795, 800, 900, 1_000])
+  })
+
+  it("spacing, aligned and from the end: never less than the interval", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const policy = Throttle.spacing({ interval: 4, align: true, from: "end" })
+    const starts: Array<number> = []
+    for (let i = 0; i < 4; i++) {
+      simulator.fork(policy(Effect.suspend(() => {
+        starts.push(simulator.now())
+        return Effect.sleep(5.9)
+      })))
+    }
+    simulator.run()
+    assert.deepStrictEqual(starts.map(Math.round), [0, 12, 24, 36])
   })
 
   it("all: each part keeps its own promise", () => {
@@ -194,6 +208,49 @@ describe("timers", () => {
     simulator.run()
     assert.isDefined(fiber.pollUnsafe())
     assert.closeTo(now, 4_000, 1)
+  })
+})
+
+describe("to the microsecond", () => {
+  it("what is due on a whole millisecond starts on it, whatever the fractions before it", () => {
+    for (const per of [1_000, 7_000, 60_000]) {
+      for (let limit = 1; limit <= 200; limit++) {
+        const starts = startsOf(Throttle.rate({ limit, per }), 2 * limit + 1, () => 0)
+        for (const lap of [1, 2]) {
+          assert.isAtMost(starts[lap * limit]!, lap * per, `${limit} per ${per}`)
+          assert.isAtLeast(starts[lap * limit]!, lap * per - 1e-3, `${limit} per ${per}`)
+        }
+      }
+    }
+  })
+
+  it.effect("on TestClock, too", () =>
+    Effect.gen(function*() {
+      for (const limit of [11, 22, 41, 43, 44]) {
+        const policy = Throttle.rate({ limit, per: "1 minute" })
+        let starts = 0
+        for (let i = 0; i <= limit; i++) {
+          yield* Effect.forkChild(policy(Effect.sync(() => starts++)), { startImmediately: true })
+        }
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(starts, limit + 1)
+      }
+    }))
+
+  it("two parts on the clock meet on a slot of both", () => {
+    const policy = Throttle.all([
+      Throttle.spacing({ interval: 97, align: true }),
+      Throttle.spacing({ interval: 101, align: true })
+    ])
+    assert.deepStrictEqual(startsOf(policy, 3, () => 0).map(Math.round), [0, 9_797, 19_594])
+    assert.throws(
+      () =>
+        Throttle.all([
+          Throttle.spacing({ interval: 1_000.1, align: true }),
+          Throttle.spacing({ interval: 86_399_999, align: true })
+        ]),
+      RangeError
+    )
   })
 })
 

@@ -24,13 +24,14 @@ export const askOne = (plan: Plan): Ask => fromGiven(plan, 1, {})
 
 /** Throws a RangeError for a cost that makes no sense to this throttle. */
 export const askFor = (plan: Plan, cost: Cost): Ask => {
-  if (typeof cost !== "number" && !Predicate.isObject(cost)) {
+  if (typeof cost !== "number" && (!Predicate.isObject(cost) || Predicate.isIterable(cost))) {
     throw senseless(
       plan,
       `a cost must be a number of permits or an amount for each unit, got ${Formatter.format(cost)}`
     )
   }
-  const given = spelled(cost)
+  // Copied, so that what is checked is what is charged.
+  const given = Object.fromEntries(Object.entries(spelled(cost)))
   for (const [unit, amount] of Object.entries(given)) {
     if (plan.units !== undefined && !plan.units.has(unit)) {
       const known = [...plan.units].map((unit) => Formatter.format(unit)).join(", ")
@@ -41,7 +42,7 @@ export const askFor = (plan: Plan, cost: Cost): Ask => {
       throw senseless(plan, `a cost must be a whole number of at least 0, got ${got}`)
     }
   }
-  return fromGiven(plan, cost, given)
+  return fromGiven(plan, typeof cost === "number" ? cost : given, given)
 }
 
 const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: ${why}`)

@@ -87,8 +87,12 @@ interface Call extends Line.Place<Call> {
   timer: AnyFiber | undefined
 }
 
-/** A difference in time below this, 100 ns, is the noise of adding fractions, not time. */
-const noise = 100
+/**
+ * Sleeps are whole microseconds, rounded down, so that adding fractions (in here, or in
+ * the clock) never makes one end just after the millisecond it was meant for. What is due
+ * within this much (1 µs, in nanoseconds) is due.
+ */
+const noise = 1_000
 
 export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => ({
   plan,
@@ -166,12 +170,18 @@ const dueOf = (limiter: Limiter, call: Call, now: number): number => {
   return call.due
 }
 
-/** When a timing part alone could let a newcomer start behind all who wait. */
-const foreseen = (limiter: Limiter, ask: Ask, index: number, now: number): number => {
+/** When a timing part alone could let a newcomer start behind all who wait; undefined beyond patience. */
+const foreseen = (
+  limiter: Limiter,
+  ask: Ask,
+  index: number,
+  now: number,
+  patience: number
+): number | undefined => {
   const part = limiter.timings[index]!
   const meter: Meter<unknown> = part.meter
   const ahead: Ahead = { calls: part.calls, total: part.total, costs: costs(limiter, index) }
-  return foresee(meter, asIfEnded(limiter, part, now), now, ask.timings[index]!, ahead, limiter.wall)
+  return foresee(meter, asIfEnded(limiter, part, now), now, ask.timings[index]!, ahead, limiter.wall, patience)
 }
 
 /** Spacing from the end counts a call that runs as if it ended now: one interval for it. */
@@ -189,14 +199,20 @@ function* costs(limiter: Limiter, index: number): Generator<number> {
 
 const isHeld = (gate: Gate): boolean => gate.free < gate.limit
 
-/** Nanoseconds a newcomer would wait; undefined where no part can foresee it. */
-const expectedWait = (limiter: Limiter, ask: Ask, now: number): number | undefined => {
+/** Nanoseconds a newcomer would wait; undefined where no part can foresee it, or not as quickly as asked. */
+const expectedWait = (limiter: Limiter, ask: Ask, now: number, patience = Infinity): number | undefined => {
   let expected: number | undefined
   for (let i = 0; i < limiter.timings.length; i++) {
-    if (ask.timings[i]! > 0) expected = Math.max(expected ?? 0, foreseen(limiter, ask, i, now) - now)
+    if (ask.timings[i] === 0) continue
+    const at = foreseen(limiter, ask, i, now, patience)
+    if (at === undefined) return undefined
+    expected = Math.max(expected ?? 0, at - now)
   }
   return expected
 }
+
+/** Nobody goes through a longer line than this only to tell of it. */
+const patience = 100
 
 /**
  * Nanoseconds until a newcomer could start, were every permit free: all parts together and
@@ -218,12 +234,15 @@ const untilAvailable = (limiter: Limiter, ask: Ask, now: number): number => {
   return dueFrom(limiter, ask, at, states) - now
 }
 
-/** The names of the parts a newcomer would have to wait for. */
+/** The names of the parts a newcomer would have to wait for: its own, and those the head waits for. */
 const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string> => {
-  const timings = limiter.timings.filter((_, i) => ask.timings[i]! > 0 && foreseen(limiter, ask, i, now) > now + noise)
-  const gates = limiter.gates.filter((gate, i) =>
-    ask.holdings[i]! > gate.free || (limiter.line.head?.ask.holdings[i] ?? 0) > gate.free
+  const head = limiter.line.head?.ask
+  const timings = limiter.timings.filter((part, i) =>
+    (ask.timings[i]! > 0 && (foreseen(limiter, ask, i, now, patience) ?? Infinity) > now + noise) ||
+    (head !== undefined && head.timings[i]! > 0 &&
+      part.meter.due(stateOf(part), now, head.timings[i]!, limiter.wall) > now + noise)
   )
+  const gates = limiter.gates.filter((gate, i) => Math.max(ask.holdings[i]!, head?.holdings[i] ?? 0) > gate.free)
   return [...new Set([...timings, ...gates].map((part) => part.name))]
 }
 
@@ -236,8 +255,9 @@ const tryStart = (limiter: Limiter, ask: Ask): boolean => {
   if (!isFree(limiter, ask)) return false
   if (limiter.timings.length > 0) {
     const now = time(limiter)
-    if (dueFrom(limiter, ask, now) > now + noise) return false
-    charge(limiter, ask, now, now)
+    const due = dueFrom(limiter, ask, now)
+    if (due > now + noise) return false
+    charge(limiter, ask, now, Math.max(now, due))
   }
   admit(limiter, ask)
   return true
@@ -276,7 +296,8 @@ const end = (limiter: Limiter, ask: Ask): void => {
   for (let i = 0; i < limiter.gates.length; i++) limiter.gates[i]!.free += ask.holdings[i]!
   limiter.counters.running--
   limiter.series.running--
-  wakeHead(limiter)
+  // A head that has found its permits waits for time alone.
+  if (limiter.line.head?.due === undefined) wakeHead(limiter)
 }
 
 /** The effect, holding its permits of every Semaphore while it runs. */
@@ -298,9 +319,10 @@ const withPermitsOf = <A, E, R>(
 // ---------------------------------------------------------------------------------------------------------------------
 
 const leave = (limiter: Limiter, call: Call): void => {
+  const wasHead = limiter.line.head === call
   Line.leave(limiter.line, call)
   count(limiter, call.ask, -1)
-  wakeHead(limiter)
+  if (wasHead) wakeHead(limiter)
 }
 
 const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
@@ -321,17 +343,23 @@ const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
  */
 const wakeHead = (limiter: Limiter): void => {
   const head = limiter.line.head
-  if (head !== undefined && head.resume !== undefined && !limiter.pumping) {
-    head.fiber.currentDispatcher.scheduleTask(() => pump(limiter), 0)
-  }
+  if (head !== undefined && head.resume !== undefined && !limiter.pumping) pumpSoon(limiter, head)
 }
+
+const pumpSoon = (limiter: Limiter, head: Call): void =>
+  head.fiber.currentDispatcher.scheduleTask(() => pump(limiter), 0)
+
+/** So many may start in one task; then others have their turn. */
+const batch = 512
 
 /** Judges the head, and each that becomes the head by that, until one has to wait. */
 const pump = (limiter: Limiter): void => {
   if (limiter.pumping) return
   limiter.pumping = true
   try {
+    let judged = 0
     for (let head = limiter.line.head; head !== undefined; head = limiter.line.head) {
+      if (++judged > batch) return pumpSoon(limiter, head)
       judge(limiter, head)
       if (limiter.line.head === head) return
     }
@@ -354,9 +382,9 @@ const judge = (limiter: Limiter, call: Call): void => {
   const until = Math.min(due, deadline)
   if (until === Infinity) return
   // A fiber of its own, because a sleep can only be cut short by interrupting the fiber that sleeps.
-  const timer = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(duration(until - now)))
+  const timer = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(sleepFor(until - now)))
   // A clock may sleep no time at all.
-  if (timer.pollUnsafe() !== undefined) return judge(limiter, call)
+  if (timer.pollUnsafe() !== undefined) return pumpSoon(limiter, call)
   call.timer = timer
   timer.addObserver(() => {
     if (call.timer === timer) pump(limiter)
@@ -386,8 +414,15 @@ const turn = (limiter: Limiter, call: Call): Effect.Effect<void, ThrottleError> 
     judge(limiter, call)
   })
 
-/** Rounded up to microseconds: never early, and coarser than the noise of the clock's own arithmetic. */
-const duration = (nanos: number): Duration.Duration => Duration.millis(Math.ceil(nanos / 1e3) / 1e3)
+/** How long to sleep for something due in so many nanoseconds. */
+const sleepFor = (nanos: number): Duration.Duration => {
+  const whole = Math.max(1, Math.floor(nanos / 1e3 + 0.1)) * 1e3
+  // Eighths of a millisecond add up exactly. For other fractions a nanosecond less makes sure that a sum is not too late.
+  return Duration.millis((whole % 125e3 === 0 ? whole : whole - 1) / 1e6)
+}
+
+/** How long somebody has to wait who asks: rounded up to microseconds. */
+const rounded = (nanos: number): Duration.Duration => Duration.millis(Math.max(0, Math.ceil(nanos / 1e3 - 0.1)) / 1e3)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls
@@ -422,7 +457,7 @@ export const beginMasked = <A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R> => {
   if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(self)))
   const call = arrive(limiter, ask)
-  if (Effect.isEffect(call)) return call
+  if (Effect.isEffect(call)) return restore(call)
   return Effect.onExitPrimitive(
     restore(awaitTurn(limiter, call, () => withPermitsOf(limiter, ask, self))),
     () => {
@@ -443,7 +478,7 @@ export const runIfAvailable = <A, E, R>(
   Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
     if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
     if (limiter.closed) return Effect.interrupt
-    if (ask.never !== undefined) return reject(limiter, current(), ask, exceeds(limiter, ask, ask.never), 0)
+    if (ask.never !== undefined) return restore(reject(limiter, current(), ask, exceeds(limiter, ask, ask.never), 0))
     return Effect.succeedNone
   })
 
@@ -459,7 +494,7 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, Thro
       ))
     if (tryStart(limiter, ask)) return keep
     const call = arrive(limiter, ask)
-    if (Effect.isEffect(call)) return call
+    if (Effect.isEffect(call)) return restore(call)
     const admitted = Effect.onExitPrimitive(
       restore(awaitTurn(limiter, call, () => Effect.void)),
       (exit) => {
@@ -503,7 +538,7 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
     arrival: now,
     watched,
     // Before it enters: it expects to wait for the others, not for itself.
-    expected: watched ? expectedWait(limiter, ask, now) : undefined,
+    expected: watched ? expectedWait(limiter, ask, now, patience) : undefined,
     state: "waiting",
     due: undefined,
     short: false,
@@ -519,12 +554,13 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
 const awaitTurn = <A, E, R>(
   limiter: Limiter,
   call: Call,
-  started: () => Effect.Effect<A, E, R>
+  started: () => Effect.Effect<A, E, R>,
+  wait = call.watched ? watchedTurn(limiter, call) : turn(limiter, call)
 ): Effect.Effect<A, E | ThrottleError, R> =>
-  Effect.flatMap(call.watched ? watchedTurn(limiter, call) : turn(limiter, call), () => {
+  Effect.flatMap(wait, () => {
     const now = time(limiter)
     const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
-    if (due > now + noise) return awaitTurn(limiter, call, started)
+    if (due > now + noise) return awaitTurn(limiter, call, started, turn(limiter, call))
     call.state = "started"
     limiter.lastDue = due
     charge(limiter, call.ask, now, due)
@@ -660,11 +696,11 @@ const timedOut = (limiter: Limiter, call: Call, now: number): Effect.Effect<neve
 /** How long a newcomer would wait; none where nobody can know, and where it would be for ever. */
 export const nextAvailable = (limiter: Limiter, ask: Ask): Effect.Effect<Option.Option<Duration.Duration>> =>
   Effect.sync(() => {
-    if (ask.never !== undefined) return Option.none()
+    if (limiter.closed || ask.never !== undefined) return Option.none()
     const now = time(limiter)
     if (isFree(limiter, ask) && dueFrom(limiter, ask, now) <= now + noise) return Option.some(Duration.zero)
     if (limiter.gates.length > 0 && (limiter.line.size > 0 || !hasPermits(limiter, ask))) return Option.none()
-    return Option.some(duration(Math.max(0, untilAvailable(limiter, ask, now) - noise)))
+    return Option.some(rounded(untilAvailable(limiter, ask, now)))
   })
 
 /** @see Throttle.Statistics */

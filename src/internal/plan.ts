@@ -90,10 +90,9 @@ export const make = (data: PolicyData): Plan => {
         return
       }
       case "Spacing": {
-        const chargedWhenFree = part.from === "end"
-          ? holdings.push({ name, unit, limit: 1, flat: true }) - 1
-          : undefined
-        const meter = spacing({ interval: nanos(part.interval), align: part.align })
+        const fromEnd = part.from === "end"
+        const chargedWhenFree = fromEnd ? holdings.push({ name, unit, limit: 1, flat: true }) - 1 : undefined
+        const meter = spacing({ interval: nanos(part.interval), align: part.align, fromEnd })
         ;(part.align ? aligned : timings).push({ name, unit, meter, flat: true, chargedWhenFree })
         return
       }
@@ -113,7 +112,7 @@ export const make = (data: PolicyData): Plan => {
     // A start aligned to the clock is settled last, so that it lies on the clock whatever the others say.
     timings: [...timings, ...aligned],
     holdings,
-    rounds: aligned.length > 1 ? 100 : 1,
+    rounds: aligned.length > 1 ? 100_000 : 1,
     units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
     maxQueue,
     maxWait,

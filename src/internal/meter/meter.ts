@@ -35,17 +35,22 @@ export interface Ahead {
 /** What the wall clock shows at a monotonic instant, in milliseconds of Unix time, as far as is known now. */
 export type Wall = (at: number) => number
 
-/** When `cost` could start if it queued at `from` behind all who wait already, each starting as soon as it may. */
+/**
+ * When `cost` could start if it queued at `from` behind all who wait already, each starting as soon as it may;
+ * undefined if that takes going through more than `patience` of them.
+ */
 export const foresee = <S>(
   meter: Meter<S>,
   state: S,
   from: number,
   cost: number,
   ahead: Ahead,
-  wall: Wall
-): number => {
+  wall: Wall,
+  patience = Infinity
+): number | undefined => {
   const known = meter.behind(state, from, cost, ahead, wall)
   if (known !== undefined) return known
+  if (ahead.calls > patience) return undefined
   let at = from
   for (const next of ahead.costs) {
     at = meter.due(state, at, next, wall)

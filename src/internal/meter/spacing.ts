@@ -9,13 +9,18 @@ export interface SpacingState {
  * At least `interval` nanoseconds from one charge to the next, whatever the cost.
  *
  * Aligned, a start is due on a multiple of `interval` of the wall clock. Timers wake
- * late, so an aligned start is charged at its slot as long as it is less than half
- * an interval late; charged when it really came, each late start would lose a slot.
+ * late, so an aligned start is charged at its slot as long as it is less than an
+ * interval late; charged when it really came, each late start would lose a slot.
  */
-export const spacing = (options: { readonly interval: number; readonly align: boolean }): Meter<SpacingState> => {
-  const { align, interval } = options
-  // The wall clock is read in whole milliseconds, so two slots of one interval may seem this much too close.
-  const jitter = Math.min(2e6, interval / 2)
+export const spacing = (options: {
+  readonly interval: number
+  readonly align: boolean
+  /** Charged at the ends of calls, not at their starts. */
+  readonly fromEnd: boolean
+}): Meter<SpacingState> => {
+  const { align, fromEnd, interval } = options
+  // The wall clock is read in whole milliseconds, so two slots (an end is none) may seem this much too close.
+  const jitter = fromEnd ? 0 : Math.min(2e6, interval / 2)
   const due = (state: SpacingState, from: number, wall: Wall) =>
     align
       ? boundary(Math.max(from, state.last + interval - jitter), interval, wall)
@@ -23,7 +28,7 @@ export const spacing = (options: { readonly interval: number; readonly align: bo
   return {
     initial: { last: -Infinity },
     capacity: Infinity,
-    grace: align ? interval / 2 : 0,
+    grace: align ? interval : 0,
     due: (state, from, _cost, wall) => due(state, from, wall),
     charge: (_state, at) => ({ last: at }),
     behind: (state, from, _cost, ahead, wall) => due(state, from, wall) + ahead.calls * interval
