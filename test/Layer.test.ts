@@ -890,3 +890,27 @@ describe("the Clock of a limiter", () => {
       assert.isDefined(waiting.pollUnsafe())
     }))
 })
+
+describe("none in several classes", () => {
+  class Here extends Throttle.Service<Here>()("app/Here", Throttle.rate({ limit: 1 })) {}
+  class There extends Throttle.Service<There>()("app/There", Throttle.rate({ limit: 1 })) {}
+
+  it.effect("each has a throttle of its own: there is no budget to share", () =>
+    Effect.gen(function*() {
+      yield* Here.withPermit(Effect.void)
+      assert.strictEqual((yield* Here.statistics).admitted, 1)
+      assert.strictEqual((yield* There.statistics).admitted, 0)
+    }).pipe(Effect.provide(Layer.mergeAll(Here.layerWith(Throttle.none), There.layerWith(Throttle.none)))))
+})
+
+describe("what is no policy", () => {
+  it.effect("is refused by name", () =>
+    Effect.gen(function*() {
+      for (const bad of [undefined, null, 5, {}, () => {}] as ReadonlyArray<any>) {
+        assert.throws(() => Throttle.make(bad), RangeError, "a policy is needed here")
+        assert.throws(() => Throttle.Service<any>()("app/Bad", bad), RangeError, "a policy is needed here")
+        assert.throws(() => Effect.runSync(Throttle.of(bad)), "a policy is needed here")
+      }
+      assert.notInclude(Object.keys(yield* Throttle.of(Throttle.none)), "limiter")
+    }))
+})

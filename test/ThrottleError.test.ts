@@ -750,3 +750,18 @@ describe("a refused call changes nothing", () => {
     assert.include(new TimedOut(reason).message, "timeout, 1s")
   })
 })
+
+describe("parts", () => {
+  it.effect("names what those ahead wait for, too", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.all([
+        Throttle.rate({ limit: 1_000, burst: 99, name: "requests" }),
+        Throttle.tokenBucket({ capacity: 10, refill: 10, unit: "tokens", name: "tokens" })
+      ], { maxQueue: 1 }))
+      yield* throttle.withPermits(Effect.void, { tokens: 10 })
+      yield* Effect.forkChild(throttle.withPermits(Effect.void, { tokens: 10 }), { startImmediately: true })
+      const error = yield* Effect.flip(throttle.withPermit(Effect.void))
+      assert.deepStrictEqual(error.reason.parts, ["tokens"])
+      assert.strictEqual(Duration.toMillis(error.retryAfter!), 1_000)
+    }))
+})

@@ -173,6 +173,72 @@ describe("timers", () => {
     simulator.run()
   })
 
+  it("the head's timer is kept while those behind it come and go, and while permits come back", () => {
+    let sleeps = 0
+    const counting = (simulator: Simulator.Simulator): Clock.Clock => ({
+      ...simulator.clock,
+      sleep: (duration) =>
+        Effect.suspend(() => {
+          sleeps++
+          return simulator.clock.sleep(duration)
+        })
+    })
+    const simulator = Simulator.make({ operations: 2_048 })
+    const clock = counting(simulator)
+    const policy = Throttle.all([Throttle.rate({ limit: 1, burst: 9 }), Throttle.concurrency({ limit: 100 })])
+    const call = <A>(self: Effect.Effect<A>) => simulator.fork(Effect.provideService(policy(self), Clock.Clock, clock))
+    const running = Array.from({ length: 10 }, () => call(Effect.never))
+    const waiting = Array.from({ length: 50 }, () => call(Effect.void))
+    simulator.at(1, () => {
+      for (const fiber of waiting.slice(1)) fiber.interruptUnsafe()
+      for (const fiber of running) fiber.interruptUnsafe()
+    })
+    simulator.at(500, () => assert.strictEqual(sleeps, 1))
+    simulator.run()
+    assert.isDefined(waiting[0]!.pollUnsafe())
+  })
+
+  it("a clock whose sleeps end at once is asked again and again, in no deep stack, and nobody starts early", () => {
+    let now = 0
+    let started = -1
+    const simulator = Simulator.make({ operations: 2_048 })
+    const restless: Clock.Clock = {
+      ...simulator.clock,
+      monotonicTimeNanosUnsafe: () => BigInt(now += 1_000),
+      sleep: () => Effect.void
+    }
+    simulator.fork(
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.of(Throttle.rate({ limit: 10 }))
+        yield* throttle.wait()
+        yield* throttle.wait()
+        started = now
+      }).pipe(Effect.provideService(Clock.Clock, restless))
+    )
+    simulator.run()
+    assert.isAtLeast(started, 100e6)
+    assert.isAtMost(started, 101e6)
+  })
+
+  it("a long line of short effects leaves room for others in between", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const policy = Throttle.concurrency({ limit: 1 })
+    let done = 0
+    const holder = simulator.fork(policy(Effect.never))
+    for (let i = 0; i < 5_000; i++) simulator.fork(policy(Effect.sync(() => done++)))
+    const seen = new Set<number>()
+    const watch: Effect.Effect<void> = Effect.suspend(() => {
+      seen.add(done)
+      return done < 5_000 ? Effect.andThen(Effect.yieldNow, watch) : Effect.void
+    })
+    simulator.at(1, () => {
+      holder.interruptUnsafe()
+      simulator.fork(watch)
+    })
+    simulator.run()
+    assert.isAtLeast(seen.size, 8)
+  })
+
   it("only the head has a deadline to watch: all deadlines of a full line are met", () => {
     const simulator = Simulator.make({ operations: 2_048 })
     const policy = Throttle.concurrency({ limit: 1, timeout: 50 })
