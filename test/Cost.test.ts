@@ -595,6 +595,20 @@ describe("numbers and records, both ways", () => {
       }
     }))
 
+  it.effect("the form is told by what comes first, not by how many there are: Array.map passes an index as well", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 100, refill: 1 }))
+      const map = (f: unknown): ReadonlyArray<(self: Effect.Effect<string>) => Effect.Effect<unknown, ThrottleError>> =>
+        [3, { permits: 4 }].map(f as any)
+      const ran = Effect.succeed("ran")
+      for (const withCost of map(throttle.withPermits)) assert.strictEqual(yield* withCost(ran), "ran")
+      for (const withCost of map(throttle.withPermitsIfAvailable)) {
+        assert.deepStrictEqual(yield* withCost(ran), Option.some("ran"))
+      }
+      assert.deepStrictEqual(yield* throttle.nextAvailable(86), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* throttle.nextAvailable(87), Option.some(Duration.seconds(1)))
+    }))
+
   it.effect("one more argument does no harm: Effect.fn passes the function's own", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 9, refill: 1 }))

@@ -772,6 +772,25 @@ describe("when the scope closes", () => {
       }))
   }
 
+  it.effect("later calls are interrupted, not refused, and nobody hears of them", () =>
+    Effect.gen(function*() {
+      const { close, throttle } = yield* closable(Throttle.rate({ limit: 1, maxQueue: 0, maxWait: 1, timeout: 1 }))
+      yield* throttle.wait()
+      yield* close
+      const events: Array<Throttle.Event> = []
+      for (const cost of [0, 1, 2]) {
+        const later = yield* fork(
+          throttle.wait(cost).pipe(
+            Effect.provideService(Throttle.Observer, (event) => Effect.sync(() => void events.push(event)))
+          )
+        )
+        interrupted(later.pollUnsafe(), `cost ${cost}`)
+      }
+      assert.deepStrictEqual(events, [])
+      const { interrupted: left, rejected } = yield* throttle.statistics
+      assert.deepStrictEqual([left, ...Object.values(rejected)], [0, 0, 0, 0, 0])
+    }))
+
   it.effect("who runs gives its permits back, also those taken for a scope", () =>
     Effect.gen(function*() {
       const { close, throttle } = yield* closable(Throttle.concurrency({ limit: 3 }))
