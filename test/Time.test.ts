@@ -6,6 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Duration, Effect, Fiber, Option } from "effect"
 import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
+import { play } from "./utils/play.ts"
 import * as Simulator from "./utils/simulator.ts"
 
 /** Starts of `calls` simultaneous calls, in milliseconds, on a clock whose sleeps end late. */
@@ -302,6 +303,29 @@ describe("to the microsecond", () => {
         assert.strictEqual(starts, limit + 1)
       }
     }))
+
+  it("who stood behind a head that gave up is due from then on, not from when it came", () => {
+    const aligned = Throttle.all([
+      Throttle.concurrency({ limit: 3 }),
+      Throttle.spacing({ interval: "100 millis", align: true })
+    ])
+    const onClock = play(aligned, [
+      { at: 0, runs: 1_000, cost: 2 },
+      { at: 5, runs: 0, cost: 3, interruptAt: 350 },
+      { at: 10, runs: 0, cost: 1 },
+      { at: 20, runs: 0, cost: 1 }
+    ])
+    assert.deepStrictEqual(onClock.outcomes.map(({ start }) => start), [0, undefined, 400, 500])
+    const paced = Throttle.all([Throttle.concurrency({ limit: 3, unit: "u" }), Throttle.rate({ limit: 10 })])
+    const inTurn = play(paced, [
+      { at: 0, runs: 1_000, cost: { permits: 1, u: 2 } },
+      { at: 5, runs: 0, cost: { permits: 0, u: 3 }, interruptAt: 350 },
+      { at: 10, runs: 0, cost: { permits: 1 } },
+      { at: 20, runs: 0, cost: { permits: 1 } },
+      { at: 30, runs: 0, cost: { permits: 1 } }
+    ])
+    assert.deepStrictEqual(inTurn.outcomes.map(({ start }) => start), [0, undefined, 350, 450, 550])
+  })
 
   it("two parts on the clock meet on a slot of both", () => {
     const policy = Throttle.all([

@@ -70,6 +70,21 @@ describe("errors of a policy", () => {
     expectTypeOf(Throttle.rate({ limit: 1, ...bounds })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
   })
 
+  test("cannot be lost on the way through an options type", () => {
+    const wide = { limit: 1, capacity: 1, refill: 1, per: 1, interval: 1, name: "api", maxQueue: 0 }
+    // @ts-expect-error maxQueue
+    const rate: Throttle.RateOptions = wide
+    // @ts-expect-error maxQueue
+    const tokenBucket: Throttle.TokenBucketOptions = wide
+    // @ts-expect-error maxQueue
+    const window: Throttle.WindowOptions = wide
+    // @ts-expect-error maxQueue
+    const concurrency: Throttle.ConcurrencyOptions = wide
+    // @ts-expect-error maxQueue
+    const spacing: Throttle.SpacingOptions = wide
+    void [rate, tokenBucket, window, concurrency, spacing]
+  })
+
   test("of data: ThrottleError, for nobody has read it yet", () => {
     expectTypeOf(Throttle.fromData({ _tag: "Rate", limit: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
     expectTypeOf(Throttle.fromData(Throttle.none.data)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()

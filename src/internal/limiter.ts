@@ -61,8 +61,8 @@ export interface Limiter {
   readonly one: Ask
   readonly counters: Observe.Counters & { waited: number; longestWait: number }
   readonly series: Observe.Series
-  /** The due instant of the last call that was admitted after waiting. */
-  lastDue: number
+  /** Since when the present head has been the head, all on time: when the one before it was due, or gave up. */
+  headSince: number
   pumping: boolean
   closed: boolean
 }
@@ -104,7 +104,7 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
   one: askOne(plan),
   counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
   series: Observe.series(context, plan.name),
-  lastDue: -Infinity,
+  headSince: -Infinity,
   pumping: false,
   closed: false
 })
@@ -164,7 +164,7 @@ const dueOf = (limiter: Limiter, call: Call, now: number): number => {
     return Infinity
   }
   if (call.due === undefined) {
-    const from = Math.max(call.arrival, limiter.lastDue, call.short ? now : -Infinity)
+    const from = Math.max(call.arrival, limiter.headSince, call.short ? now : -Infinity)
     call.due = dueFrom(limiter, call.ask, from)
   }
   return call.due
@@ -322,7 +322,12 @@ const leave = (limiter: Limiter, call: Call): void => {
   const wasHead = limiter.line.head === call
   Line.leave(limiter.line, call)
   count(limiter, call.ask, -1)
-  if (wasHead) wakeHead(limiter)
+  if (!wasHead) return
+  if (call.state === "gone") {
+    const gone = Math.min(time(limiter), call.arrival + limiter.plan.timeout)
+    limiter.headSince = Math.max(limiter.headSince, gone)
+  }
+  wakeHead(limiter)
 }
 
 const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
@@ -562,7 +567,7 @@ const awaitTurn = <A, E, R>(
     const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
     if (due > now + noise) return awaitTurn(limiter, call, started, turn(limiter, call))
     call.state = "started"
-    limiter.lastDue = due
+    limiter.headSince = due
     charge(limiter, call.ask, now, due)
     admit(limiter, call.ask)
     leave(limiter, call)
