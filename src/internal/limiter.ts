@@ -170,6 +170,10 @@ const dueOf = (limiter: Limiter, call: Call, now: number): number => {
   return call.due
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Foreseeing: what somebody who asks or is refused is told; reads only
+// ---------------------------------------------------------------------------------------------------------------------
+
 /** When a timing part alone could let a newcomer start behind all who wait; undefined beyond patience. */
 const foreseen = (
   limiter: Limiter,
@@ -212,7 +216,7 @@ const expectedWait = (limiter: Limiter, ask: Ask, now: number, patience = Infini
 }
 
 /** Nobody goes through a longer line than this only to tell of it. */
-const patience = 100
+const patienceToTell = 100
 
 /**
  * Nanoseconds until a newcomer could start, were every permit free: all parts together and
@@ -238,7 +242,7 @@ const untilAvailable = (limiter: Limiter, ask: Ask, now: number): number => {
 const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string> => {
   const head = limiter.line.head?.ask
   const timings = limiter.timings.filter((part, i) =>
-    (ask.timings[i]! > 0 && (foreseen(limiter, ask, i, now, patience) ?? Infinity) > now + noise) ||
+    (ask.timings[i]! > 0 && (foreseen(limiter, ask, i, now, patienceToTell) ?? Infinity) > now + noise) ||
     (head !== undefined && head.timings[i]! > 0 &&
       part.meter.due(stateOf(part), now, head.timings[i]!, limiter.wall) > now + noise)
   )
@@ -543,7 +547,7 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
     arrival: now,
     watched,
     // Before it enters: it expects to wait for the others, not for itself.
-    expected: watched ? expectedWait(limiter, ask, now, patience) : undefined,
+    expected: watched ? expectedWait(limiter, ask, now, patienceToTell) : undefined,
     state: "waiting",
     due: undefined,
     short: false,
