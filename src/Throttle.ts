@@ -312,19 +312,6 @@ const impl = <E>(policy: Policy<E>): PolicyImpl<E> => {
 }
 
 /**
- * What every policy takes.
- *
- * @category options
- * @since 0.1.0
- */
-export interface Options {
-  /** What logs, spans, metrics and errors call it. Default: the kind of policy, or the key of its Service class. */
-  readonly name?: string | undefined
-  /** What it counts, such as "tokens". Default: permits, 1 a call. */
-  readonly unit?: string | undefined
-}
-
-/**
  * The absence of {@link Bounds}: a policy without them adds no error.
  *
  * @category options
@@ -334,6 +321,19 @@ export interface Unbounded {
   readonly maxQueue?: undefined
   readonly maxWait?: undefined
   readonly timeout?: undefined
+}
+
+/**
+ * What every policy takes.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options extends Unbounded {
+  /** What logs, spans, metrics and errors call it. Default: the kind of policy, or the key of its Service class. */
+  readonly name?: string | undefined
+  /** What it counts, such as "tokens". Default: permits, 1 a call. */
+  readonly unit?: string | undefined
 }
 
 /**
@@ -373,7 +373,7 @@ export type Bounded<O extends Unbounded> = Omit<O, keyof Bounds> & Bounds
  * @category options
  * @since 0.1.0
  */
-export interface RateOptions extends Options, Unbounded {
+export interface RateOptions extends Options {
   /** Permits per `per`. A whole number of at least 1. */
   readonly limit: number
   /** Default: 1 second. */
@@ -432,7 +432,7 @@ export const rate: {
  * @category options
  * @since 0.1.0
  */
-export interface TokenBucketOptions extends Options, Unbounded {
+export interface TokenBucketOptions extends Options {
   /** The size of the bucket, which starts full: the most that can start at once. A whole number of at least 1. */
   readonly capacity: number
   /** Permits that flow back per `per`, continuously. A whole number of at least 1. */
@@ -488,7 +488,7 @@ export const tokenBucket: {
  * @category options
  * @since 0.1.0
  */
-export interface WindowOptions extends Options, Unbounded {
+export interface WindowOptions extends Options {
   /** Permits in each window. A whole number of at least 1. */
   readonly limit: number
   /** The length of the window. No default. */
@@ -544,7 +544,7 @@ export const window: {
  * @category options
  * @since 0.1.0
  */
-export interface ConcurrencyOptions extends Options, Unbounded {
+export interface ConcurrencyOptions extends Options {
   /** Permits that may be held at once. A whole number of at least 1. */
   readonly limit: number
 }
@@ -599,7 +599,7 @@ export const concurrency: {
  * @category options
  * @since 0.1.0
  */
-export interface SpacingOptions extends Options, Unbounded {
+export interface SpacingOptions extends Options {
   /** The least time between two starts. */
   readonly interval: Duration.Input
   /** Start only on multiples of `interval` of the wall clock, the first call too. Default: false. */
@@ -710,9 +710,9 @@ export const none: Policy<never> = fromChecked(PolicyModule.construct("None", {}
  * @since 0.1.0
  */
 export const all: {
-  <P extends ReadonlyArray<Policy<any>>>(policies: P, options?: Options & Unbounded): Policy<ErrorOf<P[number]>>
-  (policies: ReadonlyArray<Policy<any>>, options: Options & Bounds): Policy<ThrottleError>
-} = (policies: ReadonlyArray<Policy<any>>, options: Options & Bounds = {}): Policy<never> => {
+  <P extends ReadonlyArray<Policy<any>>>(policies: P, options?: Options): Policy<ErrorOf<P[number]>>
+  (policies: ReadonlyArray<Policy<any>>, options: Bounded<Options>): Policy<ThrottleError>
+} = (policies: ReadonlyArray<Policy<any>>, options: Bounded<Options> = {}): Policy<never> => {
   if (!Array.isArray(policies)) throw new RangeError(`Throttle.all: policies must be an array of policies`)
   const parts = Array.from(policies, (part: unknown, i) => {
     if (isPolicy(part)) return part.data

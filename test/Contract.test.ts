@@ -7,7 +7,7 @@ import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
 
 /** Each admits one call at once and makes the second wait until 100 ms have passed or the first has ended. */
-const policies: Record<string, (bounds: Throttle.Options & Throttle.Bounds) => Throttle.Policy<any>> = {
+const policies: Record<string, (bounds: Throttle.Bounded<Throttle.Options>) => Throttle.Policy<any>> = {
   rate: (bounds) => Throttle.rate({ limit: 10, ...bounds }),
   tokenBucket: (bounds) => Throttle.tokenBucket({ capacity: 1, refill: 10, ...bounds }),
   "window, sliding": (bounds) => Throttle.window({ limit: 1, per: "100 millis", ...bounds }),

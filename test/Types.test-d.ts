@@ -142,8 +142,12 @@ describe("errors of all", () => {
     expectTypeOf(Throttle.all([unbounded], { maxWait: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
     expectTypeOf(Throttle.all([unbounded], { timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
     expectTypeOf(Throttle.all([unbounded, bounded], { timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    const options: Throttle.Options & Throttle.Bounds = {}
+    const options: Throttle.Bounded<Throttle.Options> = {}
     expectTypeOf(Throttle.all([unbounded], options)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    const wide = { name: "api", maxQueue: 0 }
+    // @ts-expect-error a bound cannot hide behind the options of unbounded policies
+    const hidden: Throttle.Options = wide
+    expectTypeOf(hidden).toEqualTypeOf<Throttle.Options>()
   })
 })
 

@@ -238,6 +238,14 @@ const untilAvailable = (limiter: Limiter, ask: Ask, now: number): number => {
   return dueFrom(limiter, ask, at, states) - now
 }
 
+/** What the logs say of a wait: as exact as can be said without going through a long line. */
+const expectedToTell = (limiter: Limiter, ask: Ask, now: number): number | undefined =>
+  limiter.timings.length === 0
+    ? undefined
+    : limiter.line.size > patienceToTell
+    ? expectedWait(limiter, ask, now, patienceToTell)
+    : untilAvailable(limiter, ask, now)
+
 /** The names of the parts a newcomer would have to wait for: its own, and those the head waits for. */
 const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string> => {
   const head = limiter.line.head?.ask
@@ -547,7 +555,7 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
     arrival: now,
     watched,
     // Before it enters: it expects to wait for the others, not for itself.
-    expected: watched ? expectedWait(limiter, ask, now, patienceToTell) : undefined,
+    expected: watched ? expectedToTell(limiter, ask, now) : undefined,
     state: "waiting",
     due: undefined,
     short: false,
