@@ -124,19 +124,22 @@ describe("timers that end late", () => {
     assert.isAtMost(mostIn(starts, 20 - 1e-3), 5)
   })
 
-  it("timeout: due exactly then starts, however late the timer", () => {
-    const simulator = Simulator.make({ operations: 2_048, late: () => 7 })
-    const policy = Throttle.rate({ limit: 10, timeout: 100 })
-    const fibers = [0, 1, 2].map(() => simulator.fork(Effect.result(policy(Effect.void))))
-    simulator.run()
-    assert.deepStrictEqual(
-      fibers.map((fiber) => {
-        const exit = fiber.pollUnsafe()
-        return exit?._tag === "Success" ? exit.value._tag : exit?._tag
-      }),
-      ["Success", "Success", "Failure"]
-    )
-  })
+  it.each([100, 1])(
+    "timeout: due exactly then starts, due after it does not, %d ms, with timers 7 ms late",
+    (interval) => {
+      const simulator = Simulator.make({ operations: 2_048, late: () => 7 })
+      const policy = Throttle.rate({ limit: 1, per: interval, timeout: interval })
+      const fibers = [0, 1, 2].map(() => simulator.fork(Effect.result(policy(Effect.void))))
+      simulator.run()
+      assert.deepStrictEqual(
+        fibers.map((fiber) => {
+          const exit = fiber.pollUnsafe()
+          return exit?._tag === "Success" ? exit.value._tag : exit?._tag
+        }),
+        ["Success", "Success", "Failure"]
+      )
+    }
+  )
 })
 
 describe("timers", () => {

@@ -1,0 +1,157 @@
+/**
+ * Performs a random program on the simulated clock, looks inside before every step, and says what happened.
+ */
+import { Context, Effect, Exit, Fiber, Metric, Scope } from "effect"
+import { Throttle } from "effect-throttle"
+import type * as Limiter from "../../src/internal/limiter.ts"
+import * as Line from "../../src/internal/line.ts"
+import { type Program, type RandomCall, randomNumbers } from "./random-program.ts"
+import * as Simulator from "./simulator.ts"
+
+export interface Start {
+  /** Which call of the program. */
+  readonly call: number
+  readonly at: number
+  /** When the effect ended in any way; undefined while it runs. */
+  end: number | undefined
+}
+
+export interface Performed {
+  /** As they began. */
+  readonly starts: ReadonlyArray<Start>
+  /** Of each call; undefined for one that hangs. */
+  readonly exits: ReadonlyArray<Exit.Exit<unknown, unknown> | undefined>
+  /** The calls that stood in the line, in their order there. */
+  readonly queued: ReadonlyArray<number>
+  /** Those of them that were admitted, in that order. */
+  readonly admitted: ReadonlyArray<number>
+  /** When a call was first seen at the head of the line. */
+  readonly headSince: ReadonlyMap<number, number>
+  readonly limiter: Limiter.Limiter
+  readonly statistics: Throttle.Statistics
+  /** Timers left when all was over. */
+  readonly timers: number
+  /** What was wrong meanwhile. */
+  readonly problems: ReadonlyArray<string>
+}
+
+type Waiter = NonNullable<Limiter.Limiter["line"]["head"]>
+
+const use = (
+  throttle: Throttle.Throttle,
+  { cost, use }: RandomCall,
+  self: Effect.Effect<void, string>
+): Effect.Effect<unknown, unknown> => {
+  switch (use) {
+    case "takeScoped":
+      return Effect.scoped(Effect.andThen(throttle.takeScoped(cost), self))
+    case "ifAvailable":
+      return throttle.withPermitsIfAvailable(self, cost)
+    case "uninterruptible":
+      return Effect.uninterruptible(throttle.withPermits(self, cost))
+    case "failing":
+      return throttle.withPermits(Effect.andThen(self, Effect.fail("no")), cost)
+    default:
+      return throttle.withPermits(self, cost)
+  }
+}
+
+export const perform = (program: Program): Performed => {
+  const { bounds, calls, closeAt, parts } = program
+  const problems: Array<string> = []
+  const starts: Array<Start> = []
+  const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+  const queued = new Map<Waiter, number>()
+  const admitted = new Set<number>()
+  const headSince = new Map<number, number>()
+  const lateness = randomNumbers(-program.seed)
+
+  let limiter: Limiter.Limiter | undefined
+  let firstStep = 0
+  /** What was seen last: if time has passed since, nothing was left to do at that instant. */
+  let last = { at: 0, timers: 0, waiting: 0 }
+
+  const watch = ({ gates, line }: Limiter.Limiter) => {
+    for (const waiter of Line.members(line)) {
+      if (!queued.has(waiter)) queued.set(waiter, fibers.indexOf(waiter.fiber))
+    }
+    for (const [waiter, call] of queued) if (waiter.state === "started") admitted.add(call)
+    const head = line.head && queued.get(line.head)!
+    if (head !== undefined && !headSince.has(head)) headSince.set(head, simulator.now())
+    for (const { free, limit } of gates) if (free < 0 || free > limit) problems.push(`${free} of ${limit} permits free`)
+    if (simulator.now() > last.at) {
+      if (last.timers > 1) problems.push(`${last.timers} timers at ${last.at}`)
+      if (last.timers > 0 && last.waiting === 0) problems.push(`a timer for nobody at ${last.at}`)
+    }
+    last = { at: simulator.now(), timers: simulator.sleepers(), waiting: line.size }
+  }
+
+  const simulator = Simulator.make({
+    operations: program.operations,
+    context: Context.make(Metric.MetricRegistry, new Map()),
+    late: () => lateness() * program.late,
+    limit: 200_000,
+    beforeStep: (step) => {
+      if (limiter === undefined) return
+      watch(limiter)
+      calls.forEach(({ interruptStep }, i) => {
+        if (interruptStep === step - firstStep) fibers[i]?.interruptUnsafe()
+      })
+    }
+  })
+
+  const policy = Throttle.fromData({ _tag: "All", policies: parts, ...bounds })
+  const scope = Scope.makeUnsafe()
+  let made: Throttle.Throttle | undefined
+  simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), scope), (throttle) => void (made = throttle)))
+  simulator.run()
+  const throttle = made!
+  const watched: Limiter.Limiter = (throttle as any).limiter
+  limiter = watched
+  firstStep = simulator.steps()
+
+  // An event and no sleep, so that the only sleepers are the throttle's timers.
+  const busy = (millis: number): Effect.Effect<void> =>
+    Effect.callback<void>((resume) => {
+      simulator.at(simulator.now() + millis, () => resume(Effect.void))
+    })
+  // The hook stands around the start: between the start and a hook of its own an interruption could come.
+  const work = (call: number): Effect.Effect<void> =>
+    Effect.onExit(
+      Effect.suspend(() => {
+        starts.push({ call, at: simulator.now(), end: undefined })
+        const { runs } = calls[call]!
+        return runs === 0 ? Effect.void : busy(runs)
+      }),
+      () =>
+        Effect.sync(() => {
+          for (const start of starts) if (start.call === call) start.end = simulator.now()
+        })
+    )
+
+  calls.forEach((call, i) => {
+    simulator.at(call.at, () => {
+      fibers[i] = simulator.fork(use(throttle, call, work(i)))
+    })
+    if (call.interruptAt !== undefined) {
+      simulator.at(Math.max(call.at, call.interruptAt), () => fibers[i]!.interruptUnsafe())
+    }
+  })
+  if (closeAt !== undefined) simulator.at(closeAt, () => void simulator.fork(Scope.close(scope, Exit.void)))
+  try {
+    simulator.run()
+  } catch (error) {
+    problems.push(String(error))
+  }
+  return {
+    starts,
+    exits: calls.map((_, i) => fibers[i]?.pollUnsafe()),
+    queued: [...queued.values()],
+    admitted: [...admitted],
+    headSince,
+    limiter: watched,
+    statistics: Effect.runSync(throttle.statistics),
+    timers: simulator.sleepers(),
+    problems
+  }
+}
