@@ -2,61 +2,23 @@
  * What can be seen of a throttle: log lines, the span, metrics, events, statistics; and that nothing else is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import {
-  Cause,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  Logger,
-  type LogLevel,
-  Metric,
-  Option,
-  References,
-  Scope,
-  Tracer
-} from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Layer, type LogLevel, Metric, Option, References, Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
 import { TestClock } from "effect/testing"
-
-interface Line {
-  readonly message: unknown
-  readonly level: string
-  readonly annotations: Readonly<Record<string, unknown>>
-}
+import { collect } from "./utils/telemetry.ts"
 
 /** Collects what a program logs, its spans and the throttles' events. */
 const observed = () => {
-  const lines: Array<Line> = []
-  const spans: Array<Tracer.NativeSpan> = []
+  const seen = collect()
   const events: Array<Throttle.Event> = []
-  const logger = Logger.make(({ fiber, logLevel, message }) => {
-    const messages = message as ReadonlyArray<unknown>
-    lines.push({
-      message: messages.length === 1 ? messages[0] : messages,
-      level: logLevel,
-      annotations: fiber.getRef(References.CurrentLogAnnotations)
-    })
-  })
-  const tracer = Tracer.make({
-    span(options) {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
   return {
-    lines,
-    spans,
+    ...seen,
     events,
     /** The wait spans. */
-    waits: () => spans.filter((span) => span.name === "throttle.wait"),
+    waits: () => seen.spans.filter((span) => span.name === "throttle.wait"),
     in: <A, E, R>(self: Effect.Effect<A, E, R>) =>
-      self.pipe(
-        Effect.provide(Logger.layer([logger])),
-        Effect.provideService(Tracer.Tracer, tracer),
-        Effect.provideService(Throttle.Observer, (event) => Effect.sync(() => void events.push(event)))
+      seen.in(
+        Effect.provideService(self, Throttle.Observer, (event) => Effect.sync(() => void events.push(event)))
       )
   }
 }

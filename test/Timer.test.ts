@@ -1,36 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Duration, Effect, Exit, Fiber, Logger, Option, References, Tracer } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, Option, References } from "effect"
 import { TestClock } from "effect/testing"
 import * as Timer from "../src/Timer.ts"
-
-interface Line {
-  readonly text: string
-  readonly level: string
-  readonly annotations: Readonly<Record<string, unknown>>
-}
+import { collect } from "./utils/telemetry.ts"
 
 /** Collects what a program logs, and the spans it makes. */
 const observed = () => {
-  const lines: Array<Line> = []
-  const spans: Array<Tracer.NativeSpan> = []
-  const logger = Logger.make(({ fiber, logLevel, message }) => {
-    const text = (message as ReadonlyArray<unknown>).join(" ")
-    lines.push({ text, level: logLevel, annotations: fiber.getRef(References.CurrentLogAnnotations) })
-  })
-  const tracer = Tracer.make({
-    span(options) {
-      const span = new Tracer.NativeSpan(options)
-      spans.push(span)
-      return span
-    }
-  })
-  return {
-    lines,
-    spans,
-    texts: () => lines.map((line) => line.text),
-    in: <A, E, R>(self: Effect.Effect<A, E, R>) =>
-      self.pipe(Effect.provide(Logger.layer([logger])), Effect.provideService(Tracer.Tracer, tracer))
-  }
+  const seen = collect()
+  return { ...seen, texts: () => seen.lines.map((line) => line.message) }
 }
 
 /** Keeps the lines that a timer prints. */
@@ -78,12 +55,12 @@ describe("Timer", () => {
         yield* seen.in(run(30, timed))
         assert.deepStrictEqual(seen.lines, [
           {
-            text: "parse: success after 20ms, average 20ms, runs 1",
+            message: "parse: success after 20ms, average 20ms, runs 1",
             level: "Info",
             annotations: { timer: "parse", outcome: "success", elapsed: 20, average: 20, runs: 1 }
           },
           {
-            text: "parse: success after 30ms, average 25ms, runs 2",
+            message: "parse: success after 30ms, average 25ms, runs 2",
             level: "Info",
             annotations: { timer: "parse", outcome: "success", elapsed: 30, average: 25, runs: 2 }
           }
@@ -130,7 +107,7 @@ describe("Timer", () => {
         const seen = observed()
         yield* seen.in(run(5, Timer.timed("parse", { print: (line) => Effect.logWarning(`> ${line}`) })))
         assert.deepStrictEqual(seen.lines, [{
-          text: "> parse: success after 5ms, average 5ms, runs 1",
+          message: "> parse: success after 5ms, average 5ms, runs 1",
           level: "Warn",
           annotations: { timer: "parse", outcome: "success", elapsed: 5, average: 5, runs: 1 }
         }])
