@@ -72,17 +72,24 @@ interface Call extends Line.Place<Call> {
   readonly ask: Ask
   readonly fiber: AnyFiber
   readonly arrival: number
-  /** Whether anyone hears of this wait. */
-  readonly watched: boolean
+  /** Whether the wait has a span, and whether anyone else hears of it. */
+  readonly traced: boolean
+  readonly heard: boolean
+  /** How many waited when it arrived, itself included. */
+  readonly queued: number
   /** Nanoseconds it expected to wait when it arrived; undefined where nobody hears of it or nobody knows. */
   readonly expected: number | undefined
+  /** What it runs when its turn comes. */
+  readonly self: Effect.Effect<any, any, any>
   state: "waiting" | "started" | "gone"
   /** When it may start; undefined until it is the head and the permits it asks for are free. */
   due: number | undefined
   /** Whether it found too few permits free when it was the head. */
   short: boolean
   /** Lets its fiber go on; set while that is parked. */
-  resume: ((effect: Effect.Effect<void, ThrottleError>) => void) | undefined
+  resume: ((effect: Effect.Effect<any, any, any>) => void) | undefined
+  /** Whether it is to be judged soon. */
+  woken: boolean
   /** The head's timer: a fiber that sleeps. */
   timer: AnyFiber | undefined
 }
@@ -138,14 +145,23 @@ const hasPermits = (limiter: Limiter, ask: Ask): boolean => {
 }
 
 /** The instant, at or after `from`, at which every timing part would let it start. */
-const dueFrom = (limiter: Limiter, ask: Ask, from: number, states?: ReadonlyArray<unknown>): number => {
+const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
+  let due = from
+  for (let i = 0; i < limiter.timings.length; i++) {
+    const amount = ask.timings[i]!
+    const part = limiter.timings[i]!
+    if (amount > 0) due = part.meter.due(stateOf(part), due, amount, limiter.wall)
+  }
+  return due === from || limiter.plan.rounds === 1 ? due : agreed(limiter, ask, due, limiter.timings.map(stateOf))
+}
+
+/** The same for other states than the present ones, and where the parts must be asked in turn until all agree. */
+const agreed = (limiter: Limiter, ask: Ask, from: number, states: ReadonlyArray<unknown>): number => {
   let due = from
   for (let round = 0; round < limiter.plan.rounds; round++) {
-    for (let i = 0; i < limiter.timings.length; i++) {
-      const amount = ask.timings[i]!
-      const part = limiter.timings[i]!
-      if (amount > 0) due = part.meter.due(states === undefined ? stateOf(part) : states[i], due, amount, limiter.wall)
-    }
+    limiter.timings.forEach(({ meter }, i) => {
+      if (ask.timings[i]! > 0) due = meter.due(states[i], due, ask.timings[i]!, limiter.wall)
+    })
     if (due === from) break
     from = due
   }
@@ -230,12 +246,12 @@ const untilAvailable = (limiter: Limiter, ask: Ask, now: number): number => {
   let states = limiter.timings.map((part) => asIfEnded(limiter, part, now))
   let at = now
   for (const { ask } of Line.members(limiter.line)) {
-    at = dueFrom(limiter, ask, at, states)
+    at = agreed(limiter, ask, at, states)
     states = limiter.timings.map(({ meter }, i) =>
       ask.timings[i]! > 0 ? meter.charge(states[i], at, ask.timings[i]!, limiter.wall) : states[i]
     )
   }
-  return dueFrom(limiter, ask, at, states) - now
+  return agreed(limiter, ask, at, states) - now
 }
 
 /** What the logs say of a wait: as exact as can be said without going through a long line. */
@@ -269,7 +285,7 @@ const tryStart = (limiter: Limiter, ask: Ask): boolean => {
     const now = time(limiter)
     const due = dueFrom(limiter, ask, now)
     if (due > now + noise) return false
-    charge(limiter, ask, now, Math.max(now, due))
+    charge(limiter, ask, now, due)
   }
   admit(limiter, ask)
   return true
@@ -360,11 +376,13 @@ const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
  */
 const wakeHead = (limiter: Limiter): void => {
   const head = limiter.line.head
-  if (head !== undefined && head.resume !== undefined && !limiter.pumping) pumpSoon(limiter, head)
+  if (head !== undefined && head.resume !== undefined && !head.woken && !limiter.pumping) pumpSoon(limiter, head)
 }
 
-const pumpSoon = (limiter: Limiter, head: Call): void =>
+const pumpSoon = (limiter: Limiter, head: Call): void => {
+  head.woken = true
   head.fiber.currentDispatcher.scheduleTask(() => pump(limiter), 0)
+}
 
 /** So many may start in one task; then others have their turn. */
 const batch = 512
@@ -387,6 +405,7 @@ const pump = (limiter: Limiter): void => {
 
 /** Lets a parked call go on if it is the head and due, or refused; otherwise sees when there is reason to look again. */
 const judge = (limiter: Limiter, call: Call): void => {
+  call.woken = false
   if (call.resume === undefined) return
   stopTimer(call)
   if (limiter.closed) return goOn(call, Effect.interrupt)
@@ -394,7 +413,9 @@ const judge = (limiter: Limiter, call: Call): void => {
   const now = time(limiter)
   const due = dueOf(limiter, call, now)
   const deadline = call.arrival + limiter.plan.timeout
-  if (due <= now + noise && due <= deadline + noise) return goOn(call, Effect.void)
+  if (due <= now + noise && due <= deadline + noise) {
+    return goOn(call, isWatched(call) ? Effect.void : Effect.suspend(() => start(limiter, call)))
+  }
   if (deadline <= now + noise) return goOn(call, timedOut(limiter, call, now))
   const until = Math.min(due, deadline)
   if (until === Infinity) return
@@ -408,7 +429,7 @@ const judge = (limiter: Limiter, call: Call): void => {
   })
 }
 
-const goOn = (call: Call, effect: Effect.Effect<void, ThrottleError>): void => {
+const goOn = (call: Call, effect: Effect.Effect<unknown, unknown, unknown>): void => {
   const { resume } = call
   call.resume = undefined
   resume!(effect)
@@ -424,8 +445,12 @@ const stopTimer = (call: Call): void => {
  * Parks the call's fiber until it is the head and due; it stays in the line. Parking and
  * judging are one step, so no wake falls between them. What an interruption leaves behind
  * is cleared away by {@link giveUp}.
+ *
+ * It is resumed with the step that starts it. A continuation would be one more thing that
+ * every parked fiber keeps alive, and a third of what a wait costs is the garbage
+ * collector copying such things. (A wait that is watched has one: its span ends first.)
  */
-const turn = (limiter: Limiter, call: Call): Effect.Effect<void, ThrottleError> =>
+const turn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> =>
   Effect.callback((resume) => {
     call.resume = resume
     judge(limiter, call)
@@ -473,17 +498,13 @@ export const beginMasked = <A, E, R>(
   restore: Restore
 ): Effect.Effect<A, E | ThrottleError, R> => {
   if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(self)))
-  const call = arrive(limiter, ask)
+  const call = arrive(limiter, ask, self)
   if (Effect.isEffect(call)) return restore(call)
-  return Effect.onExitPrimitive(
-    restore(awaitTurn(limiter, call, () => withPermitsOf(limiter, ask, self))),
-    () => {
-      if (call.state === "waiting") return giveUp(limiter, call)
-      if (call.state === "started") end(limiter, ask)
-      return undefined
-    },
-    true
-  )
+  return Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), () => {
+    if (call.state === "waiting") return giveUp(limiter, call)
+    if (call.state === "started") end(limiter, ask)
+    return undefined
+  }, true)
 }
 
 /** Runs the effect if it may start at once; otherwise does not run it at all. */
@@ -510,17 +531,14 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, Thro
         Scope.addFinalizer(scope, Effect.sync(() => end(limiter, ask))) as Effect.Effect<void, never, Scope.Scope>
       ))
     if (tryStart(limiter, ask)) return keep
-    const call = arrive(limiter, ask)
+    // The Semaphores lend their permits for a moment at the start, and then for good: `free` keeps them for this call.
+    const call = arrive(limiter, ask, Effect.void)
     if (Effect.isEffect(call)) return restore(call)
-    const admitted = Effect.onExitPrimitive(
-      restore(awaitTurn(limiter, call, () => Effect.void)),
-      (exit) => {
-        if (call.state === "waiting") return giveUp(limiter, call)
-        if (call.state === "started" && Exit.isFailure(exit)) end(limiter, ask)
-        return undefined
-      },
-      true
-    )
+    const admitted = Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), (exit) => {
+      if (call.state === "waiting") return giveUp(limiter, call)
+      if (call.state === "started" && Exit.isFailure(exit)) end(limiter, ask)
+      return undefined
+    }, true)
     return Effect.flatMap(admitted, () => keep)
   })
 
@@ -534,32 +552,47 @@ const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, 
     : self
 
 /** A call that cannot start at once: it enters the line, or it is refused or interrupted. */
-const arrive = (limiter: Limiter, ask: Ask): Call | Effect.Effect<never, ThrottleError> => {
+const arrive = (
+  limiter: Limiter,
+  ask: Ask,
+  self: Effect.Effect<any, any, any>
+): Call | Effect.Effect<never, ThrottleError> => {
   if (limiter.closed) return Effect.interrupt
   const fiber = current()
   const now = time(limiter)
   const refused = refuse(limiter, ask, now)
-  return refused === undefined ? enter(limiter, ask, fiber, now) : reject(limiter, fiber, ask, refused, 0)
+  return refused === undefined ? enter(limiter, ask, self, fiber, now) : reject(limiter, fiber, ask, refused, 0)
 }
 
 /** The fiber whose step this is. */
 const current = (): AnyFiber => Fiber.getCurrent()!
 
-const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call => {
-  const watched = Observe.watches(fiber)
+const enter = (
+  limiter: Limiter,
+  ask: Ask,
+  self: Effect.Effect<any, any, any>,
+  fiber: AnyFiber,
+  now: number
+): Call => {
+  const traced = fiber.cache.tracerEnabled
+  const heard = Observe.isHeard(fiber)
   const call: Call = {
     ahead: undefined,
     behind: undefined,
     ask,
     fiber,
     arrival: now,
-    watched,
+    traced,
+    heard,
+    queued: limiter.line.size + 1,
     // Before it enters: it expects to wait for the others, not for itself.
-    expected: watched ? expectedToTell(limiter, ask, now) : undefined,
+    expected: traced || heard ? expectedToTell(limiter, ask, now) : undefined,
+    self,
     state: "waiting",
     due: undefined,
     short: false,
     resume: undefined,
+    woken: false,
     timer: undefined
   }
   Line.enter(limiter.line, call)
@@ -567,53 +600,69 @@ const enter = (limiter: Limiter, ask: Ask, fiber: AnyFiber, now: number): Call =
   return call
 }
 
-/** From the line to the start: what `started` gives follows the charge in the same step. */
-const awaitTurn = <A, E, R>(
-  limiter: Limiter,
-  call: Call,
-  started: () => Effect.Effect<A, E, R>,
-  wait = call.watched ? watchedTurn(limiter, call) : turn(limiter, call)
-): Effect.Effect<A, E | ThrottleError, R> =>
-  Effect.flatMap(wait, () => {
-    const now = time(limiter)
-    const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
-    if (due > now + noise) return awaitTurn(limiter, call, started, turn(limiter, call))
-    call.state = "started"
-    limiter.headSince = due
-    charge(limiter, call.ask, now, due)
-    admit(limiter, call.ask)
-    leave(limiter, call)
-    noteWait(limiter, now - call.arrival)
-    const told = call.watched ? tellWaited(limiter, call, "Admitted") : undefined
-    return told === undefined ? started() : Effect.andThen(told, started())
-  })
+const isWatched = (call: Call): boolean => call.traced || call.heard
+
+/** From the line to the end of the call's effect. */
+const awaitTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> =>
+  isWatched(call) ? Effect.flatMap(watchedTurn(limiter, call), () => start(limiter, call)) : turn(limiter, call)
+
+/** Starts the head: what it runs follows the charge in the same step. If it is not due after all, it waits on. */
+const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
+  const now = time(limiter)
+  const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
+  if (due > now + noise) {
+    return isWatched(call) ? Effect.flatMap(turn(limiter, call), () => start(limiter, call)) : turn(limiter, call)
+  }
+  call.state = "started"
+  limiter.headSince = due
+  charge(limiter, call.ask, now, due)
+  admit(limiter, call.ask)
+  leave(limiter, call)
+  noteWait(limiter, now - call.arrival)
+  const self = withPermitsOf(limiter, call.ask, call.self)
+  const told = tellWaited(limiter, call, "Admitted")
+  return told === undefined ? self : Effect.andThen(told, self)
+}
 
 /** The wait with its span around it, after telling of it. */
-const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<void, ThrottleError> => {
-  const waiting: Observe.Event = {
+const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
+  const wait = call.traced
+    ? Observe.withWaitSpan(turn(limiter, call), () => ({
+      throttle: limiter.plan.name,
+      policy: limiter.plan.description,
+      cost: call.ask.cost,
+      queued: call.queued,
+      expected: millis(call.expected),
+      waited: waited(limiter, call)
+    }))
+    : turn(limiter, call)
+  if (!call.heard) return wait
+  const told = Observe.tell(call.fiber, "Waiting", () => ({
     _tag: "Waiting",
     throttle: limiter.plan.name,
     policy: limiter.plan.description,
     cost: call.ask.cost,
-    queued: limiter.line.size,
-    ...(call.expected === undefined ? undefined : { expected: call.expected / 1e6 })
-  }
-  const wait = Observe.withWaitSpan(call.fiber, waiting, () => waited(limiter, call), turn(limiter, call))
-  const told = Observe.tell(call.fiber, "Waiting", () => waiting)
+    queued: call.queued,
+    ...(call.expected === undefined ? undefined : { expected: millis(call.expected)! })
+  }))
   return told === undefined ? wait : Effect.andThen(told, wait)
 }
+
+const millis = (nanos: number | undefined): number | undefined => nanos === undefined ? undefined : nanos / 1e6
 
 /** Milliseconds since it arrived. */
 const waited = (limiter: Limiter, call: Call): number => (time(limiter) - call.arrival) / 1e6
 
 const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted"): Effect.Effect<void> | undefined =>
-  Observe.tell(call.fiber, tag, () => ({
-    _tag: tag,
-    throttle: limiter.plan.name,
-    policy: limiter.plan.description,
-    cost: call.ask.cost,
-    waited: waited(limiter, call)
-  }))
+  call.heard
+    ? Observe.tell(call.fiber, tag, () => ({
+      _tag: tag,
+      throttle: limiter.plan.name,
+      policy: limiter.plan.description,
+      cost: call.ask.cost,
+      waited: waited(limiter, call)
+    }))
+    : undefined
 
 const noteWait = (limiter: Limiter, nanos: number): void => {
   limiter.counters.waited += nanos

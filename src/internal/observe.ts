@@ -19,15 +19,17 @@ interface Call {
   readonly cost: number | Readonly<Record<string, number>>
 }
 
+export interface Waiting extends Call {
+  readonly _tag: "Waiting"
+  /** How many wait, this call included. */
+  readonly queued: number
+  /** Milliseconds until it should start; absent where nothing can be foreseen. */
+  readonly expected?: number
+}
+
 /** @see Throttle.Event */
 export type Event =
-  | (Call & {
-    readonly _tag: "Waiting"
-    /** How many wait, this call included. */
-    readonly queued: number
-    /** Milliseconds until it should start; absent where nothing can be foreseen. */
-    readonly expected?: number
-  })
+  | Waiting
   | (Call & { readonly _tag: "Admitted"; readonly waited: number })
   | (Call & { readonly _tag: "Rejected"; readonly waited: number; readonly error: ThrottleError })
   | (Call & { readonly _tag: "Interrupted"; readonly waited: number })
@@ -61,7 +63,7 @@ const messages: { readonly [K in Event["_tag"]]: string } = {
 const levelOf = (fiber: AnyFiber, tag: Event["_tag"]): LogLevel.LogLevel =>
   tag === "Waiting" || tag === "Admitted" ? fiber.getRef(WaitLogLevel) : "Debug"
 
-const isHeard = (fiber: AnyFiber, level: LogLevel.LogLevel): level is LogLevel.Severity =>
+const isLogged = (fiber: AnyFiber, level: LogLevel.LogLevel): level is LogLevel.Severity =>
   level !== "None" && level !== "All" && LogLevel.isGreaterThanOrEqualTo(level, fiber.cache.minimumLogLevel)
 
 /** Tells of an event, or is undefined where nobody listens; only then is the event not even built. */
@@ -72,17 +74,17 @@ export const tell = (
 ): Effect.Effect<void> | undefined => {
   const level = levelOf(fiber, tag)
   const observer = fiber.getRef(Observer)
-  const heard = isHeard(fiber, level)
-  if (!heard && observer === silent) return undefined
+  const logged = isLogged(fiber, level)
+  if (!logged && observer === silent) return undefined
   const happened = event()
-  const log = heard ? line(level, happened) : Effect.void
+  const log = logged ? line(level, happened) : Effect.void
   // Somebody else's code: what it throws belongs to the call's fiber, not to whoever builds this.
   return observer === silent ? log : Effect.andThen(log, () => observer(happened))
 }
 
-/** Whether anyone would hear of a wait: a log, an observer or a tracer. */
-export const watches = (fiber: AnyFiber): boolean =>
-  fiber.cache.tracerEnabled || fiber.getRef(Observer) !== silent || isHeard(fiber, fiber.getRef(WaitLogLevel))
+/** Whether a log or an observer hears anything of a wait: asked once a wait, since each look at a Reference costs 30 ns. */
+export const isHeard = (fiber: AnyFiber): boolean =>
+  isLogged(fiber, "Debug") || fiber.getRef(Observer) !== silent || isLogged(fiber, fiber.getRef(WaitLogLevel))
 
 const line = (level: LogLevel.Severity, event: Event): Effect.Effect<void> =>
   Effect.annotateLogs(Effect.logWithLevel(level)(messages[event._tag]), attributes(event))
@@ -100,20 +102,20 @@ const attributes = (event: Event): Record<string, unknown> => {
 // The span
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The span `throttle.wait` around a wait, a child of the caller's span; nothing where tracing is off. */
+/**
+ * The span `throttle.wait` around a wait, a child of the caller's span. It gets its attributes at its end: set at the
+ * start, they would be as much to keep alive for each call that waits as the call itself.
+ */
 export const withWaitSpan = <A, E, R>(
-  fiber: AnyFiber,
-  waiting: Event & { readonly _tag: "Waiting" },
-  waited: () => number,
-  wait: Effect.Effect<A, E, R>
+  wait: Effect.Effect<A, E, R>,
+  attributes: () => Readonly<Record<string, unknown>>
 ): Effect.Effect<A, E, R> =>
-  fiber.cache.tracerEnabled
-    ? Effect.useSpan("throttle.wait", { attributes: attributes(waiting) }, (span) =>
-      Effect.onExitPrimitive(wait, () => {
-        span.attribute("waited", waited())
-        return undefined
-      }))
-    : wait
+  Effect.useSpan("throttle.wait", (span) =>
+    Effect.onExitPrimitive(wait, () => {
+      const known = attributes()
+      for (const key in known) if (known[key] !== undefined) span.attribute(key, known[key])
+      return undefined
+    }))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Metrics

@@ -1,13 +1,10 @@
 import { boundary, type Meter, type Wall } from "./meter.ts"
 
-/** A start that still counts: when, how much, and all that had started up to and including it. */
-interface Entry {
-  readonly at: number
-  readonly sum: number
-}
-
+/** A list of starts that still count. */
 interface List {
-  readonly entry: Entry
+  readonly at: number
+  /** All that had started up to and including this one. */
+  readonly sum: number
   readonly next: List | undefined
 }
 
@@ -27,7 +24,7 @@ export interface SlidingState {
 
 const reverse = (list: List | undefined): List | undefined => {
   let out: List | undefined
-  for (; list !== undefined; list = list.next) out = { entry: list.entry, next: out }
+  for (; list !== undefined; list = list.next) out = { at: list.at, sum: list.sum, next: out }
   return out
 }
 
@@ -42,12 +39,12 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     const target = state.sum + cost - limit
     if (target <= state.gone) return from
     let list = state.front
-    while (list !== undefined && list.entry.sum < target) list = list.next
+    while (list !== undefined && list.sum < target) list = list.next
     if (list === undefined) {
       list = reverse(state.back)
-      while (list !== undefined && list.entry.sum < target) list = list.next
+      while (list !== undefined && list.sum < target) list = list.next
     }
-    return list === undefined ? from : Math.max(from, list.entry.at + per)
+    return list === undefined ? from : Math.max(from, list.at + per)
   }
   return {
     initial: { front: undefined, back: undefined, sum: 0, gone: 0 },
@@ -63,8 +60,8 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     },
     charge: (state, at, cost) => {
       let { back, front, gone } = state
-      while (front !== undefined && front.entry.at + per <= at) {
-        gone = front.entry.sum
+      while (front !== undefined && front.at + per <= at) {
+        gone = front.sum
         front = front.next
         if (front === undefined) {
           front = reverse(back)
@@ -72,10 +69,9 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
         }
       }
       const sum = state.sum + cost
-      const entry = { at, sum }
       return front === undefined
-        ? { front: { entry, next: undefined }, back: undefined, sum, gone }
-        : { front, back: { entry, next: back }, sum, gone }
+        ? { front: { at, sum, next: undefined }, back: undefined, sum, gone }
+        : { front, back: { at, sum, next: back }, sum, gone }
     }
   }
 }
