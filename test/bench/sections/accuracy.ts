@@ -1,0 +1,153 @@
+/** Whether the rate that is asked for is the rate that comes, and never more. */
+import Bottleneck from "bottleneck"
+import { Effect, Fiber, References } from "effect"
+import { Throttle } from "effect-throttle"
+import { RateLimiter as EffectRateLimiter } from "effect/persistence"
+import { RateLimiter } from "limiter"
+import pThrottle from "p-throttle"
+import { type Figures, insist, ownProcess, quick, rounds } from "../harness.ts"
+import { atLeast, atMost, count, type Row, type Section } from "../report.ts"
+
+const seconds = quick ? 0.5 : 2
+const settling = 100e6
+const catchUp = 10e6
+// A start is recorded a little after it was decided on.
+const jitter = 1e6
+
+/** The times at which calls start. */
+const recorder = (n: number) => {
+  const starts = new Float64Array(n)
+  let next = 0
+  return {
+    record: () => {
+      starts[next++] = Number(process.hrtime.bigint())
+    },
+    starts
+  }
+}
+
+/**
+ * Permits started in any span t are at most capacity + (t + catch-up) / T: a bucket of that size that drains by one
+ * every T never overflows.
+ */
+const insistOnBound = (starts: Float64Array, interval: number): void => {
+  let level = 0
+  let last = starts[0]!
+  for (const at of starts) {
+    level = Math.max(0, level - (at - last) / interval) + 1
+    last = at
+    insist(level <= 1 + (catchUp + jitter) / interval, `no span holds more than it may (${level} in the bucket)`)
+  }
+}
+
+/** All callers are in line before the clock starts, which is when the last of them has come. */
+const ours = async (limit: number, traced: boolean): Promise<Figures> => {
+  const n = Math.max(100, Math.round(limit * (seconds + settling / 1e9)))
+  const { record, starts } = recorder(n)
+  const start = Effect.sync(record).pipe(Throttle.rate({ limit }))
+  const state = { queued: 0, timers: 0 }
+  const timers = () => process.getActiveResourcesInfo().filter((name) => name === "Timeout").length
+  const before = timers()
+  const program = Effect.gen(function*() {
+    const fibers: Array<Fiber.Fiber<void>> = []
+    for (let i = 0; i < n; i++) fibers.push(yield* Effect.forkChild(start, { startImmediately: true }))
+    state.queued = Number(process.hrtime.bigint())
+    state.timers = timers() - before
+    yield* Fiber.joinAll(fibers)
+  })
+  await Effect.runPromise(traced ? program : Effect.provideService(program, References.TracerEnabled, false))
+  insistOnBound(starts, 1e9 / limit)
+  // What was missed while so many were put in line is caught up in the first moments: they are not counted.
+  const from = starts.findIndex((at) => at > state.queued + settling)
+  return { achieved: speed(starts.subarray(from)) / limit, timers: state.timers }
+}
+
+/** Starts per second. */
+const speed = (starts: Float64Array): number => (starts.length - 1) / ((starts.at(-1)! - starts[0]!) / 1e9)
+
+const others: Record<string, (limit: number, record: () => void) => (n: number) => Promise<unknown>> = {
+  "p-throttle": (limit, record) => {
+    const throttled = pThrottle({ limit: limit / 1_000, interval: 1 })(record)
+    return (n) => Promise.all(Array.from({ length: n }, () => throttled()))
+  },
+  limiter: (limit, record) => {
+    const limiter = new RateLimiter({ tokensPerInterval: limit / 1_000, interval: 1 })
+    return (n) => Promise.all(Array.from({ length: n }, () => limiter.removeTokens(1).then(record)))
+  },
+  bottleneck: (limit, record) => {
+    const limiter = new Bottleneck({ minTime: 1_000 / limit })
+    return (n) => Promise.all(Array.from({ length: n }, () => limiter.schedule(async () => record())))
+  },
+  RateLimiter: (limit, record) => (n) =>
+    Effect.gen(function*() {
+      const withLimiter = yield* EffectRateLimiter.makeWithRateLimiter
+      const start = withLimiter({
+        key: "a",
+        limit: limit / 1_000,
+        window: "1 millis",
+        algorithm: "token-bucket",
+        onExceeded: "delay"
+      })(Effect.sync(record))
+      yield* Effect.forEach(Array.from({ length: n }), () => start, { concurrency: "unbounded", discard: true })
+    }).pipe(
+      Effect.provide(EffectRateLimiter.layer),
+      Effect.provide(EffectRateLimiter.layerStoreMemory),
+      Effect.runPromise
+    )
+}
+
+export const own = async (name: string, asked: string, tracing: string): Promise<Figures> => {
+  const limit = Number(asked)
+  if (name === "throttle") return ours(limit, tracing === "traced")
+  // Bottleneck starts some hundred a second, whatever it is asked for.
+  const n = Math.min(Math.round(limit * seconds / 2), name === "bottleneck" ? 500 : Infinity)
+  const { record, starts } = recorder(n)
+  await others[name]!(limit, record)(n)
+  return { achieved: speed(starts) / limit }
+}
+
+export const section = async (): Promise<Section> => {
+  const bars = { 100: 0.995, 1_000: 0.99, 10_000: 0.99, 100_000: 0.95 }
+  const asked = (quick ? [1_000, 100_000] : [100, 1_000, 10_000, 100_000]) as ReadonlyArray<keyof typeof bars>
+  const cases: ReadonlyArray<readonly [name: string, limit: number, tracing: string]> = [
+    ...asked.flatMap((limit) => ["untraced", "traced"].map((tracing) => ["throttle", limit, tracing] as const)),
+    ...Object.keys(quick ? {} : others).flatMap((name) =>
+      [1_000, 10_000].map((limit) => [name, limit, "untraced"] as const)
+    )
+  ]
+  const key = (name: string, limit: number, tracing: string) => `${name} ${limit} ${tracing}`
+  const seen = await rounds(
+    1,
+    Object.fromEntries(cases.map(([name, limit, tracing]) => [
+      key(name, limit, tracing),
+      () => ownProcess("accuracy", name, limit, tracing)
+    ]))
+  )
+  const achieved = (name: string, limit: number, tracing = "untraced") => seen[key(name, limit, tracing)]!.achieved!
+  const figure = (x: number) => x.toFixed(4)
+  const ours = asked.flatMap((limit): ReadonlyArray<Row> =>
+    ["untraced", "traced"].map((tracing) => {
+      const share = achieved("throttle", limit, tracing)
+      return atLeast(`${count(limit)} per second, ${tracing}`, [figure(share)], share, bars[limit])
+    })
+  )
+  const timers = Math.max(...asked.map((limit) => seen[key("throttle", limit, "untraced")]!.timers!))
+  return {
+    title: "Accuracy, and timers",
+    about:
+      `Starts per second over what was asked for, saturated, counted from 0.1 s after the last caller has come into line. No ` +
+      "span holds more starts than capacity + (span + catch-up of 10 ms) / interval; otherwise the bench fails. " +
+      "Timers are those of the process while all callers wait. The others are asked for 1 and 10 each millisecond.",
+    columns: ["achieved / asked"],
+    rows: [
+      ...ours,
+      atMost(`timers, ${count(100_000 * seconds)} in line`, [String(timers)], timers, 1),
+      ...Object.keys(quick ? {} : others).flatMap((name) =>
+        [1_000, 10_000].map((limit): Row => ({
+          what: `${name}, ${count(limit)} per second`,
+          figures: [figure(achieved(name, limit))]
+        }))
+      )
+    ]
+  }
+}
