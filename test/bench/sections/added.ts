@@ -107,7 +107,7 @@ export const section = async (): Promise<Section> => {
   const names = [...Object.keys(effects), ...Object.keys(promises)]
     .filter((name) => !quick || !others.has(name))
   const seen = await rounds(
-    quick ? 1 : 3,
+    quick ? 1 : 2,
     Object.fromEntries(names.map((name) => [name, () => ownProcess("added", name)]))
   )
   const added = (name: string) => seen[name]!.ns! - seen[name in effects ? "effect" : "promise"]!.ns!

@@ -34,7 +34,7 @@ export const own = async (name: string): Promise<Figures> => {
 }
 
 export const section = async (): Promise<Section> => {
-  const seen = await rounds(quick ? 1 : 3, {
+  const seen = await rounds(quick ? 1 : 2, {
     throttle: () => ownProcess("cpu", "throttle"),
     rateLimiter: () => ownProcess("cpu", "rateLimiter")
   })

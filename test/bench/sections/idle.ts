@@ -103,7 +103,7 @@ export const usualStep = 80
 
 export const section = async (): Promise<Section> => {
   const seen = await rounds(
-    quick ? 1 : 5,
+    quick ? 1 : 4,
     Object.fromEntries(names.map((name) => [name, () => ownProcess("idle", name)])) as Record<
       Case,
       () => Promise<Figures>
@@ -155,7 +155,7 @@ export const section = async (): Promise<Section> => {
 
 export const mixedSection = async (): Promise<Section> => {
   const seen = await rounds(
-    quick ? 1 : 5,
+    quick ? 1 : 3,
     Object.fromEntries(names.map((name) => [name, () => run(name, 1)])) as Record<Case, () => Promise<Figures>>
   )
   const of = (name: Case) => seen[name].ns!

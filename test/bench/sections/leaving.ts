@@ -58,7 +58,7 @@ export const section = async (): Promise<Section> => {
   const sizes = [10_000, quick ? 50_000 : 100_000]
   const kinds = { all: "all interrupted", half: "every second one interrupted", rate: "all interrupted, on `rate`" }
   const seen = await rounds(
-    quick ? 1 : 3,
+    quick ? 1 : 2,
     Object.fromEntries(
       Object.keys(kinds).flatMap((kind) => sizes.map((n) => [`${kind} ${n}`, () => ownProcess("leaving", kind, n)]))
     )
