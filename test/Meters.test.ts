@@ -3,7 +3,7 @@
  * no clock is needed, and no Effect.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { boundary, foresee, type Meter } from "../src/internal/meter/meter.ts"
+import { boundary, foresee, type Meter, type Wall } from "../src/internal/meter/meter.ts"
 import { rate } from "../src/internal/meter/rate.ts"
 import { spacing } from "../src/internal/meter/spacing.ts"
 import { fixed, sliding } from "../src/internal/meter/window.ts"
@@ -21,6 +21,13 @@ interface Row {
   readonly charged?: number
 }
 
+/** To take is to be due now and to be charged now. */
+const takes = <S>(meter: Meter<S>, state: S, now: number, cost: number, wall: Wall) =>
+  assert.deepStrictEqual(
+    meter.take(state, now, cost, wall),
+    meter.due(state, now, cost, wall) > now ? undefined : meter.charge(state, now, cost, wall)
+  )
+
 const check = <S>(meter: Meter<S>, rows: ReadonlyArray<Row>) => {
   let state = meter.initial
   for (const [i, row] of rows.entries()) {
@@ -30,6 +37,7 @@ const check = <S>(meter: Meter<S>, rows: ReadonlyArray<Row>) => {
     assert.closeTo(due / ms, row.due, 1e-4, `row ${i}`)
     // Asking changes nothing.
     assert.strictEqual(meter.due(state, row.at * ms, row.cost ?? 1, wall), due)
+    takes(meter, state, row.at * ms, row.cost ?? 1, wall)
     state = meter.charge(state, row.charged === undefined ? due : row.charged * ms, row.cost ?? 1, wall)
   }
 }
@@ -207,6 +215,7 @@ describe("foresee", () => {
         let at = 0
         for (let i = random(20); i > 0; i--) {
           const cost = 1 + random(heaviest)
+          takes(meter, state, at + random(200) * ms, cost, wall)
           at = meter.due(state, at + random(200) * ms, cost, wall)
           state = meter.charge(state, at, cost, wall)
         }

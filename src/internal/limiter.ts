@@ -39,6 +39,8 @@ type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 interface Clockwork extends Timing {
   readonly state: Ref.Ref<unknown>
+  /** What the state will be if the call that is being looked at starts. */
+  next: unknown
   /** What those in line ask of this part, and how many of them do. */
   total: number
   calls: number
@@ -105,7 +107,13 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
   plan,
   clock,
   wall: (at) => clock.currentTimeMillisUnsafe() + (at - Number(clock.monotonicTimeNanosUnsafe())) / 1e6,
-  timings: plan.timings.map((part) => ({ ...part, state: Ref.makeUnsafe(part.meter.initial), total: 0, calls: 0 })),
+  timings: plan.timings.map((part) => ({
+    ...part,
+    state: Ref.makeUnsafe(part.meter.initial),
+    next: undefined,
+    total: 0,
+    calls: 0
+  })),
   gates: plan.holdings.map((part) => ({ ...part, semaphore: Semaphore.makeUnsafe(part.limit), free: part.limit })),
   line: Line.make(),
   one: askOne(plan),
@@ -281,13 +289,34 @@ const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string
 /** Starts a newcomer if it may start now. */
 const tryStart = (limiter: Limiter, ask: Ask): boolean => {
   if (!isFree(limiter, ask)) return false
-  if (limiter.timings.length > 0) {
-    const now = time(limiter)
-    const due = dueFrom(limiter, ask, now)
-    if (due > now + noise) return false
-    charge(limiter, ask, now, due)
-  }
+  if (limiter.timings.length > 0 && !chargeIfDue(limiter, ask, time(limiter))) return false
   admit(limiter, ask)
+  return true
+}
+
+/**
+ * Charges the timing parts if each of them would let it start now. One call of each meter and not two, since that is
+ * what a call costs here: the compiler does not see through them where several kinds of meters are in use, and each
+ * number that goes in or out becomes an object (`all` of three: 490 ns with two, 450 with one).
+ */
+const chargeIfDue = (limiter: Limiter, ask: Ask, now: number): boolean => {
+  for (let i = 0; i < limiter.timings.length; i++) {
+    const amount = ask.timings[i]!
+    const part = limiter.timings[i]!
+    part.next = amount === 0 ? stateOf(part) : part.meter.take(stateOf(part), now, amount, limiter.wall)
+    if (part.next === undefined) return chargeIfNearlyDue(limiter, ask, now)
+  }
+  for (let i = 0; i < limiter.timings.length; i++) {
+    const part = limiter.timings[i]!
+    if (part.chargedWhenFree === undefined) part.state.ref.current = part.next
+  }
+  return true
+}
+
+const chargeIfNearlyDue = (limiter: Limiter, ask: Ask, now: number): boolean => {
+  const due = dueFrom(limiter, ask, now)
+  if (due > now + noise) return false
+  charge(limiter, ask, now, due)
   return true
 }
 

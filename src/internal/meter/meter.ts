@@ -1,5 +1,5 @@
 /**
- * What every timing policy is made of: two pure functions over a state.
+ * What every timing policy is made of: pure functions over a state.
  *
  * All instants are monotonic nanoseconds as plain numbers; all costs are whole
  * numbers from 1 to the meter's capacity (a part that is charged 0, or more than it
@@ -21,6 +21,8 @@ export interface Meter<S> {
   readonly due: (state: S, from: number, cost: number, wall: Wall) => number
   /** The state after `cost` started at `at`. */
   readonly charge: (state: S, at: number, cost: number, wall: Wall) => S
+  /** The state after `cost` started at `now`; undefined if it is not due yet. What `due` and `charge` say, in one call. */
+  readonly take: (state: S, now: number, cost: number, wall: Wall) => S | undefined
   /** Like `due`, behind those who wait already, where that can be said without going through the line. */
   readonly behind: (state: S, from: number, cost: number, ahead: Ahead, wall: Wall) => number | undefined
 }

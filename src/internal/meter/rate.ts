@@ -35,6 +35,10 @@ export const rate = (options: {
     grace,
     due,
     charge: (state, at, cost) => ({ level: level(state, at) + cost * interval, at }),
+    take: (state, now, cost) => {
+      const before = level(state, now)
+      return before > (capacity - cost) * interval ? undefined : { level: before + cost * interval, at: now }
+    },
     // Those ahead start as soon as they may, so the bucket never runs empty in between: their sum is enough.
     behind: (state, from, cost, ahead) => due(state, from, ahead.total + cost)
   }

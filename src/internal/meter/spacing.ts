@@ -31,6 +31,7 @@ export const spacing = (options: {
     grace: align ? interval : 0,
     due: (state, from, _cost, wall) => due(state, from, wall),
     charge: (_state, at) => ({ last: at }),
+    take: (state, now, _cost, wall) => due(state, now, wall) > now ? undefined : { last: now },
     behind: (state, from, _cost, ahead, wall) => due(state, from, wall) + ahead.calls * interval
   }
 }

@@ -46,6 +46,21 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     }
     return list === undefined ? from : Math.max(from, list.at + per)
   }
+  const charge = (state: SlidingState, at: number, cost: number): SlidingState => {
+    let { back, front, gone } = state
+    while (front !== undefined && front.at + per <= at) {
+      gone = front.sum
+      front = front.next
+      if (front === undefined) {
+        front = reverse(back)
+        back = undefined
+      }
+    }
+    const sum = state.sum + cost
+    return front === undefined
+      ? { front: { at, sum, next: undefined }, back: undefined, sum, gone }
+      : { front, back: { at, sum, next: back }, sum, gone }
+  }
   return {
     initial: { front: undefined, back: undefined, sum: 0, gone: 0 },
     capacity: limit,
@@ -58,21 +73,8 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
       if (all !== ahead.calls + 1) return undefined
       return due(state, from, (all - 1) % limit + 1) + Math.floor((all - 1) / limit) * per
     },
-    charge: (state, at, cost) => {
-      let { back, front, gone } = state
-      while (front !== undefined && front.at + per <= at) {
-        gone = front.sum
-        front = front.next
-        if (front === undefined) {
-          front = reverse(back)
-          back = undefined
-        }
-      }
-      const sum = state.sum + cost
-      return front === undefined
-        ? { front: { at, sum, next: undefined }, back: undefined, sum, gone }
-        : { front, back: { at, sum, next: back }, sum, gone }
-    }
+    charge,
+    take: (state, now, cost) => due(state, now, cost) > now ? undefined : charge(state, now, cost)
   }
 }
 
@@ -98,15 +100,19 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     // Right behind another window and shorter than half of one: the wall clock lags, this is the same boundary.
     return { end: end - state.end < per / 2 ? end + per : end, used: 0 }
   }
+  const due = (state: FixedState, from: number, cost: number): number =>
+    from >= state.end || state.used + cost <= limit ? from : state.end
+  const charge = (state: FixedState, at: number, cost: number, wall: Wall): FixedState => {
+    const { end, used } = windowAt(state, at, wall)
+    return { end, used: used + cost }
+  }
   return {
     initial: { end: -Infinity, used: 0 },
     capacity: limit,
     grace: 0,
-    due: (state, from, cost) => from >= state.end || state.used + cost <= limit ? from : state.end,
-    charge: (state, at, cost, wall) => {
-      const { end, used } = windowAt(state, at, wall)
-      return { end, used: used + cost }
-    },
+    due,
+    charge,
+    take: (state, now, cost, wall) => due(state, now, cost) > now ? undefined : charge(state, now, cost, wall),
     behind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)
       const left = limit - used

@@ -77,7 +77,7 @@ const run = async (name: Case, runs: number): Promise<Figures> => {
   return { ns: await measured({ warmup: 2, runs }, () => Effect.runPromise(loop)) / calls }
 }
 
-export const own = (name: string): Promise<Figures> => run(name as Case, quick ? 3 : 7)
+export const own = (name: string): Promise<Figures> => run(name as Case, quick ? 3 : 5)
 
 const words: Readonly<Record<Case, string>> = {
   suspend: "`Effect.suspend`",
