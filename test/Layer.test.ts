@@ -656,6 +656,36 @@ describe("Service classes", () => {
       assert.strictEqual(GitHub.key, "app/GitHub")
     }))
 
+  it.effect("a throttle of somebody else's, and one with a withPermit of its own, are asked by it", () =>
+    Effect.gen(function*() {
+      class Counting implements Pick<Throttle.Throttle, "withPermit"> {
+        asked = 0
+        withPermit<A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+          this.asked++
+          return self
+        }
+      }
+      const counting = new Counting()
+      const theirs = counting as unknown as Throttle.Throttle
+      const call = Effect.provideService(Throttle.withPermit(Effect.void), Throttle.Throttle, theirs)
+      yield* Effect.andThen(call, call)
+      assert.strictEqual(counting.asked, 2)
+
+      const ours = yield* Throttle.make(Throttle.rate({ limit: 1 }))
+      const replaced = [
+        { ...ours, withPermit: theirs.withPermit.bind(theirs) },
+        Object.create(ours, { withPermit: { value: theirs.withPermit.bind(theirs) } }) as Throttle.Throttle
+      ]
+      for (const throttle of replaced) {
+        yield* Effect.provideService(Throttle.withPermit(Effect.void), Throttle.Throttle, throttle)
+      }
+      assert.strictEqual(counting.asked, 4)
+      assert.strictEqual((yield* ours.statistics).admitted, 0)
+
+      yield* Effect.provideService(Throttle.withPermit(Effect.void), Throttle.Throttle, { ...ours })
+      assert.strictEqual((yield* ours.statistics).admitted, 1)
+    }))
+
   it.effect("where it is not provided, a call dies and says which is missing", () =>
     Effect.gen(function*() {
       const exit = yield* Effect.exit(GitHub.withPermit(Effect.void) as Effect.Effect<void>)
