@@ -7,7 +7,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Metric, References, Scope, Tracer } from "effect"
 import { Throttle } from "effect-throttle"
-import * as Limiter from "../src/internal/limiter.ts"
+import { limiterOf } from "./utils/perform.ts"
 import * as Simulator from "./utils/simulator.ts"
 
 const policies: Record<string, Throttle.Policy<any>> = {
@@ -40,8 +40,6 @@ const uses: Record<string, Use> = {
   "a failing effect": (throttle, self) => throttle.withPermit(Effect.andThen(self, Effect.fail("no"))),
   "a dying effect": (throttle, self) => throttle.withPermit(Effect.andThen(self, Effect.die("no")))
 }
-
-const limiterOf = (throttle: Throttle.Throttle): Limiter.Limiter => (throttle as any).limiter
 
 /** Everything that must hold when nothing runs any more. */
 const assertIdle = (throttle: Throttle.Throttle, where: string) => {

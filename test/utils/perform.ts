@@ -35,6 +35,9 @@ export interface Performed {
   readonly problems: ReadonlyArray<string>
 }
 
+/** What a throttle counts with: for tests that look inside. */
+export const limiterOf = (throttle: Throttle.Throttle): Limiter.Limiter => (throttle as any).withPermit.limiter
+
 type Waiter = NonNullable<Limiter.Limiter["line"]["head"]>
 
 const use = (
@@ -106,7 +109,7 @@ export const perform = (program: Program): Performed => {
   simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), scope), (throttle) => void (made = throttle)))
   simulator.run()
   const throttle = made!
-  const watched: Limiter.Limiter = (throttle as any).limiter
+  const watched = limiterOf(throttle)
   limiter = watched
   firstStep = simulator.steps()
 
