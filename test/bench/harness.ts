@@ -1,16 +1,19 @@
 /**
  * How things are measured: plain, bounded runs, warmed up, all cases of a section in turn within each round, medians.
  */
-import { execFile } from "node:child_process"
+import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 
 /** `npm run bench -- --quick`: fewer rounds and shorter runs. */
 export const quick = process.argv.includes("--quick")
 
+/** This machine's speed: bars in absolute time were set where one step of the runtime takes 80 ns. */
+export const usualStep = 80
+
 export const median = (numbers: ReadonlyArray<number>): number => {
   const sorted = numbers.toSorted((a, b) => a - b)
-  return sorted[Math.floor(sorted.length / 2)]!
+  const half = sorted.length / 2
+  return (sorted[Math.floor(half)]! + sorted[Math.ceil(half) - 1]!) / 2
 }
 
 /** Nanoseconds that it takes. */
@@ -20,48 +23,66 @@ export const timed = async (run: () => Promise<unknown>): Promise<number> => {
   return Number(process.hrtime.bigint() - start)
 }
 
-/** The median of several runs, after some that are not counted. */
-export const measured = async (
-  options: { readonly warmup: number; readonly runs: number },
-  run: () => Promise<unknown>
-): Promise<number> => {
-  for (let i = 0; i < options.warmup; i++) await run()
-  const runs: Array<number> = []
-  for (let i = 0; i < options.runs; i++) runs.push(await timed(run))
-  return median(runs)
-}
-
-/** What a case measured, by name of the figure. */
+/** What one run of a case measured, by name of the figure. */
 export type Figures = Readonly<Record<string, number>>
 
-const execute = promisify(execFile)
+/** A case, ready to be run. */
+export type Run = () => Promise<Figures>
+
+interface Worker {
+  readonly run: Run
+  readonly stop: () => void
+}
+
 const entry = fileURLToPath(new URL("case.js", import.meta.url))
 
-/** Runs a case in a process of its own, so that the compiler has seen nothing but that case. */
-export const ownProcess = async (name: string, ...args: ReadonlyArray<string | number>): Promise<Figures> => {
-  const flags = quick ? ["--quick"] : []
-  const { stdout } = await execute(process.execPath, ["--expose-gc", entry, name, ...args.map(String), ...flags], {
-    timeout: 60_000
-  })
-  return JSON.parse(stdout)
+/** A process of its own for a case, so that the compiler has seen nothing but that case. Runs it whenever it is asked. */
+const start = (words: ReadonlyArray<string | number>): Worker => {
+  const child = fork(entry, [...words.map(String), ...(quick ? ["--quick"] : [])], { execArgv: ["--expose-gc"] })
+  return {
+    run: () =>
+      new Promise((resolve, reject) => {
+        const exited = (code: number | null) => reject(new Error(`${words.join(" ")}: ended with ${code}`))
+        const late = setTimeout(() => reject(new Error(`${words.join(" ")}: no answer in 60 s`)), 60_000)
+        child.once("exit", exited)
+        child.once("message", (figures) => {
+          clearTimeout(late)
+          child.off("exit", exited)
+          resolve(figures as Figures)
+        })
+        child.send("run")
+      }),
+    stop: () => child.kill()
+  }
 }
 
-/** Runs all cases in turn, several rounds of it, and gives the median of each figure of each case. */
+/**
+ * Runs all cases in turn, round after round, and gives the median of each figure of each case. A process for each case,
+ * for all rounds: so what else the machine does falls on all of them alike.
+ */
 export const rounds = async <K extends string>(
-  count: number,
-  cases: Readonly<Record<K, () => Promise<Figures>>>
+  options: { readonly warmup: number; readonly count: number },
+  cases: Readonly<Record<K, ReadonlyArray<string | number>>>
 ): Promise<Record<K, Figures>> => {
-  const seen = Object.fromEntries(Object.keys(cases).map((name) => [name, []])) as unknown as Record<K, Array<Figures>>
-  for (let round = 0; round < count; round++) {
-    for (const name in cases) seen[name].push(await cases[name]())
+  const names = Object.keys(cases) as Array<K>
+  const workers = names.map((name) => start(cases[name]))
+  try {
+    const seen = names.map((): Array<Figures> => [])
+    for (let round = 0; round < options.warmup + options.count; round++) {
+      for (const [i, worker] of workers.entries()) {
+        const figures = await worker.run()
+        if (round >= options.warmup) seen[i]!.push(figures)
+      }
+    }
+    return Object.fromEntries(names.map((name, i) => [name, middle(seen[i]!)])) as Record<K, Figures>
+  } finally {
+    for (const worker of workers) worker.stop()
   }
-  const middle = (all: ReadonlyArray<Figures>): Figures =>
-    Object.fromEntries(Object.keys(all[0]!).map((figure) => [figure, median(all.map((one) => one[figure]!))]))
-  return Object.fromEntries(Object.entries<Array<Figures>>(seen).map(([name, all]) => [name, middle(all)])) as Record<
-    K,
-    Figures
-  >
 }
+
+/** The median of each figure. */
+export const middle = (all: ReadonlyArray<Figures>): Figures =>
+  Object.fromEntries(Object.keys(all[0]!).map((figure) => [figure, median(all.map((one) => one[figure]!))]))
 
 /** What must hold however slow the machine is: a bench that breaks it fails. */
 export const insist = (holds: boolean, what: string): void => {

@@ -5,7 +5,7 @@ import { Throttle } from "effect-throttle"
 import { RateLimiter as EffectRateLimiter } from "effect/persistence"
 import { RateLimiter } from "limiter"
 import pThrottle from "p-throttle"
-import { type Figures, insist, ownProcess, quick, rounds } from "../harness.ts"
+import { type Figures, insist, quick, rounds, type Run } from "../harness.ts"
 import { atLeast, atMost, count, type Row, type Section } from "../report.ts"
 
 const seconds = quick ? 0.5 : 2
@@ -97,7 +97,7 @@ const others: Record<string, (limit: number, record: () => void) => (n: number) 
     )
 }
 
-export const own = async (name: string, asked: string, tracing: string): Promise<Figures> => {
+export const own = (name: string, asked: string, tracing: string): Run => async () => {
   const limit = Number(asked)
   if (name === "throttle") return ours(limit, tracing === "traced")
   // Bottleneck starts some hundred a second, whatever it is asked for.
@@ -118,11 +118,8 @@ export const section = async (): Promise<Section> => {
   ]
   const key = (name: string, limit: number, tracing: string) => `${name} ${limit} ${tracing}`
   const seen = await rounds(
-    1,
-    Object.fromEntries(cases.map(([name, limit, tracing]) => [
-      key(name, limit, tracing),
-      () => ownProcess("accuracy", name, limit, tracing)
-    ]))
+    { warmup: 0, count: 1 },
+    Object.fromEntries(cases.map((one) => [key(...one), ["accuracy", ...one]]))
   )
   const achieved = (name: string, limit: number, tracing = "untraced") => seen[key(name, limit, tracing)]!.achieved!
   const figure = (x: number) => x.toFixed(4)

@@ -10,7 +10,7 @@ import pLimit from "p-limit"
 import PQueue from "p-queue"
 import pThrottle from "p-throttle"
 import { RateLimiterMemory } from "rate-limiter-flexible"
-import { type Figures, measured, ownProcess, quick, rounds } from "../harness.ts"
+import { quick, rounds, type Run, timed } from "../harness.ts"
 import { ns, ratio, type Row, type Section } from "../report.ts"
 
 const often = 1_000_000_000
@@ -78,7 +78,7 @@ const effects: Record<string, Effect.Effect<void, unknown, EffectRateLimiter.Rat
 }
 
 /** Slow ones make fewer calls. */
-const callsOf = (name: string): number => name === "bottleneck" ? 50 : quick ? 25_000 : 50_000
+const callsOf = (name: string): number => name === "bottleneck" ? 5 : 10_000
 
 const loopOf = (name: string, calls: number): () => Promise<unknown> => {
   const effect = effects[name]
@@ -94,10 +94,10 @@ const loopOf = (name: string, calls: number): () => Promise<unknown> => {
   }
 }
 
-export const own = async (name: string): Promise<Figures> => {
+export const own = (name: string): Run => {
   const calls = callsOf(name)
-  const run = loopOf(name, calls)
-  return { ns: await measured({ warmup: 2, runs: quick ? 3 : 5 }, run) / calls }
+  const loop = loopOf(name, calls)
+  return async () => ({ ns: await timed(loop) / calls })
 }
 
 /** Those that no bar is for: left out of a quick run. */
@@ -107,8 +107,8 @@ export const section = async (): Promise<Section> => {
   const names = [...Object.keys(effects), ...Object.keys(promises)]
     .filter((name) => !quick || !others.has(name))
   const seen = await rounds(
-    quick ? 1 : 2,
-    Object.fromEntries(names.map((name) => [name, () => ownProcess("added", name)]))
+    { warmup: 20, count: quick ? 15 : 101 },
+    Object.fromEntries(names.map((name) => [name, ["added", name]]))
   )
   const added = (name: string) => seen[name]!.ns! - seen[name in effects ? "effect" : "promise"]!.ns!
   const line = (what: string, name: string, mine: string): Row => ({

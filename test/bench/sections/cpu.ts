@@ -2,7 +2,7 @@
 import { Effect, References } from "effect"
 import { Throttle } from "effect-throttle"
 import { RateLimiter } from "effect/persistence"
-import { type Figures, ownProcess, quick, rounds } from "../harness.ts"
+import { type Figures, quick, rounds, type Run } from "../harness.ts"
 import { percent, ratio, type Section } from "../report.ts"
 
 const limit = 10_000
@@ -24,7 +24,7 @@ const programs: Record<string, Effect.Effect<void, unknown>> = {
   ).pipe(Effect.provide(RateLimiter.layer), Effect.provide(RateLimiter.layerStoreMemory))
 }
 
-export const own = async (name: string): Promise<Figures> => {
+export const own = (name: string): Run => async () => {
   const cpu = process.cpuUsage()
   const start = process.hrtime.bigint()
   await Effect.runPromise(Effect.provideService(programs[name]!, References.TracerEnabled, false))
@@ -34,9 +34,9 @@ export const own = async (name: string): Promise<Figures> => {
 }
 
 export const section = async (): Promise<Section> => {
-  const seen = await rounds(quick ? 1 : 2, {
-    throttle: () => ownProcess("cpu", "throttle"),
-    rateLimiter: () => ownProcess("cpu", "rateLimiter")
+  const seen = await rounds({ warmup: 0, count: quick ? 1 : 3 }, {
+    throttle: ["cpu", "throttle"],
+    rateLimiter: ["cpu", "rateLimiter"]
   })
   const row = (what: string, { rate, share }: Figures) => ({
     what,

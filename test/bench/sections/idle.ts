@@ -2,7 +2,7 @@
 import { Clock, Effect, Semaphore } from "effect"
 import { Throttle } from "effect-throttle"
 import { RateLimiter } from "effect/persistence"
-import { type Figures, measured, ownProcess, quick, rounds } from "../harness.ts"
+import { type Figures, middle, quick, rounds, type Run, timed, usualStep } from "../harness.ts"
 import { atLeast, atMost, ns, ratio, type Row, type Section } from "../report.ts"
 
 const self = Effect.void
@@ -56,7 +56,11 @@ const effects = {
 
 type Case = keyof typeof effects
 
-const calls = quick ? 30_000 : 100_000
+/** Short runs and many of them: what else the machine does comes in bursts. */
+const calls = 50_000
+/** The compiler is done after some 300,000 calls. */
+const warmup = 8
+const count = quick ? 11 : 51
 
 /** A loop of calls, with what they ask for. */
 const program = (name: Case): Effect.Effect<void> => {
@@ -72,12 +76,17 @@ const program = (name: Case): Effect.Effect<void> => {
     : loop as Effect.Effect<void>
 }
 
-const run = async (name: Case, runs: number): Promise<Figures> => {
-  const loop = program(name)
-  return { ns: await measured({ warmup: 2, runs }, () => Effect.runPromise(loop)) / calls }
+export const own = (name: string): Run => {
+  const loop = program(name as Case)
+  const run = () => Effect.runPromise(loop)
+  const warm = (async () => {
+    for (let i = 0; i < warmup; i++) await run()
+  })()
+  return async () => {
+    await warm
+    return { ns: await timed(run) / calls }
+  }
 }
-
-export const own = (name: string): Promise<Figures> => run(name as Case, quick ? 3 : 5)
 
 const words: Readonly<Record<Case, string>> = {
   suspend: "`Effect.suspend`",
@@ -98,18 +107,9 @@ const words: Readonly<Record<Case, string>> = {
 
 const names = Object.keys(effects) as ReadonlyArray<Case>
 
-/** This machine's speed: bars in absolute time were set where one step of the runtime takes 80 ns. */
-export const usualStep = 80
-
 export const section = async (): Promise<Section> => {
-  const seen = await rounds(
-    quick ? 1 : 4,
-    Object.fromEntries(names.map((name) => [name, () => ownProcess("idle", name)])) as Record<
-      Case,
-      () => Promise<Figures>
-    >
-  )
-  const of = (name: Case) => seen[name].ns!
+  const seen = await rounds({ warmup: 1, count }, Object.fromEntries(names.map((name) => [name, ["idle", name]])))
+  const of = (name: Case) => seen[name]!.ns!
   const figures = (name: Case) => [
     ns(of(name)),
     ratio(of(name) / of("suspend")),
@@ -154,11 +154,12 @@ export const section = async (): Promise<Section> => {
 }
 
 export const mixedSection = async (): Promise<Section> => {
-  const seen = await rounds(
-    quick ? 1 : 3,
-    Object.fromEntries(names.map((name) => [name, () => run(name, 1)])) as Record<Case, () => Promise<Figures>>
-  )
-  const of = (name: Case) => seen[name].ns!
+  const cases = names.map((name) => ({ name, run: own(name), seen: [] as Array<Figures> }))
+  for (let round = 0; round < count / 4; round++) {
+    for (const { run, seen } of cases) seen.push(await run())
+  }
+  const seen = new Map(cases.map(({ name, seen }) => [name, middle(seen).ns!]))
+  const of = (name: Case) => seen.get(name)!
   return {
     title: "Nobody waiting, all in one process",
     about:

@@ -1,7 +1,7 @@
 /** What it costs to be interrupted while waiting, and that nothing is left behind. */
 import { Duration, Effect, Fiber, Option, References } from "effect"
 import { Throttle } from "effect-throttle"
-import { type Figures, insist, ownProcess, quick, rounds } from "../harness.ts"
+import { insist, quick, rounds, type Run } from "../harness.ts"
 import { atMost, count, ratio, type Section, us } from "../report.ts"
 
 const program = (share: "all" | "half", n: number) =>
@@ -45,22 +45,21 @@ const uncharged = (n: number) =>
     return took
   })
 
-export const own = async (what: string, size: string): Promise<Figures> => {
+export const own = (what: string, size: string): Run => {
   const n = Number(size)
   const effect = what === "rate" ? uncharged(n) : program(what as "all" | "half", n)
-  const run = () => Effect.runPromise(Effect.scoped(Effect.provideService(effect, References.TracerEnabled, false)))
-  if (!quick) await run()
+  const run = Effect.scoped(Effect.provideService(effect, References.TracerEnabled, false))
   const left = what === "half" ? n / 2 : n
-  return { us: await run() / left / 1e3 }
+  return async () => ({ us: await Effect.runPromise(run) / left / 1e3 })
 }
 
 export const section = async (): Promise<Section> => {
-  const sizes = [10_000, quick ? 50_000 : 100_000]
+  const sizes = [10_000, quick ? 20_000 : 100_000]
   const kinds = { all: "all interrupted", half: "every second one interrupted", rate: "all interrupted, on `rate`" }
   const seen = await rounds(
-    quick ? 1 : 2,
+    { warmup: 1, count: quick ? 1 : 3 },
     Object.fromEntries(
-      Object.keys(kinds).flatMap((kind) => sizes.map((n) => [`${kind} ${n}`, () => ownProcess("leaving", kind, n)]))
+      Object.keys(kinds).flatMap((kind) => sizes.map((n) => [`${kind} ${n}`, ["leaving", kind, n]]))
     )
   )
   return {

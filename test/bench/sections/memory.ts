@@ -1,7 +1,7 @@
 /** What stays in memory: for a call that waits, for a throttle that is idle, and after millions of calls. */
 import { Effect, References, Semaphore } from "effect"
 import { Throttle } from "effect-throttle"
-import { collectGarbage, type Figures, ownProcess, quick, rounds } from "../harness.ts"
+import { collectGarbage, quick, rounds, type Run } from "../harness.ts"
 import { atMost, count, ns, ratio, type Section } from "../report.ts"
 
 const waiters = 20_000
@@ -67,7 +67,7 @@ const growth = (name: string) =>
     return (collectGarbage() - before) / 1e6
   })
 
-export const own = async (what: string, name: string): Promise<Figures> => {
+export const own = (what: string, name: string): Run => async () => {
   const program = what === "waiting"
     ? waiting(name)
     : what === "idle"
@@ -89,8 +89,8 @@ export const section = async (): Promise<Section> => {
     ...some(Object.keys(growing)).map((name) => ["growth", name] as const)
   ]
   const seen = await rounds(
-    1,
-    Object.fromEntries(cases.map(([what, name]) => [`${what} ${name}`, () => ownProcess("memory", what, name)]))
+    { warmup: 0, count: 1 },
+    Object.fromEntries(cases.map(([what, name]) => [`${what} ${name}`, ["memory", what, name]]))
   )
   const of = (key: string) => seen[key]!.figure!
   const bare = of("waiting bare")

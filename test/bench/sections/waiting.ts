@@ -5,9 +5,8 @@ import { Effect, Fiber, References, Semaphore } from "effect"
 import { Throttle } from "effect-throttle"
 import pLimit from "p-limit"
 import PQueue from "p-queue"
-import { type Figures, measured, ownProcess, quick, rounds } from "../harness.ts"
+import { type Figures, quick, rounds, type Run, timed, usualStep } from "../harness.ts"
 import { atLeast, atMost, count, ratio, type Row, type Section, us } from "../report.ts"
-import { usualStep } from "./idle.ts"
 
 type Wrap = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -59,58 +58,55 @@ const together = (name: string, n: number) => async (): Promise<void> => {
   await Promise.all(Array.from({ length: n }, () => limit(task)))
 }
 
-const runsFor = (name: string, n: number): { readonly warmup: number; readonly runs: number } =>
-  (name === "semaphore" && n > 1_000) || name === "bottleneck"
-    ? { warmup: 0, runs: 1 }
-    : n > 10_000
-    ? { warmup: 1, runs: quick ? 1 : 3 }
-    : { warmup: Math.ceil(20_000 / n), runs: Math.ceil((quick ? 20_000 : 200_000) / n) }
-
-export const own = async (name: string, size: string, tracing: string): Promise<Figures> => {
+export const own = (name: string, size: string, tracing: string): Run => {
   const n = Number(size)
   const wrap = wraps[name]
-  if (wrap === undefined) return { us: await measured(runsFor(name, n), together(name, n)) / n / 1e3 }
+  if (wrap === undefined) return async () => ({ us: await timed(together(name, n)) / n / 1e3 })
   const program = forked(wrap, n)
   const effect = tracing === "observed"
     ? program
     : Effect.provideService(program, References.TracerEnabled, false)
-  return { us: await measured(runsFor(name, n), () => Effect.runPromise(effect)) / n / 1e3 }
+  return async () => ({ us: await timed(() => Effect.runPromise(effect)) / n / 1e3 })
 }
 
 export const section = async (): Promise<Section> => {
-  const most = quick ? 50_000 : 100_000
+  const most = quick ? 20_000 : 100_000
   const sizes = [1_000, 10_000, most]
   const key = (name: string, n: number, tracing = "unobserved") => `${name} ${n} ${tracing}`
-  const cases: Array<readonly [name: string, n: number, tracing: string]> = [
-    ...sizes.flatMap((n) =>
-      ["unobserved", "observed"].flatMap((tracing) => ["bare", "throttle"].map((name) => [name, n, tracing] as const))
-    ),
-    ["span", 10_000, "observed"],
-    ["semaphore", 1_000, "unobserved"],
-    ["semaphore", 10_000, "unobserved"],
-    ...["promise", "p-limit", "p-queue", "async-sema"].flatMap((name) =>
-      [10_000, 100_000].map((n) => [name, n, "unobserved"] as const)
-    ),
-    ["promise", 1_000, "unobserved"],
-    // 1,000 calls take it seconds, 10,000 minutes.
-    ["bottleneck", 1_000, "unobserved"]
-  ]
-  const chosen = quick
-    ? cases.filter(([name, n]) => name === "throttle" || name === "bare" || (name === "semaphore" && n === 10_000))
-    : cases
-  const idle = await rounds(1, { suspend: () => ownProcess("idle", "suspend") })
-  const speed = usualStep / idle.suspend.ns!
-  const run = (count: number, some: typeof chosen) =>
+  const run = (
+    options: { readonly warmup: number; readonly count: number },
+    cases: ReadonlyArray<readonly [name: string, n: number, tracing?: string]>
+  ) =>
     rounds(
-      count,
+      options,
       Object.fromEntries(
-        some.map(([name, n, tracing]) => [key(name, n, tracing), () => ownProcess("waiting", name, n, tracing)])
+        cases.map(([name, n, tracing = "unobserved"]) => [
+          key(name, n, tracing),
+          name === "suspend" ? ["idle", name] : ["waiting", name, n, tracing]
+        ])
       )
     )
-  const isOurs = ([name]: (typeof chosen)[number]) => name === "throttle" || name === "bare"
-  const seen = {
-    ...await run(quick ? 1 : 2, chosen.filter(isOurs)),
-    ...await run(1, chosen.filter((one) => !isOurs(one)))
+  const effects = (n: number) =>
+    ["bare", "throttle"].flatMap((name) => ["unobserved", "observed"].map((tracing) => [name, n, tracing] as const))
+  const libraries = (n: number) =>
+    quick ? [] : ["promise", "p-limit", "p-queue", "async-sema"].map((name) => [name, n] as const)
+  const few = await run({ warmup: 20, count: quick ? 11 : 101 }, [
+    ["suspend", 1],
+    ...effects(1_000),
+    ...(quick ? [] : [["semaphore", 1_000] as const]),
+    ...libraries(1_000)
+  ])
+  const speed = usualStep / few[key("suspend", 1)]!.ns!
+  const seen: Record<string, Figures> = {
+    ...few,
+    ...await run({ warmup: 3, count: quick ? 3 : 15 }, [
+      ...effects(10_000),
+      ...(quick ? [] : [["span", 10_000, "observed"] as const]),
+      ...libraries(10_000)
+    ]),
+    ...await run({ warmup: 1, count: quick ? 1 : 3 }, [...effects(most), ...libraries(most)]),
+    // These take seconds, and minutes for the next size.
+    ...await run({ warmup: 0, count: 1 }, [["semaphore", 10_000], ...(quick ? [] : [["bottleneck", 1_000] as const])])
   }
   const added = (name: string, n: number, tracing = "unobserved"): number | undefined => {
     const base = seen[key(name in wraps ? "bare" : "promise", n, tracing)]
@@ -122,6 +118,8 @@ export const section = async (): Promise<Section> => {
       const figure = f(n)
       return figure === undefined ? "" : us(figure)
     })
+  /** A ratio in the column of one size. */
+  const under = (size: number, x: number) => sizes.map((n) => n === size ? ratio(x) : "")
   const ours = (tracing: string) => (n: number) => added("throttle", n, tracing)
   const worst = (tracing: string) => Math.max(...sizes.map((n) => ours(tracing)(n)!))
   const barred = (tracing: string, bar: number): ReadonlyArray<Row> => [
@@ -146,10 +144,11 @@ export const section = async (): Promise<Section> => {
     rows: [
       ...barred("unobserved", 2.5),
       ...barred("observed", 5),
-      atMost(`unobserved, ${count(most)} to 10,000`, ["", "", ratio(flat("unobserved"))], flat("unobserved"), 1.4),
-      atMost(`observed, ${count(most)} to 10,000`, ["", "", ratio(flat("observed"))], flat("observed"), 1.4),
+      ...["unobserved", "observed"].map((tracing) =>
+        atMost(`${tracing}, ${count(most)} to 10,000`, under(most, flat(tracing)), flat(tracing), 1.4)
+      ),
       { ...other("semaphore"), what: "Effect's `Semaphore`, unobserved" },
-      atLeast("times as fast as Effect's `Semaphore`", ["", ratio(faster)], faster, 30),
+      atLeast("times as fast as Effect's `Semaphore`", under(10_000, faster), faster, 30),
       ...(quick ? [] : [
         { what: "an empty span around each, observed", figures: figures((n) => added("span", n, "observed")) },
         ...["p-limit", "p-queue", "async-sema", "bottleneck"].map(other)
