@@ -57,9 +57,9 @@ const effects = {
 type Case = keyof typeof effects
 
 /** Short runs and many of them: what else the machine does comes in bursts. */
-const calls = 50_000
+const calls = quick ? 20_000 : 50_000
 /** The compiler is done after some 300,000 calls. */
-const warmup = 8
+const warmup = 400_000 / calls
 const count = quick ? 11 : 51
 
 /** A loop of calls, with what they ask for. */

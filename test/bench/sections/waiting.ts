@@ -90,7 +90,7 @@ export const section = async (): Promise<Section> => {
     ["bare", "throttle"].flatMap((name) => ["unobserved", "observed"].map((tracing) => [name, n, tracing] as const))
   const libraries = (n: number) =>
     quick ? [] : ["promise", "p-limit", "p-queue", "async-sema"].map((name) => [name, n] as const)
-  const few = await run({ warmup: 20, count: quick ? 11 : 101 }, [
+  const few = await run({ warmup: quick ? 10 : 20, count: quick ? 11 : 101 }, [
     ["suspend", 1],
     ...effects(1_000),
     ...(quick ? [] : [["semaphore", 1_000] as const]),
