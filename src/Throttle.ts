@@ -133,9 +133,24 @@ export interface Throttle {
  */
 export const Throttle: Context.Service<Throttle, Throttle> = Context.Service<Throttle>("effect-throttle/Throttle")
 
-/** A throttle of this module. Its `withPermit` knows its limiter: whoever puts another one in its place gets that called. */
-interface Live extends Throttle {
-  readonly withPermit: Throttle["withPermit"] & { readonly limiter: Limiter.Limiter }
+/** A throttle of this module, and what it counts with. */
+interface Live {
+  readonly throttle: Throttle
+  readonly limiter: Limiter.Limiter
+}
+
+/** Under which a `withPermit` of this module has its limiter. Of this copy of the module: another one has its own. */
+const Own = Symbol("effect-throttle/Own")
+
+interface OwnWithPermit {
+  readonly [Own]?: { readonly withPermit: unknown; readonly limiter: Limiter.Limiter }
+}
+
+/** The limiter of a throttle whose `withPermit` is this module's. One that was put in its place must be the one called. */
+const limiterOf = ({ withPermit }: Throttle): Limiter.Limiter | undefined => {
+  const own = (withPermit as OwnWithPermit)[Own]
+  // Whoever copies or forwards a function's properties, as mocks do, has the properties but is not the function.
+  return own !== undefined && own.withPermit === withPermit ? own.limiter : undefined
 }
 
 /** Costs come from code at run time: one that makes no sense is a defect of the call, not of the app. */
@@ -151,9 +166,10 @@ const live = (limiter: Limiter.Limiter): Live => {
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
   const withPermit: Throttle["withPermit"] = (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self))
-  return {
-    // Not enumerable: whoever prints a context wants to see no clockwork.
-    withPermit: Object.defineProperty(withPermit, "limiter", { value: limiter }) as Live["withPermit"],
+  // Not enumerable: whoever prints a context wants to see no clockwork.
+  Object.defineProperty(withPermit, Own, { value: { withPermit, limiter } })
+  const throttle: Throttle = {
+    withPermit,
     withPermits: eitherWay(withPermits),
     withPermitsIfAvailable: eitherWay(withPermitsIfAvailable),
     wait: (cost) =>
@@ -171,6 +187,7 @@ const live = (limiter: Limiter.Limiter): Live => {
     nextAvailable: (cost) => asking(limiter, cost, (ask) => Limiter.nextAvailable(limiter, ask)),
     statistics: Limiter.statistics(limiter)
   }
+  return { throttle, limiter }
 }
 
 /** Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments. */
@@ -253,8 +270,8 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
   const build = (name: string) =>
     Effect.map(Limiter.make({ ...plan, name }), (limiter) => {
       everProvided = true
-      const throttle = live(limiter)
-      return Context.add(Context.make(Throttle, throttle), key, throttle)
+      const alive = live(limiter)
+      return Context.add(Context.make(Throttle, alive.throttle), key, alive)
     })
   const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
   const named = (name: string): Layer.Layer<Throttle> => {
@@ -286,13 +303,13 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     if (!Effect.isEffect(self)) return layer
     if (plan.holdings.length === 0) {
       return Effect.withFiber((fiber) => {
-        const { limiter } = find(fiber).withPermit
+        const { limiter } = find(fiber)
         return Limiter.begin(limiter, limiter.one, self)
       })
     }
     // What holds permits runs in a masked region anyway: one step less than by way of `begin`.
     return Effect.uninterruptibleMask((restore) => {
-      const { limiter } = find(Fiber.getCurrent()!).withPermit
+      const { limiter } = find(Fiber.getCurrent()!)
       return Limiter.beginMasked(limiter, limiter.one, self, restore)
     })
   }
@@ -869,7 +886,7 @@ export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigEr
  * @since 0.1.0
  */
 export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> =>
-  Effect.map(Limiter.make(Plan.make(impl(policy).data)), live)
+  Effect.map(Limiter.make(Plan.make(impl(policy).data)), (limiter) => live(limiter).throttle)
 
 /**
  * The throttle that this policy has when it is used inline here: the provided one where the policy is provided,
@@ -901,7 +918,7 @@ export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.
  * @since 0.1.0
  */
 export const of = (policy: Policy<any>): Effect.Effect<Throttle> =>
-  Effect.withFiber((fiber) => Effect.succeed(impl(policy).find(fiber)))
+  Effect.withFiber((fiber) => Effect.succeed(impl(policy).find(fiber).throttle))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Combinators: what asks for the service
@@ -1105,7 +1122,7 @@ const withPermitOf =
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | ThrottleError, R | Self> =>
     Effect.withFiber((fiber) => {
       const throttle = Context.getUnsafe(fiber.context, key)
-      const { limiter } = throttle.withPermit as Partial<Live["withPermit"]>
+      const limiter = limiterOf(throttle)
       // A throttle of our own begins in this step; by way of its `withPermit` it would be a step more, 70 ns.
       return limiter === undefined ? throttle.withPermit(self) : Limiter.begin(limiter, limiter.one, self)
     })

@@ -238,3 +238,32 @@ describe("closing the scope at every scheduler step", () => {
     })
   }
 })
+
+describe("an observer of a fiber that throws", () => {
+  it("holds up nobody in line", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    let context: Context.Context<Throttle.Throttle> | undefined
+    simulator.fork(Effect.map(Layer.buildWithScope(policies["concurrency 1"]!, Scope.makeUnsafe()), (built) => {
+      context = built
+    }))
+    simulator.run()
+    const throttle = Context.get(context!, Throttle.Throttle)
+    const first = simulator.fork(throttle.withPermit(Effect.sleep(1)))
+    const second = simulator.fork(throttle.withPermit(Effect.void))
+    second.addObserver(() => {
+      throw new Error("thrown by an observer")
+    })
+    const third = simulator.fork(throttle.withPermit(Effect.void))
+    let thrown = 0
+    for (let tries = 0; tries < 5; tries++) {
+      try {
+        simulator.run()
+      } catch {
+        thrown++
+      }
+    }
+    assert.strictEqual(thrown, 1)
+    for (const fiber of [first, second, third]) assert.isDefined(fiber.pollUnsafe())
+    assertIdle(throttle, "after it threw")
+  })
+})

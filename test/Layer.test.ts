@@ -1,7 +1,7 @@
 /**
  * A policy is a function and a Layer at once, and one policy value is one budget: where it is shared and where it is fresh.
  */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import {
   Cause,
   Clock,
@@ -685,6 +685,41 @@ describe("Service classes", () => {
       yield* Effect.provideService(Throttle.withPermit(Effect.void), Throttle.Throttle, { ...ours })
       assert.strictEqual((yield* ours.statistics).admitted, 1)
     }))
+
+  it.effect("a mock of withPermit is the one that is called, whatever it copies or forwards", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      const mock = (name: string) => <A, E, R>(self: Effect.Effect<A, E, R>) => {
+        asked.push(name)
+        return self
+      }
+      const ours = yield* Throttle.make(Throttle.rate({ limit: 1 }))
+      const spied = { ...ours }
+      vi.spyOn(spied, "withPermit").mockImplementation(mock("spy") as Throttle.Throttle["withPermit"])
+      const proxied = {
+        ...ours,
+        withPermit: new Proxy(ours.withPermit, { apply: (_, __, [self]) => mock("proxy")(self) })
+      }
+      const copied = Object.defineProperties(mock("copy"), Object.getOwnPropertyDescriptors(ours.withPermit))
+      const foreign = Object.assign(mock("foreign"), { limiter: {} })
+      for (
+        const throttle of [spied, proxied, { ...ours, withPermit: copied }, { ...ours, withPermit: foreign }]
+      ) {
+        yield* Effect.provideService(Throttle.withPermit(Effect.void), Throttle.Throttle, throttle as Throttle.Throttle)
+      }
+      assert.deepStrictEqual(asked, ["spy", "proxy", "copy", "foreign"])
+      assert.strictEqual((yield* ours.statistics).admitted, 0)
+    }))
+
+  it.effect("inline use counts on, whatever becomes of the provided object's withPermit", () => {
+    const policy = Throttle.rate({ limit: 1 })
+    return Effect.gen(function*() {
+      const throttle = yield* Throttle.Throttle
+      ;(throttle as any).withPermit = (self: Effect.Effect<void>) => self
+      yield* policy(Effect.void)
+      assert.strictEqual((yield* throttle.statistics).admitted, 1)
+    }).pipe(Effect.provide(policy))
+  })
 
   it.effect("where it is not provided, a call dies and says which is missing", () =>
     Effect.gen(function*() {

@@ -10,7 +10,7 @@
  *   reason to look again? That is when it becomes the head, when its timer ends and when
  *   permits come back ({@link judge}, {@link pump}). Nothing is taken or charged by it.
  * - A head that is due is resumed, and charges itself in the step in which its effect
- *   begins ({@link awaitTurn}). Until then it stands in the line like everyone else, so
+ *   begins ({@link start}). Until then it stands in the line like everyone else, so
  *   an interruption before that step costs nothing, whenever it comes.
  * - Since only the head can be admitted, permits that are free stay free until it takes
  *   them: it need not reserve any while it waits for time.
@@ -420,15 +420,23 @@ const batch = 512
 const pump = (limiter: Limiter): void => {
   if (limiter.pumping) return
   limiter.pumping = true
+  let broken = true
   try {
-    let judged = 0
-    for (let head = limiter.line.head; head !== undefined; head = limiter.line.head) {
-      if (++judged > batch) return pumpSoon(limiter, head)
-      judge(limiter, head)
-      if (limiter.line.head === head) return
-    }
+    judgeHeads(limiter)
+    broken = false
   } finally {
     limiter.pumping = false
+    // An observer of a fiber that ran in here threw: the next head has not been woken meanwhile.
+    if (broken) wakeHead(limiter)
+  }
+}
+
+const judgeHeads = (limiter: Limiter): void => {
+  let judged = 0
+  for (let head = limiter.line.head; head !== undefined; head = limiter.line.head) {
+    if (++judged > batch) return pumpSoon(limiter, head)
+    judge(limiter, head)
+    if (limiter.line.head === head) return
   }
 }
 

@@ -36,7 +36,10 @@ export interface Performed {
 }
 
 /** What a throttle counts with: for tests that look inside. */
-export const limiterOf = (throttle: Throttle.Throttle): Limiter.Limiter => (throttle as any).withPermit.limiter
+export const limiterOf = ({ withPermit }: Throttle.Throttle): Limiter.Limiter => {
+  const [own] = Object.getOwnPropertySymbols(withPermit)
+  return (withPermit as any)[own!].limiter
+}
 
 type Waiter = NonNullable<Limiter.Limiter["line"]["head"]>
 
