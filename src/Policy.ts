@@ -27,6 +27,7 @@ const allowed = {
   boolean: "true or false",
   kind: "\"sliding\" or \"fixed\"",
   from: "\"start\" or \"end\"",
+  nested: "\"die\" or \"pass\"",
   name: "a non-empty string",
   policies: "an array of policies"
 } as const
@@ -74,6 +75,7 @@ const rules: Record<string, string> = {
   align: allowed.boolean,
   kind: allowed.kind,
   from: allowed.from,
+  nested: allowed.nested,
   name: allowed.name,
   unit: allowed.name,
   policies: allowed.policies
@@ -92,6 +94,9 @@ const common = {
 }
 
 const { maxWait: _, ...unforeseeable } = common
+
+/** Left out when it is the default, so that the data of a policy says only what matters to it. */
+const nested = Schema.optionalKey(Schema.Literals(["die", "pass"]))
 
 const second = Millis.pipe(Schema.withDecodingDefaultKey(Effect.succeed(1_000)))
 
@@ -140,7 +145,7 @@ export const Window = Schema.TaggedStruct("Window", {
  * @category schemas
  * @since 0.1.0
  */
-export const Concurrency = Schema.TaggedStruct("Concurrency", { limit: Positive, ...unforeseeable })
+export const Concurrency = Schema.TaggedStruct("Concurrency", { limit: Positive, nested, ...unforeseeable })
 
 /**
  * At least `interval` between starts, or from an end to the next start.
@@ -152,6 +157,7 @@ export const Spacing = Schema.TaggedStruct("Spacing", {
   interval: Millis,
   align: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
   from: Schema.Literals(["start", "end"]).pipe(Schema.withDecodingDefaultKey(Effect.succeed("start" as const))),
+  nested,
   ...common
 })
 
@@ -186,6 +192,30 @@ export interface AllEncoded extends Schema.Struct.Encoded<typeof common> {
 }
 
 /**
+ * A policy that only counts what it would do.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ShadowData {
+  readonly _tag: "Shadow"
+  readonly name?: string
+  readonly policy: PolicyData
+}
+
+/**
+ * {@link ShadowData} as it may be written.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ShadowEncoded {
+  readonly _tag: "Shadow"
+  readonly name?: string
+  readonly policy: PolicyEncoded
+}
+
+/**
  * A policy as data: plain JSON, durations in milliseconds, defaults filled in.
  *
  * @category models
@@ -199,6 +229,7 @@ export type PolicyData =
   | typeof Spacing.Type
   | typeof None.Type
   | AllData
+  | ShadowData
 
 /**
  * A policy as it may be written: what has a default may be left out, durations are milliseconds or words such as
@@ -215,16 +246,26 @@ export type PolicyEncoded =
   | typeof Spacing.Encoded
   | typeof None.Encoded
   | AllEncoded
+  | ShadowEncoded
 
 const All = Schema.TaggedStruct("All", {
   policies: Schema.Array(Schema.suspend((): Schema.Codec<PolicyData, PolicyEncoded> => PolicyData)),
   ...common
 })
 
-const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All }
+const Shadow = Schema.TaggedStruct("Shadow", {
+  name: Schema.optionalKey(Name),
+  policy: Schema.suspend((): Schema.Codec<PolicyData, PolicyEncoded> => PolicyData)
+})
+
+const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow }
 
 const someLeaf = (data: PolicyData, test: (leaf: PolicyData) => boolean): boolean =>
-  data._tag === "All" ? data.policies.some((part) => someLeaf(part, test)) : test(data)
+  data._tag === "Shadow"
+    ? someLeaf(data.policy, test)
+    : data._tag === "All"
+    ? data.policies.some((part) => someLeaf(part, test))
+    : test(data)
 
 /** Only concurrency decides: nothing can be foreseen. */
 const isUnforeseeable = (data: PolicyData): boolean =>
@@ -257,6 +298,10 @@ const coincide = (intervals: ReadonlyArray<number>): boolean => {
 
 /** What no single option can say. */
 const sound = (data: PolicyData): string | undefined => {
+  if (data._tag === "All" && data.policies.some((part) => part._tag === "Shadow")) {
+    return "shadow is for a whole policy, not for a part of one: pipe the effect through both"
+  }
+  if (data._tag === "Shadow" && data.policy._tag === "Shadow") return "the policy is in shadow already"
   if (data._tag === "All" && data.maxWait !== undefined && isUnforeseeable(data)) return unforeseen
   if (data._tag === "All" && !coincide(clockIntervals(data))) {
     return "the slots of its parts on the clock must coincide at least once in 10,000 intervals"
@@ -292,7 +337,8 @@ export const PolicyData: Schema.Codec<PolicyData, PolicyEncoded> = Schema.Union(
   Concurrency,
   Spacing,
   None,
-  All
+  All,
+  Shadow
 ]).check(Schema.makeFilter((data: PolicyData) => sound(data)))
 
 /** Deeper than this is a loop or an attack, and would exhaust the stack. */
@@ -303,7 +349,11 @@ const tooDeep = (input: unknown): boolean => {
   for (let depth = 0; depth <= deepest; depth++) {
     const parts = new Set<unknown>()
     for (const policy of level) {
-      const inner: unknown = Predicate.hasProperty(policy, "policies") ? policy.policies : undefined
+      const inner: unknown = Predicate.hasProperty(policy, "policies")
+        ? policy.policies
+        : Predicate.hasProperty(policy, "policy")
+        ? [policy.policy]
+        : undefined
       if (Array.isArray(inner)) { for (const part of inner) parts.add(part) }
     }
     if (parts.size === 0) return false
@@ -361,13 +411,14 @@ const millis = (value: unknown): unknown =>
 export const construct = (
   tag: PolicyData["_tag"],
   options: unknown,
-  policies?: ReadonlyArray<PolicyData>
+  parts?: { readonly policies: ReadonlyArray<PolicyData> } | { readonly policy: PolicyData }
 ): PolicyData => {
   const where = `Throttle.${tag[0]!.toLowerCase()}${tag.slice(1)}`
   if (!Predicate.isObject(options)) throw new RangeError(`${where}: options must be an object, got ${spell(options)}`)
-  // The parts of an `all` were constructed, and so checked, before it.
-  const { _tag: _, policies: __, ...fields }: Record<string, Schema.ConstraintDecoder<unknown>> = members[tag]
-    .fields as any
+  // The parts of an `all`, and the policy in shadow, were constructed, and so checked, before it.
+  const { _tag: _, policies: __, policy: ___, ...fields }: Record<string, Schema.ConstraintDecoder<unknown>> =
+    members[tag]
+      .fields as any
   const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(options)) {
     if (key === "maxWait" && tag === "Concurrency") throw new RangeError(`${where}: ${unforeseen}`)
@@ -376,7 +427,7 @@ export const construct = (
     }
     if (value !== undefined) given[key] = rules[key] === allowed.duration ? millis(value) : value
   }
-  const checked: Record<string, unknown> = { _tag: tag, ...(policies && { policies }) }
+  const checked: Record<string, unknown> = { _tag: tag, ...parts }
   for (const [key, field] of Object.entries(fields)) {
     const one = Schema.decodeUnknownOption(Schema.Struct({ [key]: field }))(key in given ? { [key]: given[key] } : {})
     if (Option.isNone(one)) {
@@ -407,12 +458,16 @@ const constructPart = (input: unknown): PolicyData => {
     throw new RangeError(`Throttle.fromData: _tag must be one of ${Object.keys(members).join(", ")}, got ${got}`)
   }
   const { _tag: tag, ...options } = input
+  if (tag === "Shadow") {
+    const { policy, ...rest } = options as { readonly policy?: unknown }
+    return construct("Shadow", rest, { policy: constructPart(policy) })
+  }
   if (tag !== "All") return construct(tag as PolicyData["_tag"], options)
   const { policies, ...rest } = options as { readonly policies?: unknown }
   if (!Array.isArray(policies)) {
     throw new RangeError(`Throttle.all: policies must be ${allowed.policies}, got ${spell(policies)}`)
   }
-  return construct("All", rest, Array.from(policies, constructPart))
+  return construct("All", rest, { policies: Array.from(policies, constructPart) })
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -434,7 +489,8 @@ const span = (duration: number, single: string): string => {
   return count === 1 ? `${single}${unit}` : `${count} ${unit}s`
 }
 
-const counted = (data: PolicyData): string => data.unit === undefined || data.unit === "permits" ? "" : ` ${data.unit}`
+const counted = (data: { readonly unit?: string }): string =>
+  data.unit === undefined || data.unit === "permits" ? "" : ` ${data.unit}`
 
 /**
  * A policy's data in words, without its bounds.
@@ -461,6 +517,8 @@ export const rule = (data: PolicyData): string => {
     }
     case "None":
       return "no limit"
+    case "Shadow":
+      return `in shadow: ${describe(data.policy)}`
     case "All":
       return data.policies.length === 0 ? "no limit" : data.policies.map(describe).join("; ")
   }
@@ -483,6 +541,7 @@ export const rule = (data: PolicyData): string => {
  * @since 0.1.0
  */
 export const describe = (data: PolicyData): string => {
+  if (data._tag === "Shadow") return rule(data)
   const bounds = [
     data.maxQueue === undefined ? "" : data.maxQueue === 0 ? "never waiting" : `at most ${data.maxQueue} waiting`,
     "maxWait" in data && data.maxWait !== undefined ? `waiting at most ${span(data.maxWait, "1 ")}` : "",
@@ -496,7 +555,9 @@ export const describe = (data: PolicyData): string => {
  *
  * @internal
  */
-export const nameOf = (data: PolicyData): string => data.name ?? `${data._tag[0]!.toLowerCase()}${data._tag.slice(1)}`
+export const nameOf = (data: PolicyData): string =>
+  data.name ?? (data._tag === "Shadow" ? nameOf(data.policy) : undefined) ??
+    `${data._tag[0]!.toLowerCase()}${data._tag.slice(1)}`
 
 /** Either JSON in one value, still to be decoded, or a structure of the provider's own. */
 const Setting: Schema.Codec<unknown, unknown> = Schema.Union([Schema.fromJsonString(Schema.Json), PolicyData])

@@ -12,22 +12,27 @@
 import * as Clock from "effect/Clock"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import type * as LogLevel from "effect/LogLevel"
-import type * as Option from "effect/Option"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { type Ask, askFor, type Cost as AskedCost } from "./internal/ask.ts"
+import * as Foresee from "./internal/foresee.ts"
 import * as Limiter from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
+import * as Settle from "./internal/settle.ts"
+import * as State from "./internal/state.ts"
+import * as Update from "./internal/update.ts"
 import * as PolicyModule from "./Policy.ts"
 import type { ThrottleError } from "./ThrottleError.ts"
 
@@ -49,15 +54,29 @@ import type { ThrottleError } from "./ThrottleError.ts"
 export type Cost = AskedCost
 
 /**
- * Permits that are held until a scope closes.
+ * Permits that are held until a scope closes, and may be settled until then.
  *
- * @see {@link takeScoped} for where it comes from
+ * **Details**
+ *
+ * The first `settle` or `cancel` counts; later ones, and those after the scope has closed, change nothing. Without one of
+ * them what was asked for stands: also when the call fails or is interrupted.
+ *
+ * @see {@link takeScoped} and {@link usePermits} for where it comes from
  * @category models
  * @since 0.1.0
  */
 export interface Permit {
   /** What was asked for. */
   readonly cost: Cost
+  /**
+   * Charges what the call has cost over what was asked for, or returns what it has cost less, to each timing part; calls
+   * that may start by that start. What is charged above the capacity delays those to come, never the call itself. What is
+   * returned is what would still be there had it never been charged. Permits that are held are not settled: all of them
+   * come back at the end. Dies with a `RangeError` for a cost that makes no sense, and is then still to be settled.
+   */
+  readonly settle: (actual: Cost) => Effect.Effect<void>
+  /** As if the call had never been let in: returns all it was charged, and gives back what it holds at once. */
+  readonly cancel: Effect.Effect<void>
 }
 
 /**
@@ -119,8 +138,19 @@ export interface Throttle {
   readonly wait: (cost?: Cost) => Effect.Effect<void, ThrottleError>
   /** Holds the permits until the scope closes; see {@link takeScoped}. */
   readonly takeScoped: (cost?: Cost) => Effect.Effect<Permit, ThrottleError, Scope.Scope>
+  /** Holds the permits while the function's effect runs, and settles them there; see {@link usePermits}. */
+  readonly usePermits: {
+    (cost: Cost): <A, E, R>(use: (permit: Permit) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
+    <A, E, R>(use: (permit: Permit) => Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<A, E | ThrottleError, R>
+  }
   /** How long this cost would have to wait; see {@link nextAvailable}. */
   readonly nextAvailable: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>>
+  /** Lets nobody start for so long; see {@link pause}. */
+  readonly pause: (duration: Duration.Input) => Effect.Effect<void>
+  /** Ends a pause; see {@link resume}. */
+  readonly resume: Effect.Effect<void>
+  /** New limits; what is spent stays spent; see {@link update}. */
+  readonly update: (policy: Policy<any>) => Effect.Effect<void>
   /** What it has done so far; see {@link statistics}. */
   readonly statistics: Effect.Effect<Statistics>
 }
@@ -136,18 +166,18 @@ export const Throttle: Context.Service<Throttle, Throttle> = Context.Service<Thr
 /** A throttle of this module, and what it counts with. */
 interface Live {
   readonly throttle: Throttle
-  readonly limiter: Limiter.Limiter
+  readonly limiter: State.Limiter
 }
 
 /** Under which a `withPermit` of this module has its limiter. Of this copy of the module: another one has its own. */
 const Own = Symbol("effect-throttle/Own")
 
 interface OwnWithPermit {
-  readonly [Own]?: { readonly withPermit: unknown; readonly limiter: Limiter.Limiter }
+  readonly [Own]?: { readonly withPermit: unknown; readonly limiter: State.Limiter }
 }
 
 /** The limiter of a throttle whose `withPermit` is this module's. One that was put in its place must be the one called. */
-const limiterOf = ({ withPermit }: Throttle): Limiter.Limiter | undefined => {
+const limiterOf = ({ withPermit }: Throttle): State.Limiter | undefined => {
   const own = (withPermit as OwnWithPermit)[Own]
   // Whoever copies or forwards a function's properties, as mocks do, has the properties but is not the function.
   return own !== undefined && own.withPermit === withPermit ? own.limiter : undefined
@@ -155,17 +185,26 @@ const limiterOf = ({ withPermit }: Throttle): Limiter.Limiter | undefined => {
 
 /** Costs come from code at run time: one that makes no sense is a defect of the call, not of the app. */
 const asking = <A, E, R>(
-  limiter: Limiter.Limiter,
+  limiter: State.Limiter,
   cost: Cost | undefined,
   f: (ask: Ask) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => Effect.suspend(() => f(cost === undefined ? limiter.one : askFor(limiter.plan, cost)))
 
-const live = (limiter: Limiter.Limiter): Live => {
+const live = (limiter: State.Limiter): Live => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
   const withPermit: Throttle["withPermit"] = (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self))
+  const takeScoped: Throttle["takeScoped"] = (cost) =>
+    asking(limiter, cost, (ask) =>
+      Effect.map(Limiter.takeScoped(limiter, ask), (grant): Permit => ({
+        cost: ask.cost,
+        settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askFor(limiter.plan, actual))),
+        cancel: Settle.cancel(limiter, grant)
+      })))
+  // An inline policy without bounds adds no error to an effect's type, so an update must not either.
+  const mayRefuse = Plan.isBounded(limiter.plan)
   // Not enumerable: whoever prints a context wants to see no clockwork.
   Object.defineProperty(withPermit, Own, { value: { withPermit, limiter } })
   const throttle: Throttle = {
@@ -174,21 +213,55 @@ const live = (limiter: Limiter.Limiter): Live => {
     withPermitsIfAvailable: eitherWay(withPermitsIfAvailable),
     wait: (cost) =>
       asking(limiter, cost, (ask) => {
-        if (limiter.gates.length === 0) return Limiter.begin(limiter, ask, Effect.void)
+        if (limiter.parts.gates.length === 0) return Limiter.begin(limiter, ask, Effect.void)
         throw new RangeError(
           `throttle "${limiter.plan.name}": wait holds nothing, but "${
-            limiter.gates[0]!.name
+            limiter.parts.gates[0]!.name
           }" counts those who run; ` +
             `use takeScoped or withPermit`
         )
       }),
-    takeScoped: (cost) =>
-      asking(limiter, cost, (ask) => Effect.as(Limiter.takeScoped(limiter, ask), { cost: ask.cost })),
-    nextAvailable: (cost) => asking(limiter, cost, (ask) => Limiter.nextAvailable(limiter, ask)),
+    takeScoped,
+    usePermits: eitherWayUse((use, cost) =>
+      Effect.acquireUseRelease(
+        Scope.make(),
+        (scope) => Effect.flatMap(Effect.provideService(takeScoped(cost), Scope.Scope, scope), use),
+        Scope.close
+      )
+    ),
+    nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.sync(() => Foresee.nextAvailable(limiter, ask))),
+    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter, duration))),
+    resume: Effect.sync(() => Limiter.resume(limiter)),
+    update: (policy) =>
+      Effect.suspend(() => {
+        const plan = Plan.make(impl(policy).data)
+        if (Plan.isBounded(plan) && !mayRefuse) {
+          throw new RangeError(
+            `throttle "${limiter.plan.name}": it was made without bounds, so an update must have none either ` +
+              `(got "${plan.description}")`
+          )
+        }
+        return Update.update(limiter, plan)
+      }),
     statistics: Limiter.statistics(limiter)
   }
   return { throttle, limiter }
 }
+
+const nanosToPause = (limiter: State.Limiter, duration: Duration.Input): number => {
+  const millis = Option.getOrElse(Option.map(Duration.fromInput(duration), Duration.toMillis), () => NaN)
+  if (millis >= 0) return millis * 1e6
+  throw new RangeError(
+    `throttle "${limiter.plan.name}": a pause must be a duration of at least 0, got ${Formatter.format(duration)}`
+  )
+}
+
+/** The same for what is done with a permit: both `f(cost)(use)` and `f(use, cost)`. */
+const eitherWayUse = (f: (use: (permit: Permit) => Effect.Effect<any, any, any>, cost: Cost) => any): any =>
+(
+  first: unknown,
+  cost: Cost
+) => typeof first === "function" ? f(first as any, cost) : (use: any) => f(use, first as Cost)
 
 /** Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments. */
 const eitherWay =
@@ -292,7 +365,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     const clock = fiber.getRef(Clock.Clock)
     let found = inline.get(clock)
     if (found === undefined) {
-      found = live(Limiter.makeUnsafe(plan, fiber.context, clock))
+      found = live(State.makeUnsafe(plan, fiber.context, clock))
       inline.set(clock, found)
     }
     return found
@@ -570,6 +643,11 @@ export const window: {
 export interface ConcurrencyOptions extends Options {
   /** Permits that may be held at once. A whole number of at least 1. */
   readonly limit: number
+  /**
+   * What becomes of a call that would wait for ever, since its own fiber holds the permits it asks for and nobody else
+   * could give back enough: "die" with an error that says so, or "pass": run without asking. Default: "die".
+   */
+  readonly nested?: "die" | "pass" | undefined
 }
 
 /**
@@ -629,6 +707,11 @@ export interface SpacingOptions extends Options {
   readonly align?: boolean | undefined
   /** "start": from one start to the next. "end": from an end to the next start; then only one runs. Default: "start". */
   readonly from?: "start" | "end" | undefined
+  /**
+   * From the end: what becomes of a call that would wait for ever, since its own fiber is the one that runs: "die" with
+   * an error that says so, or "pass": run without asking. Default: "die".
+   */
+  readonly nested?: "die" | "pass" | undefined
 }
 
 /**
@@ -741,8 +824,51 @@ export const all: {
     if (isPolicy(part)) return part.data
     throw new RangeError(`Throttle.all: policies[${i}] must be a policy, got ${Formatter.format(part)}`)
   })
-  return fromChecked(PolicyModule.construct("All", options, parts))
+  return fromChecked(PolicyModule.construct("All", options, { policies: parts }))
 }
+
+/**
+ * A policy that only counts, logs and measures what it would do: nobody waits, nobody is refused.
+ *
+ * **When to use**
+ *
+ * To try a limit on real traffic before it is put in force, beside the one that is: pipe the effect through both. It is
+ * the whole policy that is in shadow; a part of an {@link all} cannot be.
+ *
+ * **Details**
+ *
+ * It keeps a line that is only thought of: a call that would wait is charged at the instant at which it would have
+ * started, and those after it find it ahead of them. One that would be refused is charged nothing. How long a call would
+ * wait for permits of concurrency nobody can know; it counts as holding them at once, above the limit if need be.
+ * Statistics and metrics count what would have happened: `admitted`, `rejected`, `waited`. Log lines and events of calls
+ * that would wait or be refused have `shadow: true`.
+ *
+ * **Errors**
+ *
+ * None. Throws a `RangeError` for a policy that is in shadow already.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const candidate = Throttle.shadow(Throttle.rate({ limit: 5, maxQueue: 0 }))
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Effect.forEach([1, 2, 3], (n) => Effect.succeed(n).pipe(candidate))
+ *   return yield* (yield* Throttle.of(candidate)).statistics
+ * })
+ *
+ * await Effect.runPromise(program) // { admitted: 1, rejected: { QueueFull: 2, … }, … }
+ * ```
+ *
+ * @see {@link none} for no limit and no judgement
+ * @category policies
+ * @since 0.1.0
+ */
+export const shadow = (policy: Policy<any>, options: { readonly name?: string | undefined } = {}): Policy<never> =>
+  fromChecked(PolicyModule.construct("Shadow", options, { policy: impl(policy).data }))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Policies as data
@@ -1067,6 +1193,199 @@ export const takeScoped = (cost?: Cost): Effect.Effect<Permit, ThrottleError, Th
   Effect.flatMap(Throttle, (throttle) => throttle.takeScoped(cost))
 
 /**
+ * Runs an effect that knows its permit, so that what was asked for can be settled for what it has cost.
+ *
+ * **When to use**
+ *
+ * Where the cost is an estimate: tokens of a language model, points of an API, bytes of an answer.
+ *
+ * **Details**
+ *
+ * The permits are held while the effect runs, as with {@link withPermits}, and the permit may be settled until it ends.
+ * A call that fails or is interrupted before it was settled has cost what was asked for. Waiting, errors and defects are
+ * those of {@link withPermits}.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const ask = (prompt: string) => Effect.succeed({ text: prompt.toUpperCase(), tokens: 12 })
+ *
+ * const complete = (prompt: string) =>
+ *   Throttle.usePermits({ tokens: 1_000 })((permit) =>
+ *     Effect.tap(ask(prompt), (answer) => permit.settle({ tokens: answer.tokens }))
+ *   )
+ *
+ * const perMinute = Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" })
+ *
+ * await Effect.runPromise(complete("hello").pipe(Effect.provide(perMinute)))
+ * ```
+ *
+ * @see {@link takeScoped} for a permit that lives as long as a scope
+ * @category combinators
+ * @since 0.1.0
+ */
+export const usePermits: {
+  (
+    cost: Cost
+  ): <A, E, R>(
+    use: (permit: Permit) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | ThrottleError, R | Throttle>
+  <A, E, R>(
+    use: (permit: Permit) => Effect.Effect<A, E, R>,
+    cost: Cost
+  ): Effect.Effect<A, E | ThrottleError, R | Throttle>
+} = eitherWayUse((use, cost) => Effect.flatMap(Throttle, (throttle) => throttle.usePermits(use, cost)))
+
+/**
+ * Lets nobody start for so long, those in line included.
+ *
+ * **When to use**
+ *
+ * When a server says "not now" to one call (`Retry-After`): everybody holds back, not only that call.
+ *
+ * **Details**
+ *
+ * A pause that ends later than this one stays as it is: pausing again only lengthens. Bounds hold meanwhile: `maxWait`
+ * counts the pause, `timeout` runs on, the line fills up to `maxQueue`. Those who run are not touched. An infinite pause
+ * lasts until somebody resumes. Dies with a `RangeError` for what is no duration of at least 0.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Throttle.pause("20 millis")
+ *   yield* Throttle.wait() // 20 ms later
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 10 }))))
+ * ```
+ *
+ * @see {@link resume} to end it
+ * @category combinators
+ * @since 0.1.0
+ */
+export const pause = (duration: Duration.Input): Effect.Effect<void, never, Throttle> =>
+  Effect.flatMap(Throttle, (throttle) => throttle.pause(duration))
+
+/**
+ * Ends a pause: those in line are judged again at once. Without a pause it does nothing.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Throttle.pause("1 hour")
+ *   yield* Throttle.resume
+ *   yield* Throttle.wait() // at once
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 10 }))))
+ * ```
+ *
+ * @see {@link pause}
+ * @category combinators
+ * @since 0.1.0
+ */
+export const resume: Effect.Effect<void, never, Throttle> = Effect.flatMap(Throttle, (throttle) => throttle.resume)
+
+/**
+ * Gives the provided throttle new limits, or other parts, while it is at work.
+ *
+ * **When to use**
+ *
+ * When limits change at run time: a new plan, another configuration, a server that tells what is left.
+ *
+ * **Details**
+ *
+ * What is spent stays spent. A part is carried over to the new part of its kind, unit and name (of several alike, in
+ * their order): a bucket keeps the permits it has given, never more than the new capacity; a window keeps its log; permits
+ * that are held stay held, and a lower limit lets nobody in until enough came back. A part without a predecessor starts
+ * afresh, one without a successor is forgotten. Those in line keep their places and are judged again at once by the new
+ * limits; one that asks for more than can now ever be granted fails with `PermitsExceedCapacity`; what it asks in a unit
+ * that nothing counts any more costs nothing. The throttle keeps its name. The next build of a Layer starts with the
+ * policy's own limits again.
+ *
+ * Dies with a `RangeError` if the throttle was made without bounds and the new policy has some: uses of it need not
+ * expect a `ThrottleError`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Throttle.wait()
+ *   yield* Throttle.update(Throttle.rate({ limit: 1_000 }))
+ *   yield* Throttle.wait() // 1 ms later, not 1 s
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 1 }))))
+ * ```
+ *
+ * @see {@link pause} to let nobody in for a while
+ * @category combinators
+ * @since 0.1.0
+ */
+export const update = (policy: Policy<any>): Effect.Effect<void, never, Throttle> =>
+  Effect.flatMap(Throttle, (throttle) => throttle.update(policy))
+
+/**
+ * Throttles a stream, element by element: a chunk is not an element.
+ *
+ * **Details**
+ *
+ * Each element is pulled when the one before it has been emitted, and emitted when the policy lets it start; upstream
+ * feels the backpressure. `cost` says what an element costs, one permit unless told otherwise. Permits of concurrency
+ * are given back as soon as the element is emitted. Inline use of the policy elsewhere shares its budget.
+ *
+ * **Errors**
+ *
+ * Those of the policy; with `cost` `ThrottleError`, since an element may cost more than can ever be granted.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect, Stream } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Stream.range(1, 3).pipe(
+ *   Throttle.stream(Throttle.spacing({ interval: "5 millis" })),
+ *   Stream.runCollect
+ * )
+ *
+ * await Effect.runPromise(program) // [1, 2, 3], 5 ms from one to the next
+ * ```
+ *
+ * @see {@link withPermit} inside `Stream.mapEffect` to throttle what is done with the elements
+ * @category combinators
+ * @since 0.1.0
+ */
+export const stream: {
+  <P>(policy: Policy<P>): <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E | P, R>
+  <A>(
+    policy: Policy<any>,
+    options: { readonly cost: (element: NoInfer<A>) => Cost }
+  ): <E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E | ThrottleError, R>
+} = (policy: Policy<any>, options?: { readonly cost: (element: any) => Cost }) => {
+  const { find } = impl(policy)
+  const pass = (element: any): Effect.Effect<any, any> =>
+    options === undefined
+      ? policy(Effect.succeed(element))
+      : Effect.withFiber((fiber) => find(fiber).throttle.withPermits(Effect.succeed(element), options.cost(element)))
+  return (self: Stream.Stream<any, any, any>): Stream.Stream<any, any, any> => Stream.mapEffect(self, pass)
+}
+
+/**
  * How long this cost (one permit unless told otherwise) would have to wait if it were asked now, behind those who wait
  * already: `Option.some` of zero if it could start at once, `Option.none` where nobody can know or it could never start.
  * Nobody can know while calls hold the permits it needs, nor, where a part counts those who run, while anyone waits.
@@ -1165,8 +1484,26 @@ export interface ServiceClass<Self, Id extends string, E> extends Context.Servic
   readonly wait: (cost?: Cost) => Effect.Effect<void, ThrottleError, Self>
   /** @see {@link takeScoped} */
   readonly takeScoped: (cost?: Cost) => Effect.Effect<Permit, ThrottleError, Self | Scope.Scope>
+  /** @see {@link usePermits} */
+  readonly usePermits: {
+    (
+      cost: Cost
+    ): <A, E1, R>(
+      use: (permit: Permit) => Effect.Effect<A, E1, R>
+    ) => Effect.Effect<A, E1 | ThrottleError, R | Self>
+    <A, E1, R>(
+      use: (permit: Permit) => Effect.Effect<A, E1, R>,
+      cost: Cost
+    ): Effect.Effect<A, E1 | ThrottleError, R | Self>
+  }
   /** @see {@link nextAvailable} */
   readonly nextAvailable: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>, never, Self>
+  /** @see {@link pause} */
+  readonly pause: (duration: Duration.Input) => Effect.Effect<void, never, Self>
+  /** @see {@link resume} */
+  readonly resume: Effect.Effect<void, never, Self>
+  /** By a policy that must not be able to fail where its own cannot. @see {@link update} */
+  readonly update: (policy: Policy<E>) => Effect.Effect<void, never, Self>
   /** @see {@link statistics} */
   readonly statistics: Effect.Effect<Statistics, never, Self>
 }
@@ -1230,7 +1567,11 @@ export const Service =
       withPermitsIfAvailable: eitherWay((self, cost) => use((throttle) => throttle.withPermitsIfAvailable(self, cost))),
       wait: (cost?: Cost) => use((throttle) => throttle.wait(cost)),
       takeScoped: (cost?: Cost) => use((throttle) => throttle.takeScoped(cost)),
+      usePermits: eitherWayUse((f, cost) => use((throttle) => throttle.usePermits(f, cost))),
       nextAvailable: (cost?: Cost) => use((throttle) => throttle.nextAvailable(cost)),
+      pause: (duration: Duration.Input) => use((throttle) => throttle.pause(duration)),
+      resume: use((throttle) => throttle.resume),
+      update: (policy: Policy<E>) => use((throttle) => throttle.update(policy)),
       statistics: use((throttle) => throttle.statistics)
     })
   }

@@ -49,12 +49,14 @@ const assertIdle = (throttle: Throttle.Throttle, where: string) => {
   assert.isUndefined(limiter.line.tail, `${where}: tail`)
   assert.strictEqual(limiter.counters.waiting, 0, `${where}: waiting`)
   assert.strictEqual(limiter.counters.running, 0, `${where}: running`)
+  assert.strictEqual(limiter.holders.size, 0, `${where}: holders`)
+  assert.strictEqual(limiter.open, 0, `${where}: open grants`)
   assert.isFalse(limiter.pumping, `${where}: pumping`)
-  for (const timing of limiter.timings) {
+  for (const timing of limiter.parts.timings) {
     assert.strictEqual(timing.calls, 0, `${where}: calls ahead`)
     assert.strictEqual(timing.total, 0, `${where}: total ahead`)
   }
-  for (const gate of limiter.gates) {
+  for (const gate of limiter.parts.gates) {
     assert.strictEqual(gate.free, gate.limit, `${where}: free permits`)
     assert.isTrue(Effect.runSync(gate.semaphore.takeIfAvailable(gate.limit)), `${where}: permits of the Semaphore`)
     assert.strictEqual(Effect.runSync(gate.semaphore.release(gate.limit)), gate.limit)

@@ -444,7 +444,7 @@ describe("bad input", () => {
     for (const [data, got] of noData) {
       assert.strictEqual(
         thrown(() => Throttle.fromData(data as any)),
-        `Throttle.fromData: _tag must be one of Rate, TokenBucket, Window, Concurrency, Spacing, None, All, got ${got}`
+        `Throttle.fromData: _tag must be one of Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow, got ${got}`
       )
     }
   })

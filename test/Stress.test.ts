@@ -148,13 +148,15 @@ const lost = (_: Program, { exits, starts }: Performed): ReadonlyArray<string> =
 
 /** Nothing may be left of the calls when all is over. */
 const leaks = (_: Program, { limiter, statistics, timers }: Performed): ReadonlyArray<string> => {
-  const { gates, line, pumping, timings } = limiter
+  const { holders, line, open, parts: { gates, timings }, pumping } = limiter
   const left = {
     "somebody in line": line.size > 0 || line.head !== undefined || line.tail !== undefined,
     "calls that count as waiting": statistics.waiting !== 0,
     "calls that count as running": statistics.running !== 0,
     "a turn that never came": pumping,
     "a timer": timers > 0,
+    "somebody holds": holders.size > 0 || holders.head !== undefined,
+    "open grants": open !== 0,
     "calls ahead": timings.some(({ calls, total }) => calls !== 0 || total !== 0),
     "permits taken": gates.some(({ free, limit }) => free !== limit),
     "permits of a Semaphore taken": gates.some(({ limit, semaphore }) =>

@@ -45,6 +45,9 @@ export const askFor = (plan: Plan, cost: Cost): Ask => {
   return fromGiven(plan, typeof cost === "number" ? cost : given, given)
 }
 
+/** The same cost as other parts see it, after an update: what none of them counts any more costs nothing. */
+export const askAgain = (plan: Plan, cost: Cost): Ask => fromGiven(plan, cost, spelled(cost))
+
 const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: ${why}`)
 
 /** The cost with its unit named. */

@@ -19,110 +19,36 @@
  *   has what `free` promises.
  */
 import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Ref from "effect/Ref"
-import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
-import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
-import { type Ask, askOne, spelled } from "./ask.ts"
+import type * as Scope from "effect/Scope"
+import type * as Semaphore from "effect/Semaphore"
+import type { ThrottleError } from "../ThrottleError.ts"
+import type { Ask } from "./ask.ts"
+import { expectedToTell, expectedWait } from "./foresee.ts"
 import * as Line from "./line.ts"
-import { type Ahead, foresee, type Meter, type Wall } from "./meter/meter.ts"
 import * as Observe from "./observe.ts"
-import type { Holding, Plan, Timing } from "./plan.ts"
-
-type AnyFiber = Fiber.Fiber<unknown, unknown>
-
-interface Clockwork extends Timing {
-  readonly state: Ref.Ref<unknown>
-  /** What the state will be if the call that is being looked at starts. */
-  next: unknown
-  /** What those in line ask of this part, and how many of them do. */
-  total: number
-  calls: number
-}
-
-interface Gate extends Holding {
-  readonly semaphore: Semaphore.Semaphore
-  /** Permits that the next one may take. */
-  free: number
-}
-
-export interface Limiter {
-  readonly plan: Plan
-  readonly clock: Clock.Clock
-  readonly wall: Wall
-  readonly timings: ReadonlyArray<Clockwork>
-  readonly gates: ReadonlyArray<Gate>
-  readonly line: Line.Line<Call>
-  /** The cost of a call that names none: one permit. */
-  readonly one: Ask
-  readonly counters: Observe.Counters & { waited: number; longestWait: number }
-  readonly series: Observe.Series
-  /** Since when the present head has been the head, all on time: when the one before it was due, or gave up. */
-  headSince: number
-  pumping: boolean
-  closed: boolean
-}
-
-/** A call that could not start at once. */
-interface Call extends Line.Place<Call> {
-  readonly ask: Ask
-  readonly fiber: AnyFiber
-  readonly arrival: number
-  /** Whether the wait has a span, and whether anyone else hears of it. */
-  readonly traced: boolean
-  readonly heard: boolean
-  /** How many waited when it arrived, itself included. */
-  readonly queued: number
-  /** Nanoseconds it expected to wait when it arrived; undefined where nobody hears of it or nobody knows. */
-  readonly expected: number | undefined
-  /** What it runs when its turn comes. */
-  readonly self: Effect.Effect<any, any, any>
-  state: "waiting" | "started" | "gone"
-  /** When it may start; undefined until it is the head and the permits it asks for are free. */
-  due: number | undefined
-  /** Whether it found too few permits free when it was the head. */
-  short: boolean
-  /** Lets its fiber go on; set while that is parked. */
-  resume: ((effect: Effect.Effect<any, any, any>) => void) | undefined
-  /** Whether it is to be judged soon. */
-  woken: boolean
-  /** The head's timer: a fiber that sleeps. */
-  timer: AnyFiber | undefined
-}
-
-/**
- * Sleeps are whole microseconds, rounded down, so that adding fractions (in here, or in
- * the clock) never makes one end just after the millisecond it was meant for. What is due
- * within this much (1 µs, in nanoseconds) is due.
- */
-const noise = 1_000
-
-export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => ({
-  plan,
-  clock,
-  wall: (at) => clock.currentTimeMillisUnsafe() + (at - Number(clock.monotonicTimeNanosUnsafe())) / 1e6,
-  timings: plan.timings.map((part) => ({
-    ...part,
-    state: Ref.makeUnsafe(part.meter.initial),
-    next: undefined,
-    total: 0,
-    calls: 0
-  })),
-  gates: plan.holdings.map((part) => ({ ...part, semaphore: Semaphore.makeUnsafe(part.limit), free: part.limit })),
-  line: Line.make(),
-  one: askOne(plan),
-  counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
-  series: Observe.series(context, plan.name),
-  headSince: -Infinity,
-  pumping: false,
-  closed: false
-})
+import type { Plan } from "./plan.ts"
+import * as Refuse from "./refuse.ts"
+import * as Shadow from "./shadow.ts"
+import {
+  type AnyFiber,
+  type Call,
+  type Charge,
+  dueFrom,
+  type Gate,
+  hasPermits,
+  type Holder,
+  isFree,
+  type Limiter,
+  makeUnsafe,
+  noise,
+  stateOf,
+  time
+} from "./state.ts"
 
 /** A limiter on the current clock that closes with the scope. */
 export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
@@ -134,51 +60,9 @@ export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
 /** Interrupts those who wait, and all who come later: nobody is left hanging. */
 const close = (limiter: Limiter): void => {
   limiter.closed = true
+  limiter.barred = true
   for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
 }
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Deciding: reads only
-// ---------------------------------------------------------------------------------------------------------------------
-
-const time = (limiter: Limiter): number => Number(limiter.clock.monotonicTimeNanosUnsafe())
-
-const stateOf = (part: Clockwork): unknown => part.state.ref.current
-
-const hasPermits = (limiter: Limiter, ask: Ask): boolean => {
-  for (let i = 0; i < limiter.gates.length; i++) {
-    if (ask.holdings[i]! > limiter.gates[i]!.free) return false
-  }
-  return true
-}
-
-/** The instant, at or after `from`, at which every timing part would let it start. */
-const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
-  let due = from
-  for (let i = 0; i < limiter.timings.length; i++) {
-    const amount = ask.timings[i]!
-    const part = limiter.timings[i]!
-    if (amount > 0) due = part.meter.due(stateOf(part), due, amount, limiter.wall)
-  }
-  return due === from || limiter.plan.rounds === 1 ? due : agreed(limiter, ask, due, limiter.timings.map(stateOf))
-}
-
-/** The same for other states than the present ones, and where the parts must be asked in turn until all agree. */
-const agreed = (limiter: Limiter, ask: Ask, from: number, states: ReadonlyArray<unknown>): number => {
-  let due = from
-  for (let round = 0; round < limiter.plan.rounds; round++) {
-    limiter.timings.forEach(({ meter }, i) => {
-      if (ask.timings[i]! > 0) due = meter.due(states[i], due, ask.timings[i]!, limiter.wall)
-    })
-    if (due === from) break
-    from = due
-  }
-  return due
-}
-
-/** Whether a newcomer may start now, as far as the clock is not needed to say. It never passes those who wait. */
-const isFree = (limiter: Limiter, ask: Ask): boolean =>
-  !limiter.closed && ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask)
 
 /** When the head may start; Infinity while a permit is missing. */
 const dueOf = (limiter: Limiter, call: Call, now: number): number => {
@@ -188,98 +72,10 @@ const dueOf = (limiter: Limiter, call: Call, now: number): number => {
     return Infinity
   }
   if (call.due === undefined) {
-    const from = Math.max(call.arrival, limiter.headSince, call.short ? now : -Infinity)
+    const from = Math.max(call.arrival, limiter.headSince, limiter.pausedUntil, call.short ? now : -Infinity)
     call.due = dueFrom(limiter, call.ask, from)
   }
   return call.due
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Foreseeing: what somebody who asks or is refused is told; reads only
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** When a timing part alone could let a newcomer start behind all who wait; undefined beyond patience. */
-const foreseen = (
-  limiter: Limiter,
-  ask: Ask,
-  index: number,
-  now: number,
-  patience: number
-): number | undefined => {
-  const part = limiter.timings[index]!
-  const meter: Meter<unknown> = part.meter
-  const ahead: Ahead = { calls: part.calls, total: part.total, costs: costs(limiter, index) }
-  return foresee(meter, asIfEnded(limiter, part, now), now, ask.timings[index]!, ahead, limiter.wall, patience)
-}
-
-/** Spacing from the end counts a call that runs as if it ended now: one interval for it. */
-const asIfEnded = (limiter: Limiter, part: Clockwork, now: number): unknown =>
-  part.chargedWhenFree !== undefined && isHeld(limiter.gates[part.chargedWhenFree]!)
-    ? part.meter.charge(stateOf(part), now, 1, limiter.wall)
-    : stateOf(part)
-
-function* costs(limiter: Limiter, index: number): Generator<number> {
-  for (const call of Line.members(limiter.line)) {
-    const amount = call.ask.timings[index]!
-    if (amount > 0) yield amount
-  }
-}
-
-const isHeld = (gate: Gate): boolean => gate.free < gate.limit
-
-/** Nanoseconds a newcomer would wait; undefined where no part can foresee it, or not as quickly as asked. */
-const expectedWait = (limiter: Limiter, ask: Ask, now: number, patience = Infinity): number | undefined => {
-  let expected: number | undefined
-  for (let i = 0; i < limiter.timings.length; i++) {
-    if (ask.timings[i] === 0) continue
-    const at = foreseen(limiter, ask, i, now, patience)
-    if (at === undefined) return undefined
-    expected = Math.max(expected ?? 0, at - now)
-  }
-  return expected
-}
-
-/** Nobody goes through a longer line than this only to tell of it. */
-const patienceToTell = 100
-
-/**
- * Nanoseconds until a newcomer could start, were every permit free: all parts together and
- * the whole line played through. Parts alone would say too little, since a call waits behind
- * others for parts that it does not ask itself. 0 where that is not for time to say.
- */
-const untilAvailable = (limiter: Limiter, ask: Ask, now: number): number => {
-  const alone = limiter.timings.length === 1 && ask.timings[0]! > 0
-  // A long line takes long to play through, and a refusal should be quick.
-  if (alone || limiter.line.size > 1_000) return expectedWait(limiter, ask, now) ?? 0
-  let states = limiter.timings.map((part) => asIfEnded(limiter, part, now))
-  let at = now
-  for (const { ask } of Line.members(limiter.line)) {
-    at = agreed(limiter, ask, at, states)
-    states = limiter.timings.map(({ meter }, i) =>
-      ask.timings[i]! > 0 ? meter.charge(states[i], at, ask.timings[i]!, limiter.wall) : states[i]
-    )
-  }
-  return agreed(limiter, ask, at, states) - now
-}
-
-/** What the logs say of a wait: as exact as can be said without going through a long line. */
-const expectedToTell = (limiter: Limiter, ask: Ask, now: number): number | undefined =>
-  limiter.timings.length === 0
-    ? undefined
-    : limiter.line.size > patienceToTell
-    ? expectedWait(limiter, ask, now, patienceToTell)
-    : untilAvailable(limiter, ask, now)
-
-/** The names of the parts a newcomer would have to wait for: its own, and those the head waits for. */
-const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string> => {
-  const head = limiter.line.head?.ask
-  const timings = limiter.timings.filter((part, i) =>
-    (ask.timings[i]! > 0 && (foreseen(limiter, ask, i, now, patienceToTell) ?? Infinity) > now + noise) ||
-    (head !== undefined && head.timings[i]! > 0 &&
-      part.meter.due(stateOf(part), now, head.timings[i]!, limiter.wall) > now + noise)
-  )
-  const gates = limiter.gates.filter((gate, i) => Math.max(ask.holdings[i]!, head?.holdings[i] ?? 0) > gate.free)
-  return [...new Set([...timings, ...gates].map((part) => part.name))]
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -287,9 +83,15 @@ const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Starts a newcomer if it may start now. */
-const tryStart = (limiter: Limiter, ask: Ask): boolean => {
+const tryStart = (limiter: Limiter, ask: Ask, charges?: Array<Charge>): boolean => {
   if (!isFree(limiter, ask)) return false
-  if (limiter.timings.length > 0 && !chargeIfDue(limiter, ask, time(limiter))) return false
+  if (limiter.parts.timings.length > 0) {
+    const now = time(limiter)
+    if (!(charges === undefined ? chargeIfDue(limiter, ask, now) : chargeIfNearlyDue(limiter, ask, now, charges))) {
+      return false
+    }
+  }
+  if (charges !== undefined) limiter.open++
   admit(limiter, ask)
   return true
 }
@@ -300,41 +102,49 @@ const tryStart = (limiter: Limiter, ask: Ask): boolean => {
  * number that goes in or out becomes an object (`all` of three: 490 ns with two, 450 with one).
  */
 const chargeIfDue = (limiter: Limiter, ask: Ask, now: number): boolean => {
-  for (let i = 0; i < limiter.timings.length; i++) {
+  const { timings } = limiter.parts
+  for (let i = 0; i < timings.length; i++) {
     const amount = ask.timings[i]!
-    const part = limiter.timings[i]!
+    const part = timings[i]!
     part.next = amount === 0 ? stateOf(part) : part.meter.take(stateOf(part), now, amount, limiter.wall)
     if (part.next === undefined) return chargeIfNearlyDue(limiter, ask, now)
   }
-  for (let i = 0; i < limiter.timings.length; i++) {
-    const part = limiter.timings[i]!
+  for (let i = 0; i < timings.length; i++) {
+    const part = timings[i]!
     if (part.chargedWhenFree === undefined) part.state.ref.current = part.next
   }
   return true
 }
 
-const chargeIfNearlyDue = (limiter: Limiter, ask: Ask, now: number): boolean => {
+const chargeIfNearlyDue = (limiter: Limiter, ask: Ask, now: number, charges?: Array<Charge>): boolean => {
   const due = dueFrom(limiter, ask, now)
   if (due > now + noise) return false
-  charge(limiter, ask, now, due)
+  charge(limiter, ask, now, due, charges)
   return true
 }
 
 /** Charges the timing parts. `due` is when it was due, `now` when it really starts. */
-const charge = (limiter: Limiter, ask: Ask, now: number, due: number): void => {
-  for (let i = 0; i < limiter.timings.length; i++) {
+const charge = (limiter: Limiter, ask: Ask, now: number, due: number, charges?: Array<Charge>): void => {
+  const { timings } = limiter.parts
+  for (let i = 0; i < timings.length; i++) {
     const amount = ask.timings[i]!
-    const part = limiter.timings[i]!
-    if (amount === 0 || part.chargedWhenFree !== undefined) continue
+    const part = timings[i]!
+    if (part.chargedWhenFree !== undefined) continue
+    const before = stateOf(part)
     const at = Math.max(due, now - part.meter.grace)
-    part.state.ref.current = part.meter.charge(stateOf(part), at, amount, limiter.wall)
+    if (amount > 0) part.state.ref.current = part.meter.charge(before, at, amount, limiter.wall)
+    if (charges === undefined) continue
+    const charged = part.meter.watch(stateOf(part), true)
+    part.state.ref.current = charged
+    charges.push({ part, amount, before, charged })
   }
 }
 
 /** Takes the permits. */
 const admit = (limiter: Limiter, ask: Ask): void => {
   if (ask.holds) {
-    for (let i = 0; i < limiter.gates.length; i++) limiter.gates[i]!.free -= ask.holdings[i]!
+    const { gates } = limiter.parts
+    for (let i = 0; i < gates.length; i++) gates[i]!.free -= ask.holdings[i]!
     limiter.counters.running++
     limiter.series.running++
   }
@@ -342,15 +152,22 @@ const admit = (limiter: Limiter, ask: Ask): void => {
   limiter.series.admitted++
 }
 
+const hold = (limiter: Limiter, ask: Ask): Holder => {
+  const holder: Holder = { ahead: undefined, behind: undefined, fiber: current(), ask, parts: limiter.parts }
+  Line.enter(limiter.holders, holder)
+  return holder
+}
+
 /** Gives back what a call held, and says so to whoever waits for it. */
-const end = (limiter: Limiter, ask: Ask): void => {
-  if (!ask.holds) return
-  for (let i = 0; i < limiter.timings.length; i++) {
-    const part = limiter.timings[i]!
-    if (part.chargedWhenFree === undefined || ask.timings[i] === 0) continue
+const end = (limiter: Limiter, holder: Holder, isCharged = true): void => {
+  const { ask, parts: { gates, timings } } = holder
+  Line.leave(limiter.holders, holder)
+  for (let i = 0; i < timings.length; i++) {
+    const part = timings[i]!
+    if (part.chargedWhenFree === undefined || ask.timings[i] === 0 || !isCharged) continue
     part.state.ref.current = part.meter.charge(stateOf(part), time(limiter), 1, limiter.wall)
   }
-  for (let i = 0; i < limiter.gates.length; i++) limiter.gates[i]!.free += ask.holdings[i]!
+  for (let i = 0; i < gates.length; i++) gates[i]!.free += ask.holdings[i]!
   limiter.counters.running--
   limiter.series.running--
   // A head that has found its permits waits for time alone.
@@ -363,9 +180,10 @@ const withPermitsOf = <A, E, R>(
   ask: Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
-  for (let i = 0; i < limiter.gates.length; i++) {
+  const { gates } = limiter.parts
+  for (let i = 0; i < gates.length; i++) {
     const amount = ask.holdings[i]!
-    const { semaphore } = limiter.gates[i]!
+    const { semaphore } = gates[i]!
     if (amount > 0) self = amount === 1 ? semaphore.withPermit(self) : semaphore.withPermits(amount)(self)
   }
   return self
@@ -388,11 +206,12 @@ const leave = (limiter: Limiter, call: Call): void => {
 }
 
 const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
-  for (let i = 0; i < limiter.timings.length; i++) {
+  const { timings } = limiter.parts
+  for (let i = 0; i < timings.length; i++) {
     const amount = ask.timings[i]!
     if (amount === 0) continue
-    limiter.timings[i]!.total += sign * amount
-    limiter.timings[i]!.calls += sign
+    timings[i]!.total += sign * amount
+    timings[i]!.calls += sign
   }
   limiter.counters.waiting += sign
   limiter.series.waiting += sign
@@ -406,6 +225,18 @@ const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
 const wakeHead = (limiter: Limiter): void => {
   const head = limiter.line.head
   if (head !== undefined && head.resume !== undefined && !head.woken && !limiter.pumping) pumpSoon(limiter, head)
+}
+
+/** Something has happened that the head does not know of: it is judged again, as of now. */
+export const reconsider = (limiter: Limiter): void => {
+  const { head } = limiter.line
+  if (head === undefined) return
+  if (head.due !== undefined) {
+    // What was due already stays so. What was not is not made up for.
+    limiter.headSince = Math.max(limiter.headSince, Math.min(head.due, time(limiter)))
+    head.due = undefined
+  }
+  wakeHead(limiter)
 }
 
 const pumpSoon = (limiter: Limiter, head: Call): void => {
@@ -441,11 +272,13 @@ const judgeHeads = (limiter: Limiter): void => {
 }
 
 /** Lets a parked call go on if it is the head and due, or refused; otherwise sees when there is reason to look again. */
-const judge = (limiter: Limiter, call: Call): void => {
+export const judge = (limiter: Limiter, call: Call): void => {
   call.woken = false
   if (call.resume === undefined) return
   stopTimer(call)
   if (limiter.closed) return goOn(call, Effect.interrupt)
+  const never = Refuse.exceeds(limiter, call.ask)
+  if (never !== undefined) return goOn(call, dropOut(limiter, call, never))
   if (limiter.line.head !== call) return
   const now = time(limiter)
   const due = dueOf(limiter, call, now)
@@ -500,9 +333,6 @@ const sleepFor = (nanos: number): Duration.Duration => {
   return Duration.millis((whole % 125e3 === 0 ? whole : whole - 1) / 1e6)
 }
 
-/** How long somebody has to wait who asks: rounded up to microseconds. */
-const rounded = (nanos: number): Duration.Duration => Duration.millis(Math.max(0, Math.ceil(nanos / 1e3 - 0.1)) / 1e3)
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls
 // ---------------------------------------------------------------------------------------------------------------------
@@ -519,7 +349,7 @@ export const begin = <A, E, R>(
   ask: Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
-  limiter.gates.length === 0 && tryStart(limiter, ask)
+  limiter.parts.gates.length === 0 && tryStart(limiter, ask)
     ? self
     : Effect.uninterruptibleMask((restore) => beginMasked(limiter, ask, self, restore))
 
@@ -534,12 +364,13 @@ export const beginMasked = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   restore: Restore
 ): Effect.Effect<A, E | ThrottleError, R> => {
+  if (limiter.plan.shadow) return inShadow(limiter, ask, restore(self))
   if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(self)))
   const call = arrive(limiter, ask, self)
   if (Effect.isEffect(call)) return restore(call)
   return Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), () => {
     if (call.state === "waiting") return giveUp(limiter, call)
-    if (call.state === "started") end(limiter, ask)
+    if (call.state === "started" && call.ask.holds) end(limiter, call)
     return undefined
   }, true)
 }
@@ -551,55 +382,142 @@ export const runIfAvailable = <A, E, R>(
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
+    if (limiter.plan.shadow) return inShadow(limiter, ask, restore(Effect.asSome(self)))
     if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
     if (limiter.closed) return Effect.interrupt
-    if (ask.never !== undefined) return restore(reject(limiter, current(), ask, exceeds(limiter, ask, ask.never), 0))
-    return Effect.succeedNone
+    const never = Refuse.exceeds(limiter, ask)
+    return never === undefined ? Effect.succeedNone : restore(reject(limiter, current(), ask, never, 0))
   })
+
+/** What a call holds until it is given back, and what it was charged, which may be settled until then. */
+export interface Grant {
+  readonly charges: Array<Charge>
+  /** The permits of its Semaphores. */
+  readonly permits: ReadonlyArray<{ readonly semaphore: Semaphore.Semaphore; readonly amount: number }>
+  readonly holder: Holder | undefined
+  open: boolean
+  settled: boolean
+}
+
+const nothing: Grant = { charges: [], permits: [], holder: undefined, open: false, settled: true }
 
 /** Takes its permits until the scope closes. */
-export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<void, ThrottleError, Scope.Scope> =>
+export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
-    // Closing runs finalizers in reverse: the Semaphores get their permits back first, as they must.
-    const keep = Effect.flatMap(Effect.scope, (scope) =>
-      limiter.gates.reduce(
-        (kept, { semaphore }, i) =>
-          ask.holdings[i]! > 0 ? Effect.andThen(kept, semaphore.takeScoped(ask.holdings[i]!)) : kept,
-        Scope.addFinalizer(scope, Effect.sync(() => end(limiter, ask))) as Effect.Effect<void, never, Scope.Scope>
-      ))
-    if (tryStart(limiter, ask)) return keep
+    const charges: Array<Charge> = []
+    const holding = () => ask.holds ? hold(limiter, ask) : undefined
+    if (limiter.plan.shadow) {
+      const { refused, told } = judgeInShadow(limiter, ask, charges)
+      const kept = refused ? Effect.succeed(nothing) : keep(limiter, [], holding(), charges)
+      return told === undefined ? kept : Effect.tap(kept, () => restore(told))
+    }
+    const permits = permitsOf(limiter, ask)
+    if (tryStart(limiter, ask, charges)) return keep(limiter, permits, holding(), charges)
+    const call = arrive(limiter, ask, Effect.void, charges)
+    if (Effect.isEffect(call)) return Effect.as(restore(call), nothing)
     // The Semaphores lend their permits for a moment at the start, and then for good: `free` keeps them for this call.
-    const call = arrive(limiter, ask, Effect.void)
-    if (Effect.isEffect(call)) return restore(call)
     const admitted = Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), (exit) => {
       if (call.state === "waiting") return giveUp(limiter, call)
-      if (call.state === "started" && Exit.isFailure(exit)) end(limiter, ask)
+      if (call.state !== "started" || Exit.isSuccess(exit)) return undefined
+      closeGrant(limiter)
+      if (call.ask.holds) end(limiter, call)
       return undefined
     }, true)
-    return Effect.flatMap(admitted, () => keep)
+    return Effect.flatMap(
+      admitted,
+      () => keep(limiter, permitsOf(limiter, call.ask), call.ask.holds ? call : undefined, charges)
+    )
   })
 
+const permitsOf = (limiter: Limiter, ask: Ask): Grant["permits"] =>
+  limiter.parts.gates.flatMap(({ semaphore }, i) =>
+    ask.holdings[i]! > 0 ? [{ semaphore, amount: ask.holdings[i]! }] : []
+  )
+
+/** Takes the Semaphores' permits, which are there, and promises all of it back to the scope. */
+const keep = (
+  limiter: Limiter,
+  permits: Grant["permits"],
+  holder: Holder | undefined,
+  charges: Array<Charge>
+): Effect.Effect<Grant, never, Scope.Scope> => {
+  const grant: Grant = { charges, permits, holder, open: true, settled: false }
+  return Effect.forEach(permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }).pipe(
+    Effect.andThen(Effect.addFinalizer(() => giveBack(limiter, grant, true))),
+    Effect.as(grant)
+  )
+}
+
+/** Gives back what a call holds, if it still does. `isCharged`: whether spacing from the end counts from now. */
+export const giveBack = (limiter: Limiter, grant: Grant, isCharged: boolean): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (!grant.open) return Effect.void
+    grant.open = false
+    closeGrant(limiter)
+    // The Semaphores first, as ever.
+    return Effect.andThen(
+      Effect.forEach(grant.permits, ({ amount, semaphore }) => semaphore.release(amount), { discard: true }),
+      Effect.sync(() => {
+        if (grant.holder !== undefined) end(limiter, grant.holder, isCharged)
+      })
+    )
+  })
+
+const closeGrant = (limiter: Limiter): void => {
+  if (--limiter.open > 0) return
+  for (const part of limiter.parts.timings) part.state.ref.current = part.meter.watch(stateOf(part), false)
+}
+
 /** The effect, and after it what it held given back. */
-const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  ask.holds
-    ? Effect.onExitPrimitive(self, () => {
-      end(limiter, ask)
-      return undefined
-    }, true)
-    : self
+const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+  if (!ask.holds) return self
+  const holder = hold(limiter, ask)
+  return Effect.onExitPrimitive(self, () => {
+    end(limiter, holder)
+    return undefined
+  }, true)
+}
 
 /** A call that cannot start at once: it enters the line, or it is refused or interrupted. */
 const arrive = (
   limiter: Limiter,
   ask: Ask,
-  self: Effect.Effect<any, any, any>
-): Call | Effect.Effect<never, ThrottleError> => {
+  self: Effect.Effect<any, any, any>,
+  charges?: Array<Charge>
+): Call | Effect.Effect<any, ThrottleError> => {
   if (limiter.closed) return Effect.interrupt
   const fiber = current()
   const now = time(limiter)
   const refused = refuse(limiter, ask, now)
-  return refused === undefined ? enter(limiter, ask, self, fiber, now) : reject(limiter, fiber, ask, refused, 0)
+  if (refused !== undefined) return reject(limiter, fiber, ask, refused, 0)
+  const own = limiter.plan.timeout === Infinity ? nestedIn(limiter, ask, fiber) : undefined
+  if (own === undefined) return enter(limiter, ask, self, fiber, now, charges)
+  if (own.nested === "die") return Effect.die(new Error(deadlock(limiter, own)))
+  limiter.counters.admitted++
+  limiter.series.admitted++
+  return self as Effect.Effect<any, any>
 }
+
+/**
+ * The part whose permits this fiber waits for, holds itself, and nobody else could give back: it would wait for ever. It
+ * looks at no more holders than the permits that are missing.
+ */
+const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Gate | undefined =>
+  limiter.parts.gates.find((gate, i) => {
+    let missing = Math.max(ask.holdings[i]!, limiter.line.head?.ask.holdings[i] ?? 0) - gate.free
+    if (missing <= 0) return false
+    let own = false
+    for (const holder of Line.members(limiter.holders)) {
+      const amount = holder.ask.holdings[holder.parts.gates.indexOf(gate)] ?? 0
+      if (holder.fiber === fiber) own ||= amount > 0
+      else if ((missing -= amount) <= 0) return false
+    }
+    return own
+  })
+
+const deadlock = (limiter: Limiter, gate: Gate): string =>
+  `throttle "${limiter.plan.name}": this fiber holds the permits of "${gate.name}" that it asks for, and would wait for ` +
+  `itself for ever. Ask once, outside; or construct the part with nested: "pass", and what is nested runs without asking.`
 
 /** The fiber whose step this is. */
 const current = (): AnyFiber => Fiber.getCurrent()!
@@ -609,7 +527,8 @@ const enter = (
   ask: Ask,
   self: Effect.Effect<any, any, any>,
   fiber: AnyFiber,
-  now: number
+  now: number,
+  charges: Array<Charge> | undefined
 ): Call => {
   const traced = fiber.cache.tracerEnabled
   const heard = Observe.isHeard(fiber)
@@ -617,6 +536,7 @@ const enter = (
     ahead: undefined,
     behind: undefined,
     ask,
+    parts: limiter.parts,
     fiber,
     arrival: now,
     traced,
@@ -625,6 +545,7 @@ const enter = (
     // Before it enters: it expects to wait for the others, not for itself.
     expected: traced || heard ? expectedToTell(limiter, ask, now) : undefined,
     self,
+    charges,
     state: "waiting",
     due: undefined,
     short: false,
@@ -646,15 +567,19 @@ const awaitTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> =
 /** Starts the head: what it runs follows the charge in the same step. If it is not due after all, it waits on. */
 const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
   const now = time(limiter)
+  const never = Refuse.exceeds(limiter, call.ask)
+  if (never !== undefined) return dropOut(limiter, call, never)
   const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
   if (due > now + noise) {
     return isWatched(call) ? Effect.flatMap(turn(limiter, call), () => start(limiter, call)) : turn(limiter, call)
   }
   call.state = "started"
   limiter.headSince = due
-  charge(limiter, call.ask, now, due)
+  charge(limiter, call.ask, now, due, call.charges)
+  if (call.charges !== undefined) limiter.open++
   admit(limiter, call.ask)
   leave(limiter, call)
+  if (call.ask.holds) Line.enter(limiter.holders, call)
   noteWait(limiter, now - call.arrival)
   const self = withPermitsOf(limiter, call.ask, call.self)
   const told = tellWaited(limiter, call, "Admitted")
@@ -719,48 +644,75 @@ const giveUp = (limiter: Limiter, call: Call): Effect.Effect<void> | undefined =
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// In shadow: nobody waits, nobody is refused
+// ---------------------------------------------------------------------------------------------------------------------
+
+const inShadow = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+  if (limiter.closed) return Effect.interrupt
+  const { refused, told } = judgeInShadow(limiter, ask)
+  const effect = told === undefined ? self : Effect.andThen(told, self)
+  return refused ? effect : thenEnd(limiter, ask, effect)
+}
+
+/** Counts, charges and tells what would have happened. */
+const judgeInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
+  const now = time(limiter)
+  const { refused, wait } = Shadow.judge(limiter, ask, now)
+  if (refused !== undefined) {
+    return { refused: true, told: countRejection(limiter, current(), ask, refused, 0) }
+  }
+  const due = now + (wait ?? 0)
+  charge(limiter, ask, due, due, charges)
+  if (charges !== undefined) limiter.open++
+  Shadow.start(limiter, now, due)
+  admit(limiter, ask)
+  if (wait !== undefined && wait <= noise) return { refused: false, told: undefined }
+  noteWait(limiter, wait ?? 0)
+  const told = Observe.tell(current(), "Waiting", () => ({
+    _tag: "Waiting",
+    throttle: limiter.plan.name,
+    policy: limiter.plan.description,
+    cost: ask.cost,
+    shadow: true,
+    queued: limiter.late.size,
+    ...(wait === undefined || wait === Infinity ? undefined : { expected: millis(wait)! })
+  }))
+  return { refused: false, told }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Refusing
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Why a call that cannot start at once may not wait either; undefined if it may. */
 const refuse = (limiter: Limiter, ask: Ask, now: number): ThrottleError | undefined => {
   const { maxQueue, maxWait } = limiter.plan
-  if (ask.never !== undefined) return exceeds(limiter, ask, ask.never)
-  if (limiter.line.size >= maxQueue) {
-    return new ThrottleError({ reason: new QueueFull({ ...circumstances(limiter, ask, now), limit: maxQueue }) })
-  }
+  if (ask.never !== undefined) return Refuse.exceeds(limiter, ask)
+  if (limiter.line.size >= maxQueue) return Refuse.queueFull(limiter, ask, now)
   if (maxWait !== Infinity && (expectedWait(limiter, ask, now) ?? 0) > maxWait + noise) {
-    const limit = Duration.millis(maxWait / 1e6)
-    return new ThrottleError({ reason: new WaitTooLong({ ...circumstances(limiter, ask, now), limit }) })
+    return Refuse.waitTooLong(limiter, ask, now)
   }
   return undefined
 }
 
-const exceeds = (
+const countRejection = (
   limiter: Limiter,
+  fiber: AnyFiber,
   ask: Ask,
-  part: { readonly name: string; readonly limit: number }
-): ThrottleError =>
-  new ThrottleError({
-    reason: new PermitsExceedCapacity({
-      throttle: limiter.plan.name,
-      cost: spelled(ask.cost),
-      queued: limiter.line.size,
-      parts: [part.name],
-      limit: part.limit
-    })
-  })
-
-const circumstances = (limiter: Limiter, ask: Ask, now: number) => {
-  const wait = untilAvailable(limiter, ask, now)
-  return {
+  error: ThrottleError,
+  waited: number
+): Effect.Effect<void> | undefined => {
+  limiter.counters.rejected[error.reason._tag]++
+  limiter.series.rejected[error.reason._tag]++
+  return Observe.tell(fiber, "Rejected", () => ({
+    _tag: "Rejected",
     throttle: limiter.plan.name,
-    cost: spelled(ask.cost),
-    queued: limiter.line.size,
-    parts: inTheWay(limiter, ask, now),
-    // Where only permits stand in the way nothing can be foreseen: nobody knows when a running call ends.
-    ...(wait <= noise ? undefined : { retryAfter: Duration.millis(Math.ceil((wait - noise) / 1e6)) })
-  }
+    policy: limiter.plan.description,
+    cost: ask.cost,
+    ...(limiter.plan.shadow ? { shadow: true } : undefined),
+    waited,
+    error
+  }))
 }
 
 const reject = (
@@ -770,16 +722,7 @@ const reject = (
   error: ThrottleError,
   waited: number
 ): Effect.Effect<never, ThrottleError> => {
-  limiter.counters.rejected[error.reason._tag]++
-  limiter.series.rejected[error.reason._tag]++
-  const told = Observe.tell(fiber, "Rejected", () => ({
-    _tag: "Rejected",
-    throttle: limiter.plan.name,
-    policy: limiter.plan.description,
-    cost: ask.cost,
-    waited,
-    error
-  }))
+  const told = countRejection(limiter, fiber, ask, error, waited)
   return told === undefined ? Effect.fail(error) : Effect.andThen(told, Effect.fail(error))
 }
 
@@ -787,24 +730,37 @@ const reject = (
 const timedOut = (limiter: Limiter, call: Call, now: number): Effect.Effect<never, ThrottleError> => {
   call.state = "gone"
   leave(limiter, call)
-  const limit = Duration.millis(limiter.plan.timeout / 1e6)
-  const error = new ThrottleError({ reason: new TimedOut({ ...circumstances(limiter, call.ask, now), limit }) })
+  return reject(limiter, call.fiber, call.ask, Refuse.timedOut(limiter, call.ask, now), waited(limiter, call))
+}
+
+/** An update has left it nothing to wait for. */
+const dropOut = (limiter: Limiter, call: Call, error: ThrottleError): Effect.Effect<never, ThrottleError> => {
+  call.state = "gone"
+  leave(limiter, call)
   return reject(limiter, call.fiber, call.ask, error, waited(limiter, call))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Pausing
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Nobody starts for so many nanoseconds; a pause that lasts longer stays as it is. */
+export const pause = (limiter: Limiter, nanos: number): void => {
+  const until = time(limiter) + nanos
+  if (until <= limiter.pausedUntil) return
+  limiter.pausedUntil = until
+  limiter.barred = true
+  reconsider(limiter)
+}
+
+export const resume = (limiter: Limiter): void => {
+  limiter.pausedUntil = -Infinity
+  reconsider(limiter)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Asking
 // ---------------------------------------------------------------------------------------------------------------------
-
-/** How long a newcomer would wait; none where nobody can know, and where it would be for ever. */
-export const nextAvailable = (limiter: Limiter, ask: Ask): Effect.Effect<Option.Option<Duration.Duration>> =>
-  Effect.sync(() => {
-    if (limiter.closed || ask.never !== undefined) return Option.none()
-    const now = time(limiter)
-    if (isFree(limiter, ask) && dueFrom(limiter, ask, now) <= now + noise) return Option.some(Duration.zero)
-    if (limiter.gates.length > 0 && (limiter.line.size > 0 || !hasPermits(limiter, ask))) return Option.none()
-    return Option.some(rounded(untilAvailable(limiter, ask, now)))
-  })
 
 /** @see Throttle.Statistics */
 export interface Statistics {

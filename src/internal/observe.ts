@@ -17,6 +17,8 @@ interface Call {
   readonly policy: string
   /** What the call costs: permits, or an amount for each unit. */
   readonly cost: number | Readonly<Record<string, number>>
+  /** Present where the policy is in shadow: this is what would have happened. */
+  readonly shadow?: true
 }
 
 export interface Waiting extends Call {

@@ -10,6 +10,8 @@ import { fixed, sliding } from "./meter/window.ts"
 
 /** A part that decides by time. */
 export interface Timing {
+  /** By which an update knows it again: its kind, its unit and the name it was given. */
+  readonly key: string
   readonly name: string
   readonly unit: string
   readonly meter: Meter<any>
@@ -21,10 +23,13 @@ export interface Timing {
 
 /** A part whose permits are held while the effect runs. */
 export interface Holding {
+  readonly key: string
   readonly name: string
   readonly unit: string
   readonly limit: number
   readonly flat: boolean
+  /** What becomes of a call that would wait for ever for what its own fiber holds. */
+  readonly nested: "die" | "pass"
 }
 
 export interface Plan {
@@ -36,6 +41,8 @@ export interface Plan {
   readonly rounds: number
   /** The units that some part counts; undefined where every unit will do. */
   readonly units: ReadonlySet<string> | undefined
+  /** Whether it only counts what it would do. */
+  readonly shadow: boolean
   readonly maxQueue: number
   /** Nanoseconds, like `timeout`; Infinity where there is no bound. */
   readonly maxWait: number
@@ -57,6 +64,9 @@ export const catchUp = 10e6
 const nanos = (millis: number | undefined): number => millis === undefined ? Infinity : millis * 1e6
 
 export const make = (data: PolicyData): Plan => {
+  if (data._tag === "Shadow") {
+    return { ...make(data.policy), name: nameOf(data), description: describe(data), shadow: true }
+  }
   const timings: Array<Timing> = []
   const aligned: Array<Timing> = []
   const holdings: Array<Holding> = []
@@ -65,39 +75,52 @@ export const make = (data: PolicyData): Plan => {
   let timeout = Infinity
 
   const add = (part: PolicyData, inherited: string): void => {
+    if (part._tag === "Shadow") return add(part.policy, inherited)
     maxQueue = Math.min(maxQueue, part.maxQueue ?? Infinity)
     maxWait = Math.min(maxWait, nanos("maxWait" in part ? part.maxWait : undefined))
     timeout = Math.min(timeout, nanos(part.timeout))
     const unit = part.unit ?? inherited
     const name = part.name ?? rule(part)
-    const timing = (meter: Meter<any>) => timings.push({ name, unit, meter, flat: false, chargedWhenFree: undefined })
+    const keyOf = (kind: string) => JSON.stringify([kind, unit, part.name])
+    const timing = (kind: string, meter: Meter<any>) =>
+      timings.push({ key: keyOf(kind), name, unit, meter, flat: false, chargedWhenFree: undefined })
     switch (part._tag) {
       case "None":
         return
       case "Rate": {
         const interval = nanos(part.per) / part.limit
-        timing(rate({ interval, capacity: part.burst + 1, grace: catchUp }))
+        timing("rate", rate({ interval, capacity: part.burst + 1, grace: catchUp }))
         return
       }
       case "TokenBucket": {
         const interval = nanos(part.per) / part.refill
-        timing(rate({ interval, capacity: part.capacity, grace: catchUp }))
+        timing("rate", rate({ interval, capacity: part.capacity, grace: catchUp }))
         return
       }
       case "Window": {
         const options = { limit: part.limit, per: nanos(part.per) }
-        timing(part.kind === "sliding" ? sliding(options) : fixed(options))
+        timing(part.kind, part.kind === "sliding" ? sliding(options) : fixed(options))
         return
       }
       case "Spacing": {
         const fromEnd = part.from === "end"
-        const chargedWhenFree = fromEnd ? holdings.push({ name, unit, limit: 1, flat: true }) - 1 : undefined
+        const key = keyOf(`spacing from the ${part.from}`)
+        const chargedWhenFree = fromEnd
+          ? holdings.push({ key, name, unit, limit: 1, flat: true, nested: part.nested ?? "die" }) - 1
+          : undefined
         const meter = spacing({ interval: nanos(part.interval), align: part.align, fromEnd })
-        ;(part.align ? aligned : timings).push({ name, unit, meter, flat: true, chargedWhenFree })
+        ;(part.align ? aligned : timings).push({ key, name, unit, meter, flat: true, chargedWhenFree })
         return
       }
       case "Concurrency":
-        holdings.push({ name, unit, limit: part.limit, flat: false })
+        holdings.push({
+          key: keyOf("concurrency"),
+          name,
+          unit,
+          limit: part.limit,
+          flat: false,
+          nested: part.nested ?? "die"
+        })
         return
       case "All":
         for (const inner of part.policies) add(inner, unit)
@@ -114,8 +137,13 @@ export const make = (data: PolicyData): Plan => {
     holdings,
     rounds: aligned.length > 1 ? 100_000 : 1,
     units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
+    shadow: false,
     maxQueue,
     maxWait,
     timeout
   }
 }
+
+/** Whether a call may be refused, or give up. In shadow none is. */
+export const isBounded = (plan: Plan): boolean =>
+  !plan.shadow && Math.min(plan.maxQueue, plan.maxWait, plan.timeout) < Infinity

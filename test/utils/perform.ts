@@ -3,8 +3,8 @@
  */
 import { Context, Effect, Exit, Fiber, Metric, Scope } from "effect"
 import { Throttle } from "effect-throttle"
-import type * as Limiter from "../../src/internal/limiter.ts"
 import * as Line from "../../src/internal/line.ts"
+import type * as State from "../../src/internal/state.ts"
 import { type Program, type RandomCall, randomNumbers } from "./random-program.ts"
 import * as Simulator from "./simulator.ts"
 
@@ -27,7 +27,7 @@ export interface Performed {
   readonly admitted: ReadonlyArray<number>
   /** When a call was first seen at the head of the line. */
   readonly headSince: ReadonlyMap<number, number>
-  readonly limiter: Limiter.Limiter
+  readonly limiter: State.Limiter
   readonly statistics: Throttle.Statistics
   /** Timers left when all was over. */
   readonly timers: number
@@ -36,12 +36,12 @@ export interface Performed {
 }
 
 /** What a throttle counts with: for tests that look inside. */
-export const limiterOf = ({ withPermit }: Throttle.Throttle): Limiter.Limiter => {
+export const limiterOf = ({ withPermit }: Throttle.Throttle): State.Limiter => {
   const [own] = Object.getOwnPropertySymbols(withPermit)
   return (withPermit as any)[own!].limiter
 }
 
-type Waiter = NonNullable<Limiter.Limiter["line"]["head"]>
+type Waiter = NonNullable<State.Limiter["line"]["head"]>
 
 const use = (
   throttle: Throttle.Throttle,
@@ -72,12 +72,12 @@ export const perform = (program: Program): Performed => {
   const headSince = new Map<number, number>()
   const lateness = randomNumbers(-program.seed)
 
-  let limiter: Limiter.Limiter | undefined
+  let limiter: State.Limiter | undefined
   let firstStep = 0
   /** What was seen last: if time has passed since, nothing was left to do at that instant. */
   let last = { at: 0, timers: 0, waiting: 0 }
 
-  const watch = ({ gates, line }: Limiter.Limiter) => {
+  const watch = ({ line, parts: { gates } }: State.Limiter) => {
     for (const waiter of Line.members(line)) {
       if (!queued.has(waiter)) queued.set(waiter, fibers.indexOf(waiter.fiber))
     }

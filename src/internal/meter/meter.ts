@@ -23,6 +23,22 @@ export interface Meter<S> {
   readonly charge: (state: S, at: number, cost: number, wall: Wall) => S
   /** The state after `cost` started at `now`; undefined if it is not due yet. What `due` and `charge` say, in one call. */
   readonly take: (state: S, now: number, cost: number, wall: Wall) => S | undefined
+  /**
+   * The state after a call turned out to cost `more` (or less, below 0) than it was charged. `charged` is the state right
+   * after its charge. What the call did not spend comes back as far as it would still be there, had it never been
+   * charged: what has drained or left the window since then is gone anyway.
+   */
+  readonly settle: (state: S, charged: S, now: number, more: number, wall: Wall) => S
+  /** The state after a call of which nothing came: as if it had never been charged. `before` and `charged` are around it. */
+  readonly undo: (state: S, before: S, charged: S, now: number, cost: number, wall: Wall) => S
+  /** The same state, right after the charge of a call that may be settled later; or, off, when no such call is left. */
+  readonly watch: (state: S, on: boolean) => S
+  /** The state of another meter of this kind carried over: what is spent stays spent. */
+  readonly adopt: (state: S, from: Meter<S>, now: number) => S
+  /** What the state measures a permit by; only to be compared with that of another meter of its kind. */
+  readonly interval: number
+  /** Whether no call from now on could tell the state from that of a throttle that nobody has used yet. */
+  readonly isFresh: (state: S, now: number) => boolean
   /** Like `due`, behind those who wait already, where that can be said without going through the line. */
   readonly behind: (state: S, from: number, cost: number, ahead: Ahead, wall: Wall) => number | undefined
 }

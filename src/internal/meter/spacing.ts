@@ -32,6 +32,13 @@ export const spacing = (options: {
     due: (state, from, _cost, wall) => due(state, from, wall),
     charge: (_state, at) => ({ last: at }),
     take: (state, now, _cost, wall) => due(state, now, wall) > now ? undefined : { last: now },
+    // A start is a start, whatever it turns out to have cost.
+    settle: (state) => state,
+    undo: (state, before, charged) => state === charged ? before : state,
+    watch: (state) => state,
+    adopt: (state) => state,
+    interval,
+    isFresh: (state, now) => state.last + interval <= now,
     behind: (state, from, _cost, ahead, wall) => due(state, from, wall) + ahead.calls * interval
   }
 }

@@ -3,8 +3,7 @@ import { boundary, type Meter, type Wall } from "./meter.ts"
 /** A list of starts that still count. */
 interface List {
   readonly at: number
-  /** All that had started up to and including this one. */
-  readonly sum: number
+  readonly cost: number
   readonly next: List | undefined
 }
 
@@ -16,16 +15,31 @@ interface List {
 export interface SlidingState {
   readonly front: List | undefined
   readonly back: List | undefined
-  /** All that ever started. */
+  /** What all in the log cost together. */
   readonly sum: number
-  /** All that has left the window. */
-  readonly gone: number
 }
 
 const reverse = (list: List | undefined): List | undefined => {
   let out: List | undefined
-  for (; list !== undefined; list = list.next) out = { at: list.at, sum: list.sum, next: out }
+  for (; list !== undefined; list = list.next) out = { at: list.at, cost: list.cost, next: out }
   return out
+}
+
+/** The list without `amount` of what started at this instant, or as much of it as is there. */
+const without = (list: List | undefined, at: number, amount: number): List | undefined => {
+  const kept: Array<List> = []
+  for (; list !== undefined && amount > 0; list = list.next) {
+    const less = list.at === at ? Math.min(amount, list.cost) : 0
+    amount -= less
+    if (list.cost > less) kept.push({ ...list, cost: list.cost - less })
+  }
+  return kept.reduceRight((next, { at, cost }) => ({ at, cost, next }), list)
+}
+
+const total = (list: List | undefined): number => {
+  let sum = 0
+  for (; list !== undefined; list = list.next) sum += list.cost
+  return sum
 }
 
 /**
@@ -35,36 +49,48 @@ const reverse = (list: List | undefined): List | undefined => {
 export const sliding = (options: { readonly limit: number; readonly per: number }): Meter<SlidingState> => {
   const { limit, per } = options
   const due = (state: SlidingState, from: number, cost: number) => {
-    // All up to this sum must have left the window before `cost` fits in.
-    const target = state.sum + cost - limit
-    if (target <= state.gone) return from
-    let list = state.front
-    while (list !== undefined && list.sum < target) list = list.next
-    if (list === undefined) {
-      list = reverse(state.back)
-      while (list !== undefined && list.sum < target) list = list.next
+    // So much must have left the window before `cost` fits in.
+    let missing = state.sum + cost - limit
+    if (missing <= 0) return from
+    for (let list = state.front; list !== undefined; list = list.next) {
+      missing -= list.cost
+      if (missing <= 0) return Math.max(from, list.at + per)
     }
-    return list === undefined ? from : Math.max(from, list.at + per)
+    for (let list = reverse(state.back); list !== undefined; list = list.next) {
+      missing -= list.cost
+      if (missing <= 0) return Math.max(from, list.at + per)
+    }
+    return from
   }
   const charge = (state: SlidingState, at: number, cost: number): SlidingState => {
-    let { back, front, gone } = state
+    let { back, front, sum } = state
     while (front !== undefined && front.at + per <= at) {
-      gone = front.sum
+      sum -= front.cost
       front = front.next
       if (front === undefined) {
         front = reverse(back)
         back = undefined
       }
     }
-    const sum = state.sum + cost
+    sum += cost
     return front === undefined
-      ? { front: { at, sum, next: undefined }, back: undefined, sum, gone }
-      : { front, back: { at, sum, next: back }, sum, gone }
+      ? { front: { at, cost, next: undefined }, back: undefined, sum }
+      : { front, back: { at, cost, next: back }, sum }
+  }
+  /** Those that started at one instant are alike: it does not matter which of them the amount is taken from. */
+  const takeBack = (state: SlidingState, charged: SlidingState, amount: number): SlidingState => {
+    const { at } = (charged.back ?? charged.front)!
+    const front = without(state.front, at, amount)
+    const left = amount - (total(state.front) - total(front))
+    const back = without(state.back, at, left)
+    const sum = total(front) + total(back)
+    return front === undefined ? { front: reverse(back), back: undefined, sum } : { front, back, sum }
   }
   return {
-    initial: { front: undefined, back: undefined, sum: 0, gone: 0 },
+    initial: { front: undefined, back: undefined, sum: 0 },
     capacity: limit,
     grace: 0,
+    interval: per,
     due,
     behind: (state, from, cost, ahead) => {
       const all = ahead.total + cost
@@ -74,7 +100,16 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
       return due(state, from, (all - 1) % limit + 1) + Math.floor((all - 1) / limit) * per
     },
     charge,
-    take: (state, now, cost) => due(state, now, cost) > now ? undefined : charge(state, now, cost)
+    take: (state, now, cost) => due(state, now, cost) > now ? undefined : charge(state, now, cost),
+    settle: (state, charged, now, more) => more < 0 ? takeBack(state, charged, -more) : charge(state, now, more),
+    undo: (state, _before, charged, _now, cost) => takeBack(state, charged, cost),
+    watch: (state) => state,
+    adopt: (state) => state,
+    isFresh: ({ back, front }, now) => {
+      const newest = back ?? front
+      // In `front` alone the newest is the last: only a log of one tells without going through it.
+      return newest === undefined || (newest.at + per <= now && (back !== undefined || newest.next === undefined))
+    }
   }
 }
 
@@ -113,6 +148,18 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     due,
     charge,
     take: (state, now, cost, wall) => due(state, now, cost) > now ? undefined : charge(state, now, cost, wall),
+    settle: (state, charged, now, more, wall) =>
+      more > 0
+        ? charge(state, now, more, wall)
+        : state.end === charged.end
+        ? { end: state.end, used: Math.max(0, state.used + more) }
+        : state,
+    undo: (state, _before, charged, _now, cost) =>
+      state.end === charged.end ? { end: state.end, used: Math.max(0, state.used - cost) } : state,
+    watch: (state) => state,
+    adopt: (state) => state,
+    interval: per,
+    isFresh: (state, now) => now >= state.end + per / 2,
     behind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)
       const left = limit - used

@@ -1,0 +1,217 @@
+/**
+ * What a limiter is made of, and the questions it can be asked without changing it: who holds what, and when may this
+ * start?
+ */
+import type * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import * as Ref from "effect/Ref"
+import * as Semaphore from "effect/Semaphore"
+import type * as Types from "effect/Types"
+import { type Ask, askOne } from "./ask.ts"
+import * as Line from "./line.ts"
+import type { Wall } from "./meter/meter.ts"
+import * as Observe from "./observe.ts"
+import type { Holding, Plan, Timing } from "./plan.ts"
+
+export type AnyFiber = Fiber.Fiber<unknown, unknown>
+
+/** A part that decides by time. An update gives it other numbers and leaves it what it has counted. */
+export interface Clockwork extends Types.Mutable<Timing> {
+  readonly state: Ref.Ref<unknown>
+  /** What the state will be if the call that is being looked at starts. */
+  next: unknown
+  /** What those in line ask of this part, and how many of them do. */
+  total: number
+  calls: number
+}
+
+/** A part whose permits are held. */
+export interface Gate extends Types.Mutable<Holding> {
+  readonly semaphore: Semaphore.Semaphore
+  /** Permits that the next one may take; below 0 where the limit was lowered until enough came back. */
+  free: number
+}
+
+/** What an update replaces. Parts that it keeps are the same objects in the new arrays. */
+export interface Parts {
+  readonly timings: ReadonlyArray<Clockwork>
+  readonly gates: ReadonlyArray<Gate>
+}
+
+/** A call that runs and holds permits. */
+export interface Holder extends Line.Place<Holder> {
+  readonly fiber: AnyFiber
+  readonly ask: Ask
+  /** The parts that its ask is about. */
+  readonly parts: Parts
+}
+
+/** What a call was charged by one part, and the part's state around that. */
+export interface Charge {
+  readonly part: Clockwork
+  readonly amount: number
+  readonly before: unknown
+  readonly charged: unknown
+}
+
+/** A call that could not start at once. */
+export interface Call extends Line.Place<Call> {
+  ask: Ask
+  /** The parts that its ask is about. */
+  parts: Parts
+  readonly fiber: AnyFiber
+  readonly arrival: number
+  /** Whether the wait has a span, and whether anyone else hears of it. */
+  readonly traced: boolean
+  readonly heard: boolean
+  /** How many waited when it arrived, itself included. */
+  readonly queued: number
+  /** Nanoseconds it expected to wait when it arrived; undefined where nobody hears of it or nobody knows. */
+  readonly expected: number | undefined
+  /** What it runs when its turn comes. */
+  readonly self: Effect.Effect<any, any, any>
+  /** Where its charges are noted, if it may be settled later. */
+  readonly charges: Array<Charge> | undefined
+  state: "waiting" | "started" | "gone"
+  /** When it may start; undefined until it is the head and the permits it asks for are free. */
+  due: number | undefined
+  /** Whether it found too few permits free when it was the head. */
+  short: boolean
+  /** Lets its fiber go on; set while that is parked. */
+  resume: ((effect: Effect.Effect<any, any, any>) => void) | undefined
+  /** Whether it is to be judged soon. */
+  woken: boolean
+  /** The head's timer: a fiber that sleeps. */
+  timer: AnyFiber | undefined
+}
+
+/** A call that would be waiting, and when it would start. */
+export interface Late extends Line.Place<Late> {
+  readonly due: number
+}
+
+export interface Limiter {
+  plan: Plan
+  parts: Parts
+  /** The cost of a call that names none: one permit. */
+  one: Ask
+  readonly clock: Clock.Clock
+  readonly wall: Wall
+  readonly line: Line.Line<Call>
+  /** Those who hold permits. */
+  readonly holders: Line.Line<Holder>
+  readonly counters: Observe.Counters & { waited: number; longestWait: number }
+  readonly series: Observe.Series
+  /** Since when the present head has been the head, all on time: when the one before it was due, or gave up. */
+  headSince: number
+  /** In shadow: those who would be waiting, and when each would start. */
+  readonly late: Line.Line<Late>
+  /** Nobody starts before this. */
+  pausedUntil: number
+  /** Set where it may be that it is closed, paused or in shadow. */
+  barred: boolean
+  /** How many calls may still be settled. */
+  open: number
+  pumping: boolean
+  closed: boolean
+}
+
+/**
+ * Sleeps are whole microseconds, rounded down, so that adding fractions (in here, or in
+ * the clock) never makes one end just after the millisecond it was meant for. What is due
+ * within this much (1 µs, in nanoseconds) is due.
+ */
+export const noise = 1_000
+
+export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => ({
+  plan,
+  parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(gate) },
+  one: askOne(plan),
+  clock,
+  wall: (at) => clock.currentTimeMillisUnsafe() + (at - Number(clock.monotonicTimeNanosUnsafe())) / 1e6,
+  line: Line.make(),
+  holders: Line.make(),
+  counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
+  series: Observe.series(context, plan.name),
+  headSince: -Infinity,
+  late: Line.make(),
+  pausedUntil: -Infinity,
+  barred: plan.shadow,
+  open: 0,
+  pumping: false,
+  closed: false
+})
+
+export const clockwork = (part: Timing): Clockwork => ({
+  ...part,
+  state: Ref.makeUnsafe(part.meter.initial),
+  next: undefined,
+  total: 0,
+  calls: 0
+})
+
+export const gate = (part: Holding): Gate => ({
+  ...part,
+  semaphore: Semaphore.makeUnsafe(part.limit),
+  free: part.limit
+})
+
+export const time = (limiter: Limiter): number => Number(limiter.clock.monotonicTimeNanosUnsafe())
+
+export const stateOf = (part: Clockwork): unknown => part.state.ref.current
+
+export const isHeld = (gate: Gate): boolean => gate.free < gate.limit
+
+export const hasPermits = (limiter: Limiter, ask: Ask): boolean => {
+  const { gates } = limiter.parts
+  for (let i = 0; i < gates.length; i++) {
+    if (ask.holdings[i]! > gates[i]!.free) return false
+  }
+  return true
+}
+
+/** The first instant from `now` on at which anybody could start: a pause holds back all; in shadow they start in turn. */
+export const fromNow = (limiter: Limiter, now: number): number =>
+  Math.max(now, limiter.pausedUntil, limiter.plan.shadow ? limiter.headSince : -Infinity)
+
+/** The instant, at or after `from`, at which every timing part would let it start. */
+export const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
+  // Paused until somebody resumes it.
+  if (from === Infinity) return Infinity
+  const { timings } = limiter.parts
+  let due = from
+  for (let i = 0; i < timings.length; i++) {
+    const amount = ask.timings[i]!
+    const part = timings[i]!
+    if (amount > 0) due = part.meter.due(stateOf(part), due, amount, limiter.wall)
+  }
+  return due === from || limiter.plan.rounds === 1 ? due : agreed(limiter, ask, due, timings.map(stateOf))
+}
+
+/** The same for other states than the present ones, and where the parts must be asked in turn until all agree. */
+export const agreed = (limiter: Limiter, ask: Ask, from: number, states: ReadonlyArray<unknown>): number => {
+  if (from === Infinity) return Infinity
+  let due = from
+  for (let round = 0; round < limiter.plan.rounds; round++) {
+    limiter.parts.timings.forEach(({ meter }, i) => {
+      if (ask.timings[i]! > 0) due = meter.due(states[i], due, ask.timings[i]!, limiter.wall)
+    })
+    if (due === from) break
+    from = due
+  }
+  return due
+}
+
+/** Whether a newcomer may start now, as far as the meters are not needed to say. It never passes those who wait. */
+export const isFree = (limiter: Limiter, ask: Ask): boolean =>
+  !isBarred(limiter) && ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask)
+
+/** Whether nobody starts by just coming. Three questions behind one flag: each costs every call 5 ns. */
+const isBarred = (limiter: Limiter): boolean => {
+  if (!limiter.barred) return false
+  // A pause that is over need not be looked at again.
+  limiter.barred = limiter.closed || limiter.plan.shadow || limiter.pausedUntil > time(limiter) + noise
+  return limiter.barred
+}

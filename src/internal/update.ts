@@ -1,0 +1,60 @@
+/**
+ * New numbers, or new parts, for a limiter that is at work: what is spent stays spent, what is held stays held.
+ */
+import * as Effect from "effect/Effect"
+import { askAgain, askOne } from "./ask.ts"
+import { judge, reconsider } from "./limiter.ts"
+import * as Line from "./line.ts"
+import type { Plan } from "./plan.ts"
+import { clockwork, gate, type Limiter, stateOf, time } from "./state.ts"
+
+/** Finds for each part the one it follows: of the same kind, unit and name; of several alike the first that is left. */
+const successors = <A extends { readonly key: string }>(old: ReadonlyArray<A>) => {
+  const left = [...old]
+  return (key: string): A | undefined => {
+    const i = left.findIndex((part) => part.key === key)
+    return i < 0 ? undefined : left.splice(i, 1)[0]
+  }
+}
+
+export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
+  Effect.uninterruptible(Effect.suspend(() => {
+    const now = time(limiter)
+    const formerTiming = successors(limiter.parts.timings)
+    const timings = plan.timings.map((part) => {
+      const former = formerTiming(part.key)
+      if (former === undefined) return clockwork(part)
+      former.state.ref.current = part.meter.adopt(stateOf(former), former.meter, now)
+      return Object.assign(former, part, { total: 0, calls: 0 })
+    })
+    const formerGate = successors(limiter.parts.gates)
+    const gates = plan.holdings.map((part) => {
+      const former = formerGate(part.key)
+      return former === undefined
+        ? gate(part)
+        : Object.assign(former, part, { free: former.free + part.limit - former.limit })
+    })
+    limiter.plan = { ...plan, name: limiter.plan.name }
+    limiter.barred = true
+    limiter.parts = { timings, gates }
+    limiter.one = askOne(limiter.plan)
+    // In shadow it may lie ahead.
+    limiter.headSince = Math.min(limiter.headSince, now)
+    for (const call of Line.members(limiter.line)) {
+      call.ask = askAgain(limiter.plan, call.ask.cost)
+      call.parts = limiter.parts
+      timings.forEach((part, i) => {
+        part.total += call.ask.timings[i]!
+        if (call.ask.timings[i]! > 0) part.calls++
+      })
+    }
+    return Effect.forEach(gates, (one) => Effect.suspend(() => one.semaphore.resize(one.limit)), { discard: true })
+      .pipe(
+        Effect.andThen(Effect.sync(() => {
+          for (const call of Array.from(Line.members(limiter.line))) {
+            if (call.ask.never !== undefined) judge(limiter, call)
+          }
+          reconsider(limiter)
+        }))
+      )
+  }))
