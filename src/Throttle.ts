@@ -25,7 +25,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
-import { type Ask, askFor, type Cost as AskedCost } from "./internal/ask.ts"
+import { type Ask, askActual, askFor, type Cost as AskedCost } from "./internal/ask.ts"
 import * as Foresee from "./internal/foresee.ts"
 import * as Limiter from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
@@ -190,7 +190,8 @@ const asking = <A, E, R>(
   f: (ask: Ask) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => Effect.suspend(() => f(cost === undefined ? limiter.one : askFor(limiter.plan, cost)))
 
-const live = (limiter: State.Limiter): Live => {
+/** @internal */
+export const live = (limiter: State.Limiter): Live => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
@@ -200,7 +201,7 @@ const live = (limiter: State.Limiter): Live => {
     asking(limiter, cost, (ask) =>
       Effect.map(Limiter.takeScoped(limiter, ask), (grant): Permit => ({
         cost: ask.cost,
-        settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askFor(limiter.plan, actual))),
+        settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
         cancel: Settle.cancel(limiter, grant)
       })))
   // An inline policy without bounds adds no error to an effect's type, so an update must not either.
@@ -249,7 +250,10 @@ const live = (limiter: State.Limiter): Live => {
 }
 
 const nanosToPause = (limiter: State.Limiter, duration: Duration.Input): number => {
-  const millis = Option.getOrElse(Option.map(Duration.fromInput(duration), Duration.toMillis), () => NaN)
+  // A number is taken as it is: what is none would become a duration of 0.
+  const millis = typeof duration === "number"
+    ? duration
+    : Option.getOrElse(Option.map(Duration.fromInput(duration), Duration.toMillis), () => NaN)
   if (millis >= 0) return millis * 1e6
   throw new RangeError(
     `throttle "${limiter.plan.name}": a pause must be a duration of at least 0, got ${Formatter.format(duration)}`

@@ -112,6 +112,24 @@ export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapac
 }
 
 /**
+ * A `ThrottleMap` has `maxKeys` keys, all of them in use or not yet as good as new, and may forget none.
+ *
+ * `limit` is `maxKeys`. Nothing was charged. Raise the limit, or let the map evict the key used longest ago.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExhausted", {
+  ...common,
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return `there are ${this.limit} keys already, which is all that maxKeys allows`
+  }
+}
+
+/**
  * A call was refused. Its effect did not start and nothing was charged.
  *
  * `Effect.catchTag("ThrottleError", …)` catches all of them, `Effect.catchReason("ThrottleError", "QueueFull", …)` one
@@ -133,23 +151,24 @@ export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapac
  * await Effect.runPromise(program) // "found"
  * ```
  *
- * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity} for the reasons
+ * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity}, {@link KeysExhausted} for the
+ * reasons
  * @category errors
  * @since 0.1.0
  */
 export class ThrottleError extends Schema.TaggedError<ThrottleError>()("ThrottleError", {
-  reason: Schema.Union([QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity])
+  reason: Schema.Union([QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity, KeysExhausted])
 }) {
   override get message(): string {
     return `${this.reason._tag}: throttle "${this.reason.throttle}": ${this.reason.message}`
   }
 
   /**
-   * When to ask again; see the reason's `retryAfter`. Always absent for `PermitsExceedCapacity`.
+   * When to ask again; see the reason's `retryAfter`. Always absent for `PermitsExceedCapacity` and `KeysExhausted`.
    *
    * @since 0.1.0
    */
   get retryAfter(): Duration.Duration | undefined {
-    return this.reason._tag === "PermitsExceedCapacity" ? undefined : this.reason.retryAfter
+    return "retryAfter" in this.reason ? this.reason.retryAfter : undefined
   }
 }

@@ -7,4 +7,5 @@
 export * as Policy from "./Policy.ts"
 export * as Throttle from "./Throttle.ts"
 export * from "./ThrottleError.ts"
+export * as ThrottleMap from "./ThrottleMap.ts"
 export * as Timer from "./Timer.ts"

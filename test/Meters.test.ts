@@ -1,8 +1,9 @@
 /**
- * The meters as tables: a row is a call at an instant (milliseconds), its cost, and when it may start. They are pure, so
+ * The meters as tables and laws: a row is a call at an instant (milliseconds), its cost, and when it may start. They are pure, so
  * no clock is needed, and no Effect.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
 import { boundary, foresee, type Meter, type Wall } from "../src/internal/meter/meter.ts"
 import { rate } from "../src/internal/meter/rate.ts"
 import { spacing } from "../src/internal/meter/spacing.ts"
@@ -234,4 +235,301 @@ describe("foresee", () => {
       }
     })
   }
+})
+
+/** A charge of a call that may be settled, as the limiter notes it. */
+interface Open<S> {
+  readonly cost: number
+  readonly before: S
+  readonly charged: S
+}
+
+/** The state after `cost` started at `at`, and what is kept to settle it. */
+const open = <S>(meter: Meter<S>, before: S, at: number, cost: number): readonly [S, Open<S>] => {
+  const charged = meter.watch(meter.charge(before, at * ms, cost, unixTime), true)
+  return [charged, { cost, before, charged }]
+}
+
+const unixTime: Wall = (at) => at / ms
+
+describe("settling", () => {
+  const kinds: ReadonlyArray<readonly [string, Meter<any>]> = [
+    ["rate", rate({ interval: 100 * ms, capacity: 10, grace: 0 })],
+    ["sliding window", sliding({ limit: 10, per: 1_000 * ms })],
+    ["fixed window", fixed({ limit: 10, per: 1_000 * ms })]
+  ]
+
+  /** When 1, 5 and 10 may start, asked at `at`. */
+  const dues = <S>(meter: Meter<S>, state: S, at: number) =>
+    [1, 5, 10].map((cost) => Math.round(meter.due(state, at * ms, cost, unixTime) / ms))
+
+  it.each([
+    ["rate", [300, 300, 300]],
+    // 2 stay in the window until it is over.
+    ["sliding window", [300, 300, 1_000]],
+    ["fixed window", [300, 300, 1_000]]
+  ])("%s: less than it was charged", (name, expected) => {
+    const [, meter] = kinds.find(([kind]) => kind === name)!
+    const [state, { charged }] = open(meter, meter.initial, 0, 10)
+    assert.deepStrictEqual(dues(meter, meter.settle(state, charged, 300 * ms, -8, unixTime), 300), expected)
+  })
+
+  it.each([
+    ["rate", [700, 1_100, 1_600]],
+    ["sliding window", [1_000, 1_300, 1_300]],
+    ["fixed window", [1_000, 1_000, 1_000]]
+  ])("%s: more than it was charged is charged now, above the capacity too", (name, expected) => {
+    const [, meter] = kinds.find(([kind]) => kind === name)!
+    const [state, { charged }] = open(meter, meter.initial, 0, 10)
+    assert.deepStrictEqual(dues(meter, meter.settle(state, charged, 300 * ms, 6, unixTime), 300), expected)
+  })
+
+  it.each(kinds)("%s: what is gone anyway does not come back", (_, meter) => {
+    const [first, { charged }] = open(meter, meter.initial, 0, 10)
+    const state = meter.charge(first, 1_000 * ms, 10, unixTime)
+    const settled = meter.settle(state, charged, 1_000 * ms, -10, unixTime)
+    assert.deepStrictEqual(dues(meter, settled, 1_000), dues(meter, state, 1_000))
+  })
+
+  it("rate: only as much comes back as would still be there", () => {
+    const [, meter] = kinds[0]!
+    const [first, { charged }] = open(meter, meter.initial, 0, 5)
+    // 2 of the 5 are left when the next comes: without them the bucket would have been empty, not below.
+    const state = meter.charge(first, 300 * ms, 8, unixTime)
+    assert.deepStrictEqual(dues(meter, meter.settle(state, charged, 300 * ms, -5, unixTime), 300), [300, 600, 1_100])
+  })
+
+  it("rate: what was charged between, and settled for more, is not given back with it", () => {
+    const meter = rate({ interval: 100 * ms, capacity: 20, grace: 0 })
+    const [first, large] = open(meter, meter.initial, 0, 10)
+    const [second, small] = open(meter, first, 0, 1)
+    // At 1,050 the bucket of these two would be down to half a permit; without the large one it had long been empty.
+    const debt = meter.settle(second, small.charged, 1_050 * ms, 10, unixTime)
+    const settled = meter.settle(debt, large.charged, 1_050 * ms, -10, unixTime)
+    const alone = meter.charge(meter.charge(meter.initial, 0, 1, unixTime), 1_050 * ms, 10, unixTime)
+    assert.closeTo(
+      meter.due(settled, 1_050 * ms, 20, unixTime) / ms,
+      meter.due(alone, 1_050 * ms, 20, unixTime) / ms,
+      1e-3
+    )
+  })
+
+  it.each(kinds)("%s: watched or not, it counts the same", (_, meter) => {
+    let watched = meter.watch(meter.initial, true)
+    let plain = meter.initial
+    for (const [at, cost] of [[0, 3], [10, 7], [900, 1], [1_500, 4]] as const) {
+      watched = meter.charge(watched, at * ms, cost, unixTime)
+      plain = meter.charge(plain, at * ms, cost, unixTime)
+      assert.deepStrictEqual(dues(meter, watched, at), dues(meter, plain, at))
+    }
+    assert.deepStrictEqual(meter.watch(watched, false), plain)
+  })
+
+  it("rate: the list of lows stays short, however long calls are open", () => {
+    const meter = rate({ interval: 100 * ms, capacity: 10, grace: 0 })
+    let state = meter.watch(meter.initial, true)
+    for (let i = 0; i < 1_000; i++) {
+      const at = meter.due(state, i * 37 * ms, 1 + i % 7, unixTime)
+      state = meter.watch(meter.charge(state, at, 1 + i % 7, unixTime), true)
+    }
+    let length = 0
+    for (let { lows } = state; lows !== undefined; lows = lows.next) length++
+    assert.isBelow(length, 20)
+  })
+
+  it("spacing: a start is a start, and undone only where none came after it", () => {
+    const meter = spacing({ interval: 500 * ms, align: false, fromEnd: false })
+    const [first, one] = open(meter, meter.initial, 0, 3)
+    assert.strictEqual(meter.settle(first, one.charged, 100 * ms, -3, unixTime), first)
+    assert.strictEqual(meter.settle(first, one.charged, 100 * ms, 9, unixTime), first)
+    assert.strictEqual(
+      meter.due(meter.undo(first, one.before, one.charged, 100 * ms, 3, unixTime), 100 * ms, 1, unixTime),
+      100 * ms
+    )
+    const [second, two] = open(meter, first, 500, 1)
+    assert.strictEqual(meter.undo(second, one.before, one.charged, 600 * ms, 3, unixTime), second)
+    assert.strictEqual(meter.undo(second, two.before, two.charged, 600 * ms, 1, unixTime), first)
+  })
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Laws of settling
+// ---------------------------------------------------------------------------------------------------------------------
+
+const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+
+const AnyMeter = Schema.Struct({
+  kind: Schema.Literals(["rate", "sliding", "fixed"]),
+  capacity: int(4, 9),
+  /** For rate the interval, in sevenths of a millisecond. Windows are so many milliseconds: boundaries that are exact. */
+  period: int(1, 70)
+})
+
+const meterOf = ({ capacity, kind, period }: typeof AnyMeter.Type): Meter<any> => {
+  switch (kind) {
+    case "rate":
+      return rate({ interval: period * ms / 7, capacity, grace: 0 })
+    case "sliding":
+      return sliding({ limit: capacity, per: period * ms })
+    case "fixed":
+      return fixed({ limit: capacity, per: period * ms })
+  }
+}
+
+const History = Schema.Array(Schema.Struct({
+  /** Milliseconds after the one before it. */
+  gap: int(0, 12),
+  cost: int(1, 4),
+  /** Milliseconds after its start at which it is settled; above 50: never, it stays open. */
+  after: int(0, 60),
+  /** What it is settled for, in halves of its cost. */
+  actual: int(0, 8),
+  /** Whether it is a call that cannot be settled. */
+  plain: Schema.Boolean
+})).check(Schema.isMaxLength(12))
+
+interface Spent {
+  readonly at: number
+  cost: number
+}
+
+/**
+ * Starts the calls as soon as they may, settles each at its time, and calls `look` after each of these steps with the
+ * state, and with the state of one that has known from the beginning what is known now.
+ */
+const live = (
+  meter: Meter<any>,
+  history: typeof History.Type,
+  settleFor: (cost: number, halves: number) => number,
+  look: (state: any, replay: any, now: number, where: string) => void
+) => {
+  let state = meter.initial
+  let now = 0
+  let arrival = 0
+  let opened = 0
+  const spent: Array<Spent> = []
+  const pending: Array<{ readonly at: number; readonly settle: () => void }> = []
+  const replay = () =>
+    spent.toSorted((a, b) => a.at - b.at).filter(({ cost }) => cost > 0).reduce(
+      (state, { at, cost }) => meter.charge(state, at, cost, unixTime),
+      meter.initial
+    )
+  const settleUntil = (until: () => number) => {
+    for (;;) {
+      const next = pending[0]
+      if (next === undefined || next.at > until()) return
+      pending.shift()
+      now = next.at
+      next.settle()
+    }
+  }
+  for (const [i, call] of history.entries()) {
+    arrival += call.gap * ms
+    now = Math.max(now, arrival)
+    const due = () => meter.due(state, Math.max(now, arrival), call.cost, unixTime)
+    settleUntil(due)
+    now = due()
+    const before = state
+    state = meter.charge(state, now, call.cost, unixTime)
+    const entry: Spent = { at: now, cost: call.cost }
+    spent.push(entry)
+    look(state, replay(), now, `start of ${i}`)
+    if (call.plain) continue
+    state = meter.watch(state, true)
+    opened++
+    const charged = state
+    if (call.after > 50) continue
+    pending.push({
+      at: now + call.after * ms,
+      settle: () => {
+        const more = settleFor(call.cost, call.actual) - call.cost
+        const former = structuredClone(state)
+        const held = state
+        state = more === 0 ? state : meter.settle(state, charged, now, more, unixTime)
+        assert.deepStrictEqual(held, former, "it changed the state that was")
+        if (more === -call.cost) {
+          assert.deepStrictEqual(
+            meter.undo(held, before, charged, now, call.cost, unixTime),
+            state,
+            "undo is settle to 0"
+          )
+        }
+        if (more < 0) entry.cost += more
+        if (more > 0) spent.push({ at: now, cost: more })
+        if (--opened === 0) state = meter.watch(state, false)
+        look(state, replay(), now, `settling ${i}`)
+      }
+    })
+    pending.sort((a, b) => a.at - b.at)
+  }
+  settleUntil(() => Infinity)
+}
+
+/** The instants at which every cost may start, asked at some instants from now on. */
+const future = (meter: Meter<any>, state: any, now: number): ReadonlyArray<readonly [string, number]> =>
+  [0, 3, 11, 50, 400].flatMap((later) =>
+    Array.from({ length: meter.capacity }, (_, i) =>
+      [
+        `${i + 1} in ${later} ms`,
+        meter.due(state, now + later * ms, i + 1, unixTime)
+      ] as const)
+  )
+
+const sameFuture = (meter: Meter<any>) => (state: any, replay: any, now: number, where: string) => {
+  const expected = future(meter, replay, now)
+  for (const [i, [what, due]] of future(meter, state, now).entries()) {
+    // A bucket may seem emptier than empty by 8 ns.
+    assert.closeTo(due, expected[i]![1], 10, `${where}: ${what}`)
+  }
+}
+
+describe("laws of settling", () => {
+  const arbitrary = { arbitrary: { runs: 500 } }
+  const less = (cost: number, halves: number) => Math.floor(cost * Math.min(2, halves) / 2)
+  const any = (cost: number, halves: number) => Math.floor(cost * halves / 2)
+
+  it.prop(
+    "settled for less, in any order: as if it had cost no more from the beginning",
+    [AnyMeter, History],
+    ([data, history]) => {
+      const meter = meterOf(data)
+      live(meter, history, less, sameFuture(meter))
+    },
+    arbitrary
+  )
+
+  it.prop(
+    "settled for less or more, in any order: as if what is more had been a call of its own",
+    [AnyMeter, History],
+    ([data, history]) => {
+      const meter = meterOf(data)
+      live(meter, history, any, sameFuture(meter))
+    },
+    arbitrary
+  )
+
+  it.prop(
+    "settled for less or more, in any order: never more generous than that",
+    [AnyMeter, History],
+    ([data, history]) => {
+      const meter = meterOf(data)
+      live(meter, history, any, (state, replay, now, where) => {
+        const expected = future(meter, replay, now)
+        for (const [i, [what, due]] of future(meter, state, now).entries()) {
+          assert.isAtLeast(due, expected[i]![1] - 10, `${where}: ${what}`)
+        }
+      })
+    },
+    arbitrary
+  )
+
+  it.prop("all of them undone, in any order: as if nobody had come", [AnyMeter, History], ([data, history]) => {
+    const meter = meterOf(data)
+    const undone = history.map((call) => ({ ...call, plain: false, after: call.after % 50 }))
+    let last: readonly [any, number] = [meter.initial, 0]
+    live(meter, undone, () => 0, (state, _, now) => {
+      last = [state, now]
+    })
+    sameFuture(meter)(last[0], meter.initial, last[1], "in the end")
+  }, arbitrary)
 })

@@ -1,6 +1,7 @@
 /**
  * Everything at once: random policies of up to three parts, calls of every kind and cost, timeouts, full lines, late timers,
- * interruptions at scheduler steps and at instants, scopes that close, each program judged by what its parts promise.
+ * interruptions at scheduler steps and at instants, scopes that close, each program judged by what its parts promise. In
+ * three of ten programs somebody pauses, updates or settles meanwhile: then only what no policy may break is judged.
  *
  * The suite plays the same programs each time. `npm run stress` plays others for a minute; STRESS_SECONDS says for how long
  * instead, and STRESS_SEED plays one program again, such as a failed one.
@@ -87,7 +88,7 @@ const allows = (part: Part, at: number, amount: number, before: ReadonlyArray<Ch
 // ---------------------------------------------------------------------------------------------------------------------
 
 const early = (program: Program, { starts }: Performed): ReadonlyArray<string> =>
-  starts.flatMap(({ at, call }, i) =>
+  program.turns.length > 0 ? [] : starts.flatMap(({ at, call }, i) =>
     program.parts.flatMap((part) => {
       const isRate = part._tag === "Rate" || part._tag === "TokenBucket"
       // A start that comes late still belongs to the slot it was late for.
@@ -102,7 +103,7 @@ const early = (program: Program, { starts }: Performed): ReadonlyArray<string> =
 /** At no instant since it was the head could a call have started before it did. */
 const tooLate = (program: Program, { headSince, starts, statistics }: Performed): ReadonlyArray<string> => {
   // Timers were late, or somebody was charged whom we did not see start.
-  if (program.late > 0 || statistics.admitted !== starts.length) return []
+  if (program.late > 0 || program.turns.length > 0 || statistics.admitted !== starts.length) return []
   return starts.flatMap(({ at, call }, i) => {
     const since = headSince.get(call)
     if (since === undefined || at <= since + late) return []
@@ -135,9 +136,11 @@ const afterTimeout = ({ bounds, calls, late }: Program, { queued, starts }: Perf
     .filter(({ at, call }) => queued.includes(call) && at - calls[call]!.at > (bounds.timeout ?? Infinity) + noise)
     .map(({ at, call }) => `call ${call} started after its timeout, at ${at}`)
 
-const lost = (_: Program, { exits, starts }: Performed): ReadonlyArray<string> => [
+const lost = ({ turns }: Program, { exits, starts }: Performed): ReadonlyArray<string> => [
   ...exits.flatMap((exit, i) => {
     if (exit === undefined) return [`call ${i} hangs`]
+    // After an update its unit may be one that nothing counts.
+    if (turns.length > 0 && String(exit).includes("nothing here counts")) return []
     return Exit.isFailure(exit) && Cause.hasDies(exit.cause) ? [`call ${i} died: ${Cause.pretty(exit.cause)}`] : []
   }),
   ...starts.filter(({ end }) => end === undefined).map(({ call }) => `call ${call} never ended`),
@@ -175,7 +178,8 @@ const miscounted = (program: Program, { exits, starts, statistics }: Performed):
   const counted = admitted + interrupted + sum(Object.values(rejected)) + unavailable.length
   // Whoever is interrupted between two steps may not have arrived yet, or not have started although it was charged;
   // whoever finds the throttle closed is not counted either.
-  const exact = program.closeAt === undefined && program.calls.every(({ interruptStep }) => interruptStep === undefined)
+  const exact = program.closeAt === undefined && program.turns.length === 0 &&
+    program.calls.every(({ interruptStep }) => interruptStep === undefined)
   return [
     ...(exact ? counted === exits.length : counted <= exits.length)
       ? []

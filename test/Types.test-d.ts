@@ -4,7 +4,7 @@
 import { type Config, Effect, flow, Layer, type Option, type Schema, type Scope } from "effect"
 import type { Duration } from "effect"
 import { Policy, Throttle, ThrottleError } from "effect-throttle"
-import type { PermitsExceedCapacity, QueueFull, TimedOut, WaitTooLong } from "effect-throttle"
+import type { KeysExhausted, PermitsExceedCapacity, QueueFull, TimedOut, WaitTooLong } from "effect-throttle"
 import { describe, expectTypeOf, test } from "vitest"
 
 declare const work: Effect.Effect<"done", "bad", "database">
@@ -397,7 +397,9 @@ describe("the error", () => {
     failing.pipe(Effect.catchTag("ThrottleError", (error) => {
       expectTypeOf(error).toEqualTypeOf<ThrottleError>()
       expectTypeOf(error.retryAfter).toEqualTypeOf<Duration.Duration | undefined>()
-      expectTypeOf(error.reason).toEqualTypeOf<QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity>()
+      expectTypeOf(error.reason).toEqualTypeOf<
+        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | KeysExhausted
+      >()
       return Effect.void
     }))
   })
@@ -430,8 +432,8 @@ describe("the error", () => {
 
   test("the reason narrows by its tag", () => {
     const use = ({ reason }: ThrottleError) => {
-      if (reason._tag === "PermitsExceedCapacity") {
-        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity>()
+      if (reason._tag === "PermitsExceedCapacity" || reason._tag === "KeysExhausted") {
+        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | KeysExhausted>()
         // @ts-expect-error waiting does not help
         void reason.retryAfter
       } else {

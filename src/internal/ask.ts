@@ -10,6 +10,8 @@ export type Cost = number | Readonly<Record<string, number>>
 
 /** An amount for each of the plan's timings and holdings. */
 export interface Ask {
+  /** The plan whose parts its amounts are for. */
+  readonly plan: Plan
   readonly cost: Cost
   readonly timings: ReadonlyArray<number>
   readonly holdings: ReadonlyArray<number>
@@ -22,8 +24,8 @@ export interface Ask {
 /** The cost of a call that names none: one permit. */
 export const askOne = (plan: Plan): Ask => fromGiven(plan, 1, {})
 
-/** Throws a RangeError for a cost that makes no sense to this throttle. */
-export const askFor = (plan: Plan, cost: Cost): Ask => {
+/** Throws a RangeError for a cost that makes no sense to this throttle: `units` are those that may be asked for. */
+export const askFor = (plan: Plan, cost: Cost, units = plan.units): Ask => {
   if (typeof cost !== "number" && (!Predicate.isObject(cost) || Predicate.isIterable(cost))) {
     throw senseless(
       plan,
@@ -33,8 +35,8 @@ export const askFor = (plan: Plan, cost: Cost): Ask => {
   // Copied, so that what is checked is what is charged.
   const given = Object.fromEntries(Object.entries(spelled(cost)))
   for (const [unit, amount] of Object.entries(given)) {
-    if (plan.units !== undefined && !plan.units.has(unit)) {
-      const known = [...plan.units].map((unit) => Formatter.format(unit)).join(", ")
+    if (units !== undefined && !units.has(unit)) {
+      const known = [...units].map((unit) => Formatter.format(unit)).join(", ")
       throw senseless(plan, `nothing here counts ${Formatter.format(unit)}; it counts ${known}`)
     }
     if (!Number.isSafeInteger(amount) || amount < 0) {
@@ -46,7 +48,13 @@ export const askFor = (plan: Plan, cost: Cost): Ask => {
 }
 
 /** The same cost as other parts see it, after an update: what none of them counts any more costs nothing. */
-export const askAgain = (plan: Plan, cost: Cost): Ask => fromGiven(plan, cost, spelled(cost))
+export const askAgain = (plan: Plan, { cost }: Ask): Ask => fromGiven(plan, cost, spelled(cost))
+
+/** What a call turns out to have cost: also in units that were counted when it asked, and are no more. */
+export const askActual = (plan: Plan, asked: Ask, actual: Cost): Ask => {
+  const before = asked.plan.units
+  return askFor(plan, actual, plan.units && before && new Set([...plan.units, ...before]))
+}
 
 const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: ${why}`)
 
@@ -64,6 +72,7 @@ const fromGiven = (plan: Plan, cost: Cost, given: Readonly<Record<string, number
   const timing = plan.timings.find((part, i) => timings[i]! > part.meter.capacity)
   const holding = plan.holdings.find((part, i) => holdings[i]! > part.limit)
   return {
+    plan,
     cost,
     timings,
     holdings,

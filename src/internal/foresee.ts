@@ -104,6 +104,24 @@ export const expectedToTell = (limiter: Limiter, ask: Ask, now: number): number 
   return expected === Infinity ? undefined : expected
 }
 
+/** How many wait; in shadow, how many would. */
+export const waiting = (limiter: Limiter, now: number): number => {
+  const { holders, late, line, parts, plan } = limiter
+  if (!plan.shadow) return line.size
+  while (late.head !== undefined && late.head.due <= now + noise) Line.leave(late, late.head)
+  // And those that hold what is not there: the last to come, until the others fit.
+  const over = parts.gates.map(({ free }, i) => {
+    let calls = 0
+    let missing = -free
+    for (let holder = holders.tail; holder !== undefined && missing > 0; holder = holder.ahead) {
+      missing -= holder.ask.holdings[i] ?? 0
+      calls++
+    }
+    return calls
+  })
+  return late.size + Math.max(0, ...over)
+}
+
 /** The names of the parts a newcomer would have to wait for: its own, and those the head waits for. */
 export const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string> => {
   const head = limiter.line.head?.ask

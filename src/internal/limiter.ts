@@ -27,8 +27,8 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
 import type { ThrottleError } from "../ThrottleError.ts"
-import type { Ask } from "./ask.ts"
-import { expectedToTell, expectedWait } from "./foresee.ts"
+import { type Ask, askAgain } from "./ask.ts"
+import { expectedToTell, expectedWait, waiting } from "./foresee.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
@@ -46,6 +46,7 @@ import {
   type Limiter,
   makeUnsafe,
   noise,
+  type Parts,
   stateOf,
   time
 } from "./state.ts"
@@ -58,7 +59,7 @@ export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
   )
 
 /** Interrupts those who wait, and all who come later: nobody is left hanging. */
-const close = (limiter: Limiter): void => {
+export const close = (limiter: Limiter): void => {
   limiter.closed = true
   limiter.barred = true
   for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
@@ -66,6 +67,8 @@ const close = (limiter: Limiter): void => {
 
 /** When the head may start; Infinity while a permit is missing. */
 const dueOf = (limiter: Limiter, call: Call, now: number): number => {
+  // Put in shadow while it waited.
+  if (limiter.plan.shadow) return now
   if (!hasPermits(limiter, call.ask)) {
     call.short = true
     call.due = undefined
@@ -83,7 +86,7 @@ const dueOf = (limiter: Limiter, call: Call, now: number): number => {
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Starts a newcomer if it may start now. */
-const tryStart = (limiter: Limiter, ask: Ask, charges?: Array<Charge>): boolean => {
+export const tryStart = (limiter: Limiter, ask: Ask, charges?: Array<Charge>): boolean => {
   if (!isFree(limiter, ask)) return false
   if (limiter.parts.timings.length > 0) {
     const now = time(limiter)
@@ -353,6 +356,9 @@ export const begin = <A, E, R>(
     ? self
     : Effect.uninterruptibleMask((restore) => beginMasked(limiter, ask, self, restore))
 
+/** What it asks of the parts as they are now: a call may be worked out one step before an update, and come one after. */
+const upToDate = (limiter: Limiter, ask: Ask): Ask => ask.plan === limiter.plan ? ask : askAgain(limiter.plan, ask)
+
 /**
  * Runs the effect when its turn comes, in a region that cannot be interrupted but where
  * `restore` says. So what is taken and the hook that gives it back belong together. (In
@@ -360,11 +366,12 @@ export const begin = <A, E, R>(
  */
 export const beginMasked = <A, E, R>(
   limiter: Limiter,
-  ask: Ask,
+  asked: Ask,
   self: Effect.Effect<A, E, R>,
   restore: Restore
 ): Effect.Effect<A, E | ThrottleError, R> => {
-  if (limiter.plan.shadow) return inShadow(limiter, ask, restore(self))
+  const ask = upToDate(limiter, asked)
+  if (limiter.plan.shadow) return inShadow(limiter, ask, self, restore)
   if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(self)))
   const call = arrive(limiter, ask, self)
   if (Effect.isEffect(call)) return restore(call)
@@ -378,11 +385,16 @@ export const beginMasked = <A, E, R>(
 /** Runs the effect if it may start at once; otherwise does not run it at all. */
 export const runIfAvailable = <A, E, R>(
   limiter: Limiter,
-  ask: Ask,
+  asked: Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
-    if (limiter.plan.shadow) return inShadow(limiter, ask, restore(Effect.asSome(self)))
+    const ask = upToDate(limiter, asked)
+    if (limiter.plan.shadow && !limiter.closed) {
+      const isAvailable = Shadow.judge(limiter, ask, time(limiter)).wait === 0 || ask.never !== undefined
+      // In force it would have given none, and that is not counted.
+      return isAvailable ? inShadow(limiter, ask, Effect.asSome(self), restore) : restore(Effect.asSome(self))
+    }
     if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
     if (limiter.closed) return Effect.interrupt
     const never = Refuse.exceeds(limiter, ask)
@@ -402,16 +414,17 @@ export interface Grant {
 const nothing: Grant = { charges: [], permits: [], holder: undefined, open: false, settled: true }
 
 /** Takes its permits until the scope closes. */
-export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
+export const takeScoped = (limiter: Limiter, asked: Ask): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
+    const ask = upToDate(limiter, asked)
     const charges: Array<Charge> = []
     const holding = () => ask.holds ? hold(limiter, ask) : undefined
-    if (limiter.plan.shadow) {
+    if (limiter.plan.shadow && !limiter.closed) {
       const { refused, told } = judgeInShadow(limiter, ask, charges)
       const kept = refused ? Effect.succeed(nothing) : keep(limiter, [], holding(), charges)
       return told === undefined ? kept : Effect.tap(kept, () => restore(told))
     }
-    const permits = permitsOf(limiter, ask)
+    const permits = permitsOf(limiter.parts, ask)
     if (tryStart(limiter, ask, charges)) return keep(limiter, permits, holding(), charges)
     const call = arrive(limiter, ask, Effect.void, charges)
     if (Effect.isEffect(call)) return Effect.as(restore(call), nothing)
@@ -425,14 +438,12 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Grant, Thr
     }, true)
     return Effect.flatMap(
       admitted,
-      () => keep(limiter, permitsOf(limiter, call.ask), call.ask.holds ? call : undefined, charges)
+      () => keep(limiter, permitsOf(call.parts, call.ask), call.ask.holds ? call : undefined, charges)
     )
   })
 
-const permitsOf = (limiter: Limiter, ask: Ask): Grant["permits"] =>
-  limiter.parts.gates.flatMap(({ semaphore }, i) =>
-    ask.holdings[i]! > 0 ? [{ semaphore, amount: ask.holdings[i]! }] : []
-  )
+const permitsOf = ({ gates }: Parts, ask: Ask): Grant["permits"] =>
+  gates.flatMap(({ semaphore }, i) => ask.holdings[i]! > 0 ? [{ semaphore, amount: ask.holdings[i]! }] : [])
 
 /** Takes the Semaphores' permits, which are there, and promises all of it back to the scope. */
 const keep = (
@@ -499,21 +510,24 @@ const arrive = (
 }
 
 /**
- * The part whose permits this fiber waits for, holds itself, and nobody else could give back: it would wait for ever. It
- * looks at no more holders than the permits that are missing.
+ * The part whose permits this fiber waits for, holds itself, and nobody else could give back: it would wait for ever.
+ * Where one of several says "die", that one. It looks at no more holders than the permits that are missing, and of those
+ * who wait only at the head.
  */
-const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Gate | undefined =>
-  limiter.parts.gates.find((gate, i) => {
+const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Gate | undefined => {
+  const own = limiter.parts.gates.filter((gate, i) => {
     let missing = Math.max(ask.holdings[i]!, limiter.line.head?.ask.holdings[i] ?? 0) - gate.free
     if (missing <= 0) return false
-    let own = false
+    let isOwn = false
     for (const holder of Line.members(limiter.holders)) {
       const amount = holder.ask.holdings[holder.parts.gates.indexOf(gate)] ?? 0
-      if (holder.fiber === fiber) own ||= amount > 0
+      if (holder.fiber === fiber) isOwn ||= amount > 0
       else if ((missing -= amount) <= 0) return false
     }
-    return own
+    return isOwn
   })
+  return own.find(({ nested }) => nested === "die") ?? own[0]
+}
 
 const deadlock = (limiter: Limiter, gate: Gate): string =>
   `throttle "${limiter.plan.name}": this fiber holds the permits of "${gate.name}" that it asks for, and would wait for ` +
@@ -647,10 +661,15 @@ const giveUp = (limiter: Limiter, call: Call): Effect.Effect<void> | undefined =
 // In shadow: nobody waits, nobody is refused
 // ---------------------------------------------------------------------------------------------------------------------
 
-const inShadow = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+const inShadow = <A, E, R>(
+  limiter: Limiter,
+  ask: Ask,
+  self: Effect.Effect<A, E, R>,
+  restore: Restore
+): Effect.Effect<A, E, R> => {
   if (limiter.closed) return Effect.interrupt
   const { refused, told } = judgeInShadow(limiter, ask)
-  const effect = told === undefined ? self : Effect.andThen(told, self)
+  const effect = restore(told === undefined ? self : Effect.andThen(told, self))
   return refused ? effect : thenEnd(limiter, ask, effect)
 }
 
@@ -659,12 +678,15 @@ const judgeInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
   const now = time(limiter)
   const { refused, wait } = Shadow.judge(limiter, ask, now)
   if (refused !== undefined) {
+    // One that would time out stands in line until then.
+    if (refused.reason._tag === "TimedOut") Shadow.standInLine(limiter, now, now + limiter.plan.timeout)
     return { refused: true, told: countRejection(limiter, current(), ask, refused, 0) }
   }
   const due = now + (wait ?? 0)
   charge(limiter, ask, due, due, charges)
   if (charges !== undefined) limiter.open++
-  Shadow.start(limiter, now, due)
+  Shadow.standInLine(limiter, now, due)
+  const queued = waiting(limiter, now)
   admit(limiter, ask)
   if (wait !== undefined && wait <= noise) return { refused: false, told: undefined }
   noteWait(limiter, wait ?? 0)
@@ -674,8 +696,9 @@ const judgeInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
     policy: limiter.plan.description,
     cost: ask.cost,
     shadow: true,
-    queued: limiter.late.size,
-    ...(wait === undefined || wait === Infinity ? undefined : { expected: millis(wait)! })
+    // One that would wait for permits is not in the line that is thought of.
+    queued: wait === undefined ? queued + 1 : queued,
+    ...(wait === undefined ? undefined : { expected: millis(wait)! })
   }))
   return { refused: false, told }
 }
@@ -702,8 +725,9 @@ const countRejection = (
   error: ThrottleError,
   waited: number
 ): Effect.Effect<void> | undefined => {
-  limiter.counters.rejected[error.reason._tag]++
-  limiter.series.rejected[error.reason._tag]++
+  const reason = error.reason._tag as Observe.Rejection
+  limiter.counters.rejected[reason]++
+  limiter.series.rejected[reason]++
   return Observe.tell(fiber, "Rejected", () => ({
     _tag: "Rejected",
     throttle: limiter.plan.name,

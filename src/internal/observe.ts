@@ -143,7 +143,8 @@ export const metrics = {
   })
 } as const
 
-export type Rejection = ThrottleError["reason"]["_tag"]
+/** Why a throttle refuses. (A map that has no room for another key counts that itself.) */
+export type Rejection = Exclude<ThrottleError["reason"]["_tag"], "KeysExhausted">
 
 /** What happened, as plain numbers: adding to them costs nothing worth measuring, so they are always on. */
 export interface Counters {

@@ -41,7 +41,7 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
     // In shadow it may lie ahead.
     limiter.headSince = Math.min(limiter.headSince, now)
     for (const call of Line.members(limiter.line)) {
-      call.ask = askAgain(limiter.plan, call.ask.cost)
+      call.ask = askAgain(limiter.plan, call.ask)
       call.parts = limiter.parts
       timings.forEach((part, i) => {
         part.total += call.ask.timings[i]!

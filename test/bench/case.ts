@@ -15,6 +15,7 @@ const cases: Record<string, () => Promise<Case>> = {
   leaving: () => import("./sections/leaving.ts"),
   accuracy: () => import("./sections/accuracy.ts"),
   cpu: () => import("./sections/cpu.ts"),
+  keys: () => import("./sections/keys.ts"),
   memory: () => import("./sections/memory.ts")
 }
 

@@ -12,6 +12,7 @@ import * as Block from "./sections/block.ts"
 import * as Bundle from "./sections/bundle.ts"
 import * as Cpu from "./sections/cpu.ts"
 import * as Idle from "./sections/idle.ts"
+import * as Keys from "./sections/keys.ts"
 import * as Leaving from "./sections/leaving.ts"
 import * as Memory from "./sections/memory.ts"
 import * as Waiting from "./sections/waiting.ts"
@@ -25,6 +26,7 @@ const sections: Record<string, () => Promise<Section>> = {
   accuracy: Accuracy.section,
   block: Block.section,
   cpu: Cpu.section,
+  keys: Keys.section,
   memory: Memory.section,
   bundle: Bundle.section
 }

@@ -46,11 +46,15 @@ type Waiter = NonNullable<State.Limiter["line"]["head"]>
 const use = (
   throttle: Throttle.Throttle,
   { cost, use }: RandomCall,
-  self: Effect.Effect<void, string>
+  self: Effect.Effect<void, string>,
+  permits: Array<Throttle.Permit>
 ): Effect.Effect<unknown, unknown> => {
   switch (use) {
     case "takeScoped":
-      return Effect.scoped(Effect.andThen(throttle.takeScoped(cost), self))
+      return Effect.scoped(Effect.flatMap(throttle.takeScoped(cost), (permit) => {
+        permits.push(permit)
+        return self
+      }))
     case "ifAvailable":
       return throttle.withPermitsIfAvailable(self, cost)
     case "uninterruptible":
@@ -65,6 +69,7 @@ const use = (
 export const perform = (program: Program): Performed => {
   const { bounds, calls, closeAt, parts } = program
   const problems: Array<string> = []
+  const permits: Array<Throttle.Permit> = []
   const starts: Array<Start> = []
   const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
   const queued = new Map<Waiter, number>()
@@ -84,7 +89,10 @@ export const perform = (program: Program): Performed => {
     for (const [waiter, call] of queued) if (waiter.state === "started") admitted.add(call)
     const head = line.head && queued.get(line.head)!
     if (head !== undefined && !headSince.has(head)) headSince.set(head, simulator.now())
-    for (const { free, limit } of gates) if (free < 0 || free > limit) problems.push(`${free} of ${limit} permits free`)
+    for (const { free, limit } of gates) {
+      // A limit that was lowered is kept to only when enough came back.
+      if ((free < 0 && program.turns.length === 0) || free > limit) problems.push(`${free} of ${limit} permits free`)
+    }
     if (simulator.now() > last.at) {
       if (last.timers > 1) problems.push(`${last.timers} timers at ${last.at}`)
       if (last.timers > 0 && last.waiting === 0) problems.push(`a timer for nobody at ${last.at}`)
@@ -137,12 +145,24 @@ export const perform = (program: Program): Performed => {
 
   calls.forEach((call, i) => {
     simulator.at(call.at, () => {
-      fibers[i] = simulator.fork(use(throttle, call, work(i)))
+      fibers[i] = simulator.fork(use(throttle, call, work(i), permits))
     })
     if (call.interruptAt !== undefined) {
       simulator.at(Math.max(call.at, call.interruptAt), () => fibers[i]!.interruptUnsafe())
     }
   })
+  for (const { at, millis, parts, what } of program.turns) {
+    simulator.at(at, () => {
+      const turn = what === "pause"
+        ? throttle.pause(millis)
+        : what === "resume"
+        ? throttle.resume
+        : what === "update"
+        ? throttle.update(Throttle.fromData({ _tag: "All", policies: parts, ...bounds }))
+        : Effect.forEach(permits, (permit, i) => i % 3 === 0 ? permit.cancel : permit.settle(i % 5))
+      simulator.fork(Effect.ignoreCause(turn))
+    })
+  }
   if (closeAt !== undefined) simulator.at(closeAt, () => void simulator.fork(Scope.close(scope, Exit.void)))
   try {
     simulator.run()

@@ -36,6 +36,16 @@ export interface RandomCall {
   readonly interruptAt: number | undefined
 }
 
+/** What somebody does to the whole throttle. Then its starts follow no single policy any more. */
+export interface Turn {
+  readonly at: number
+  readonly what: "pause" | "resume" | "update" | "settle"
+  /** How long the pause is. */
+  readonly millis: number
+  /** The parts of the new policy. */
+  readonly parts: ReadonlyArray<Part>
+}
+
 export interface Program {
   readonly seed: number
   readonly parts: ReadonlyArray<Part>
@@ -44,6 +54,7 @@ export interface Program {
   readonly calls: ReadonlyArray<RandomCall>
   /** When the throttle's scope closes, if it does so before all is over. */
   readonly closeAt: number | undefined
+  readonly turns: ReadonlyArray<Turn>
   /** Operations before a fiber yields. */
   readonly operations: number
   /** Timers wake up to so many milliseconds late. */
@@ -91,7 +102,9 @@ export const randomProgram = (seed: number): Program => {
         return { _tag: "Concurrency", limit: int(1, 4) }
     }
   }
-  const parts = Array.from({ length: int(1, 3) }, (): Part => ({ ...rule(), ...(chance(0.35) && { unit: "slots" }) }))
+  const some = () =>
+    Array.from({ length: int(1, 3) }, (): Part => ({ ...rule(), ...(chance(0.35) && { unit: "slots" }) }))
+  const parts = some()
   const countsSlots = parts.some(({ unit }) => unit !== undefined)
   const countsPermits = parts.some(({ unit }) => unit === undefined)
 
@@ -120,5 +133,14 @@ export const randomProgram = (seed: number): Program => {
     interruptAt: chance(0.2) ? millis(0, 60) : undefined
   })).toSorted((a, b) => a.at - b.at)
   const closeAt = chance(0.05) ? millis(0, 60) : undefined
-  return { seed, parts, bounds, calls, closeAt, operations, late }
+  const turns = chance(0.3)
+    ? Array.from({ length: int(1, 5) }, (): Turn => ({
+      at: millis(0, 50),
+      what: pick("pause", "resume", "update", "update", "settle"),
+      millis: millis(0, 15),
+      // Now and then the same parts with other numbers, so that they are carried over.
+      parts: chance(0.5) ? some() : parts.map((part) => ("limit" in part ? { ...part, limit: int(1, 5) } : part))
+    }))
+    : []
+  return { seed, parts, bounds, calls, closeAt, turns, operations, late }
 }

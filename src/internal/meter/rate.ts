@@ -6,6 +6,8 @@ export interface RateState {
   readonly at: number
   /** Only while calls may be settled later: how low the bucket was since. (Two fields in place of three save a call 10 ns.) */
   readonly lows?: Low | undefined
+  /** Permits that fell away since then because the bucket was made too small for them. */
+  readonly fallen?: number | undefined
 }
 
 /**
@@ -58,7 +60,7 @@ export const rate = (options: {
   const poured = (state: RateState, before: number, cost: number, at: number): RateState =>
     state.lows === undefined
       ? { level: before + cost * interval, at }
-      : { level: before + cost * interval, at, lows: note(state.lows, before) }
+      : { level: before + cost * interval, at, lows: note(state.lows, before), fallen: state.fallen }
   /**
    * Had it not poured this much, the bucket would be lower by as much, but never below empty: so by no more than the
    * lowest level that it has had since then.
@@ -70,9 +72,11 @@ export const rate = (options: {
     for (let low = state.lows; low !== undefined && low.opened >= since; low = low.next) {
       lowest = Math.min(lowest, low.level)
     }
-    const back = Math.max(0, Math.min(amount * interval, lowest))
+    // What has fallen away would have been the first to do so.
+    const left = amount - ((state.fallen ?? 0) - (charged.fallen ?? 0))
+    const back = Math.max(0, Math.min(left * interval, lowest))
     const lows = back === 0 ? state.lows : mapped(state.lows, (low) => low.level - (low.opened >= since ? back : 0))
-    return { level: before - back, at: now, lows }
+    return { level: before - back, at: now, lows, fallen: state.fallen }
   }
   return {
     initial: { level: 0, at: -Infinity },
@@ -88,17 +92,18 @@ export const rate = (options: {
     settle: (state, charged, now, more) =>
       more < 0
         ? takeBack(state, charged, now, -more)
-        : { level: level(state, now) + more * interval, at: now, lows: state.lows },
+        : poured(state, level(state, now), more, now),
     undo: (state, _before, charged, now, cost) => takeBack(state, charged, now, cost),
-    watch: ({ at, level, lows }, on) =>
-      on ? { level, at, lows: { level: Infinity, opened: (lows?.opened ?? 0) + 1, next: lows } } : { level, at },
+    watch: ({ at, fallen = 0, level, lows }, on) =>
+      on
+        ? { level, at, lows: { level: Infinity, opened: (lows?.opened ?? 0) + 1, next: lows }, fallen }
+        : { level, at },
     adopt: (state, from, now) => {
-      const scale = interval / from.interval
-      return {
-        level: Math.min(level(state, now) * scale, capacity * interval),
-        at: now,
-        lows: mapped(state.lows, (low) => low.level * scale)
-      }
+      const scaled = level(state, now) * interval / from.interval
+      const above = Math.max(0, scaled - capacity * interval)
+      if (state.lows === undefined) return { level: scaled - above, at: now }
+      const lows = mapped(state.lows, (low) => low.level * interval / from.interval - above)
+      return { level: scaled - above, at: now, lows, fallen: (state.fallen ?? 0) + above / interval }
     },
     isFresh: (state, now) => level(state, now) <= 0,
     // Those ahead start as soon as they may, so the bucket never runs empty in between: their sum is enough.

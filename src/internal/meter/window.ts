@@ -117,6 +117,8 @@ export interface FixedState {
   /** When the current window ends. */
   readonly end: number
   readonly used: number
+  /** Whether `end` is a boundary of other windows, from before an update. */
+  readonly isForeign?: boolean
 }
 
 /**
@@ -133,14 +135,16 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     const opened = boundary(at, per, wall)
     const end = opened === at ? at + per : opened
     // Right behind another window and shorter than half of one: the wall clock lags, this is the same boundary.
-    return { end: end - state.end < per / 2 ? end + per : end, used: 0 }
+    return { end: end - state.end < per / 2 && state.isForeign !== true ? end + per : end, used: 0 }
   }
   const due = (state: FixedState, from: number, cost: number): number =>
     from >= state.end || state.used + cost <= limit ? from : state.end
   const charge = (state: FixedState, at: number, cost: number, wall: Wall): FixedState => {
-    const { end, used } = windowAt(state, at, wall)
-    return { end, used: used + cost }
+    const window = windowAt(state, at, wall)
+    return withUsed(window, window.used + cost)
   }
+  const withUsed = ({ end, isForeign }: FixedState, used: number): FixedState =>
+    isForeign === true ? { end, used, isForeign } : { end, used }
   return {
     initial: { end: -Infinity, used: 0 },
     capacity: limit,
@@ -152,17 +156,17 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
       more > 0
         ? charge(state, now, more, wall)
         : state.end === charged.end
-        ? { end: state.end, used: Math.max(0, state.used + more) }
+        ? withUsed(state, Math.max(0, state.used + more))
         : state,
     undo: (state, _before, charged, _now, cost) =>
-      state.end === charged.end ? { end: state.end, used: Math.max(0, state.used - cost) } : state,
+      state.end === charged.end ? withUsed(state, Math.max(0, state.used - cost)) : state,
     watch: (state) => state,
-    adopt: (state) => state,
+    adopt: (state, from) => from.interval === per ? state : { end: state.end, used: state.used, isForeign: true },
     interval: per,
     isFresh: (state, now) => now >= state.end + per / 2,
     behind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)
-      const left = limit - used
+      const left = Math.max(0, limit - used)
       const all = ahead.total + cost
       if (all <= left) return from
       // Calls that cost 1 each fill window after window.

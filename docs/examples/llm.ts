@@ -1,0 +1,39 @@
+/**
+ * `npm run example:llm`: 24 prompts to a model server with a quota: without a throttle, with one that charges estimates,
+ * and with one that settles them.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Duration, Effect } from "effect"
+import { Throttle } from "effect-throttle"
+import { FetchHttpClient } from "effect/http"
+import { estimated, Model, mostTokens, sendAll, settled, unthrottled } from "./llm-client.ts"
+import { ModelServer, quota } from "./model-server.ts"
+
+const print = (line: string) => Effect.sync(() => console.log(line))
+
+const run = <E, R>(name: string, send: Parameters<typeof sendAll<E, R>>[0]) =>
+  Effect.gen(function*() {
+    const { answered, refused, tokens, took } = yield* sendAll(send)
+    const seconds = (Duration.toMillis(took) / 1_000).toFixed(1)
+    yield* print(
+      `${name.padEnd(22)} ${String(answered).padStart(8)} ${String(refused).padStart(8)} ` +
+        `${String(tokens).padStart(8)} ${seconds.padStart(8)} s`
+    )
+    // Until the server's buckets are full again.
+    yield* Effect.sleep("1300 millis")
+    return refused
+  })
+
+const example = Effect.gen(function*() {
+  yield* print(
+    `A model server allows ${quota.requests} requests and ${quota.tokens} tokens a second, ${quota.atOnce} calls at once.`
+  )
+  yield* print(`The client: ${Throttle.describe(Model.policy)}.`)
+  yield* print(`Each prompt is estimated at ${mostTokens} tokens; the answer says what it took.\n`)
+  yield* print(`${"".padEnd(22)} answered  refused   tokens     time`)
+  yield* run("without a throttle", unthrottled)
+  const refused = [yield* run("estimates stand", estimated), yield* run("estimates settled", settled)]
+  if (refused.some((count) => count > 0)) return yield* Effect.die("a throttled client was refused")
+})
+
+NodeRuntime.runMain(example.pipe(Effect.provide([Model.layer, ModelServer.layer, FetchHttpClient.layer])))

@@ -1,0 +1,367 @@
+/**
+ * One throttle a key: a budget for each host, each tenant, each user.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Formatter from "effect/Formatter"
+import * as Layer from "effect/Layer"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { type Ask, askFor } from "./internal/ask.ts"
+import * as Keyed from "./internal/keyed.ts"
+import * as Plan from "./internal/plan.ts"
+import type { Limiter } from "./internal/state.ts"
+import * as Throttle from "./Throttle.ts"
+import type { ThrottleError } from "./ThrottleError.ts"
+
+/**
+ * What throttles are told apart by. Plain values, compared as a `Map` does.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Key = string | number | bigint | boolean | symbol
+
+/**
+ * What a map is made of.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options<K extends Key> {
+  /**
+   * The policy of a key; asked when a key comes up that has nothing to remember. Give keys that are alike the same policy
+   * value, made once: each value of its own costs some kilobytes.
+   */
+  readonly lookup: (key: K) => Throttle.Policy<any>
+  /** So many keys are remembered at once. A whole number of at least 1. Default: no bound. */
+  readonly maxKeys?: number | undefined
+  /**
+   * What a new key does when there are `maxKeys` already. "refuse": it fails with `KeysExhausted`. "evict": of the keys
+   * that nobody waits for and that hold nothing, the one used longest ago is forgotten, and what it has spent with it; if
+   * there is none, it fails too. Default: "refuse".
+   */
+  readonly onFull?: "refuse" | "evict" | undefined
+  /** What logs, metrics and errors call it. Default: "throttleMap", or the key of the Service class. */
+  readonly name?: string | undefined
+}
+
+/**
+ * What a map has done so far, all keys together, and who waits and runs now.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Statistics extends Throttle.Statistics {
+  /** Keys remembered now. */
+  readonly keys: number
+  /** Calls refused because there was no room for their key. */
+  readonly keysRefused: number
+  /** Keys forgotten to make room, before they were as good as new. */
+  readonly keysEvicted: number
+}
+
+/**
+ * Throttles by key: a budget and a waiting line each.
+ *
+ * **When to use**
+ *
+ * Where each of many has a limit of its own: requests per host, messages per chat, calls per tenant.
+ *
+ * **Details**
+ *
+ * A key comes to life with its first call and is dropped when it is as good as new: nobody waits, nothing is held, and
+ * its meters could not be told from unused ones. That is found out by looking at two keys a call, without timers. An idle
+ * key of one timing part takes about 200 bytes. Everything else is as with a single throttle: first come, first served
+ * within a key, charged at the start, an interrupted call costs nothing. Keys do not wait for each other.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle, ThrottleMap } from "effect-throttle"
+ *
+ * const perHost = Throttle.rate({ limit: 10, burst: 5 })
+ *
+ * const program = Effect.gen(function*() {
+ *   const hosts = yield* ThrottleMap.make({ lookup: (_host: string) => perHost })
+ *   yield* Effect.succeed("fetched").pipe(hosts.withPermit("a.example"))
+ *   return (yield* hosts.statistics).keys
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program)) // 1
+ * ```
+ *
+ * @see {@link Service} for a class of it, provided at the app's edge
+ * @category models
+ * @since 0.1.0
+ */
+export interface ThrottleMap<in K extends Key> {
+  /** Runs the effect when the key's throttle grants one permit. */
+  readonly withPermit: (
+    key: K
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
+  /** Runs the effect when the key's throttle grants its cost. */
+  readonly withPermits: (
+    key: K,
+    cost: Throttle.Cost
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
+  /** Runs the effect now or not at all. */
+  readonly withPermitsIfAvailable: (
+    key: K,
+    cost: Throttle.Cost
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R>
+  /** Waits for the key's turn and holds nothing. */
+  readonly wait: (key: K, cost?: Throttle.Cost) => Effect.Effect<void, ThrottleError>
+  /** Holds permits of the key until the scope closes. */
+  readonly takeScoped: (
+    key: K,
+    cost?: Throttle.Cost
+  ) => Effect.Effect<Throttle.Permit, ThrottleError, Scope.Scope>
+  /** Holds permits of the key while the function's effect runs, and settles them there. */
+  readonly usePermits: (
+    key: K,
+    cost: Throttle.Cost
+  ) => <A, E, R>(
+    use: (permit: Throttle.Permit) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | ThrottleError, R>
+  /** How long this cost would have to wait. */
+  readonly nextAvailable: (
+    key: K,
+    cost?: Throttle.Cost
+  ) => Effect.Effect<Option.Option<Duration.Duration>, ThrottleError>
+  /** Lets nobody of this key start for so long; the key is remembered until then. */
+  readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError>
+  /** Ends a pause of this key. */
+  readonly resume: (key: K) => Effect.Effect<void, ThrottleError>
+  /** What all keys together have done so far. */
+  readonly statistics: Effect.Effect<Statistics>
+  /** What a key has done since somebody last began to wait for it or to hold its permits; zeros for an idle one. */
+  readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics, ThrottleError>
+}
+
+const checked = <K extends Key>(options: Options<K>): Keyed.Options => {
+  const { maxKeys = Infinity, onFull = "refuse" } = options
+  const bad = (option: string, allowed: string, got: unknown) =>
+    new RangeError(`ThrottleMap: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
+  if (typeof options.lookup !== "function") throw bad("lookup", "a function from a key to a policy", options.lookup)
+  if (maxKeys !== Infinity && !(Number.isSafeInteger(maxKeys) && maxKeys >= 1)) {
+    throw bad("maxKeys", "a whole number of at least 1", maxKeys)
+  }
+  if (onFull !== "refuse" && onFull !== "evict") throw bad("onFull", "\"refuse\" or \"evict\"", onFull)
+  if (options.name !== undefined && (typeof options.name !== "string" || options.name === "")) {
+    throw bad("name", "a non-empty string", options.name)
+  }
+  return { maxKeys, onFull }
+}
+
+const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
+  /** What needs a limiter of its own while it lasts. */
+  const use = <A, E, R>(
+    key: K,
+    f: (throttle: Throttle.Throttle) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ThrottleError, R> =>
+    Effect.suspend((): Effect.Effect<A, E | ThrottleError, R> => {
+      const limiter = Keyed.limiterFor(keyed, key)
+      return limiter === undefined
+        ? Effect.fail(Keyed.refusal(keyed, 1))
+        : f(Throttle.live(limiter).throttle)
+    })
+  const one = (limiter: Limiter): Ask => limiter.one
+  const asking = (cost: Throttle.Cost | undefined) =>
+    cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
+  return {
+    withPermit: (key) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, one, self)),
+    withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
+    withPermitsIfAvailable: (key, cost) => (self) =>
+      use(key, (throttle) => throttle.withPermitsIfAvailable(self, cost)),
+    wait: (key, cost) => use(key, (throttle) => throttle.wait(cost)),
+    takeScoped: (key, cost) => use(key, (throttle) => throttle.takeScoped(cost)),
+    usePermits: (key, cost) => (f) => use(key, (throttle) => throttle.usePermits(f, cost)),
+    nextAvailable: (key, cost) => use(key, (throttle) => throttle.nextAvailable(cost)),
+    pause: (key, duration) => use(key, (throttle) => throttle.pause(duration)),
+    resume: (key) => use(key, (throttle) => throttle.resume),
+    statistics: Effect.sync(() => {
+      const { longestWait, waited, ...counted } = Keyed.total(keyed)
+      return {
+        ...counted,
+        waited: Duration.millis(waited / 1e6),
+        longestWait: Duration.millis(longestWait / 1e6),
+        keys: Keyed.size(keyed),
+        keysRefused: keyed.totals.refused,
+        keysEvicted: keyed.totals.evicted
+      }
+    }),
+    statisticsOf: (key) => use(key, (throttle) => throttle.statistics)
+  }
+}
+
+/**
+ * Makes a map of throttles that lives until the scope closes; then those who wait are interrupted, and so are later
+ * calls.
+ *
+ * **Errors**
+ *
+ * Throws a `RangeError` for bad options. A `lookup` that throws, or gives no policy, is a defect of the call.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle, ThrottleMap } from "effect-throttle"
+ *
+ * const free = Throttle.rate({ limit: 1 })
+ * const paid = Throttle.rate({ limit: 100, burst: 20 })
+ * const paying = new Set(["ada"])
+ *
+ * const program = Effect.gen(function*() {
+ *   const users = yield* ThrottleMap.make({
+ *     lookup: (user: string) => paying.has(user) ? paid : free,
+ *     maxKeys: 100_000
+ *   })
+ *   yield* Effect.succeed("done").pipe(users.withPermit("ada"))
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * ```
+ *
+ * @see {@link Service} for a class of it
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <K extends Key>(options: Options<K>): Effect.Effect<ThrottleMap<K>, never, Scope.Scope> => {
+  const bounds = checked(options)
+  const { lookup, name = "throttleMap" } = options
+  const plans = new WeakMap<Throttle.Policy<any>, Plan.Plan>()
+  const planOf = (key: K): Plan.Plan => {
+    const policy: unknown = lookup(key)
+    if (!Throttle.isPolicy(policy)) {
+      throw new RangeError(`throttleMap "${name}": lookup must give a policy, got ${Formatter.format(policy)}`)
+    }
+    let plan = plans.get(policy)
+    if (plan === undefined) plans.set(policy, plan = Plan.make(policy.data))
+    return plan
+  }
+  return Effect.map(
+    Effect.acquireRelease(
+      Effect.withFiber((fiber) =>
+        Effect.succeed(Keyed.make(name, planOf, bounds, fiber.context, fiber.getRef(Clock.Clock)))
+      ),
+      (keyed) => Effect.sync(() => Keyed.closeAll(keyed))
+    ),
+    fromKeyed
+  )
+}
+
+/**
+ * The class that {@link Service} gives: the key of a map of its own, with the combinators as statics.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServiceClass<Self, Id extends string, K extends Key>
+  extends Context.ServiceClass<Self, Id, ThrottleMap<K>>
+{
+  /** The Layer of the options it was defined with. */
+  readonly layer: Layer.Layer<Self>
+  /** The Layer of other options: `layerWith({ lookup: () => Throttle.none })` in a test. */
+  readonly layerWith: (options: Options<K>) => Layer.Layer<Self>
+  /** @see {@link ThrottleMap} */
+  readonly withPermit: (
+    key: K
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R | Self>
+  /** @see {@link ThrottleMap} */
+  readonly withPermits: (
+    key: K,
+    cost: Throttle.Cost
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R | Self>
+  /** @see {@link ThrottleMap} */
+  readonly withPermitsIfAvailable: (
+    key: K,
+    cost: Throttle.Cost
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R | Self>
+  /** @see {@link ThrottleMap} */
+  readonly wait: (key: K, cost?: Throttle.Cost) => Effect.Effect<void, ThrottleError, Self>
+  /** @see {@link ThrottleMap} */
+  readonly takeScoped: (
+    key: K,
+    cost?: Throttle.Cost
+  ) => Effect.Effect<Throttle.Permit, ThrottleError, Self | Scope.Scope>
+  /** @see {@link ThrottleMap} */
+  readonly usePermits: (
+    key: K,
+    cost: Throttle.Cost
+  ) => <A, E, R>(
+    use: (permit: Throttle.Permit) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | ThrottleError, R | Self>
+  /** @see {@link ThrottleMap} */
+  readonly nextAvailable: (
+    key: K,
+    cost?: Throttle.Cost
+  ) => Effect.Effect<Option.Option<Duration.Duration>, ThrottleError, Self>
+  /** @see {@link ThrottleMap} */
+  readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError, Self>
+  /** @see {@link ThrottleMap} */
+  readonly resume: (key: K) => Effect.Effect<void, ThrottleError, Self>
+  /** @see {@link Statistics} */
+  readonly statistics: Effect.Effect<Statistics, never, Self>
+  /** @see {@link ThrottleMap} */
+  readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics, ThrottleError, Self>
+}
+
+/**
+ * A map of throttles with a key of its own, to be provided at the app's edge.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle, ThrottleMap } from "effect-throttle"
+ *
+ * const perTenant = Throttle.all([Throttle.rate({ limit: 50, burst: 10 }), Throttle.concurrency({ limit: 5 })])
+ *
+ * class Tenants extends ThrottleMap.Service<Tenants>()("app/Tenants", {
+ *   lookup: (_tenant: string) => perTenant,
+ *   maxKeys: 10_000,
+ *   onFull: "evict"
+ * }) {}
+ *
+ * const handle = (tenant: string) => Effect.succeed(`hello ${tenant}`).pipe(Tenants.withPermit(tenant))
+ *
+ * await Effect.runPromise(handle("acme").pipe(Effect.provide(Tenants.layer)))
+ * await Effect.runPromise(handle("acme").pipe(Effect.provide(Tenants.layerWith({ lookup: () => Throttle.none }))))
+ * ```
+ *
+ * @see {@link make} for a map without a class
+ * @category services
+ * @since 0.1.0
+ */
+export const Service =
+  <Self>() => <const Id extends string, K extends Key>(id: Id, options: Options<K>): ServiceClass<Self, Id, K> => {
+    checked(options)
+    const key = Context.Service<Self, ThrottleMap<K>>()(id)
+    const layerWith = (options: Options<K>): Layer.Layer<Self> => Layer.effect(key, make({ name: id, ...options }))
+    const use = <A, E, R>(f: (map: ThrottleMap<K>) => Effect.Effect<A, E, R>) => Effect.flatMap(key, f)
+    return Object.assign(key, {
+      layer: layerWith(options),
+      layerWith,
+      withPermit: (one: K) => <A, E, R>(self: Effect.Effect<A, E, R>) => use((map) => map.withPermit(one)(self)),
+      withPermits: (one: K, cost: Throttle.Cost) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
+        use((map) => map.withPermits(one, cost)(self)),
+      withPermitsIfAvailable: (one: K, cost: Throttle.Cost) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
+        use((map) => map.withPermitsIfAvailable(one, cost)(self)),
+      wait: (one: K, cost?: Throttle.Cost) => use((map) => map.wait(one, cost)),
+      takeScoped: (one: K, cost?: Throttle.Cost) => use((map) => map.takeScoped(one, cost)),
+      usePermits: (one: K, cost: Throttle.Cost) => <A, E, R>(f: (permit: Throttle.Permit) => Effect.Effect<A, E, R>) =>
+        use((map) => map.usePermits(one, cost)(f)),
+      nextAvailable: (one: K, cost?: Throttle.Cost) => use((map) => map.nextAvailable(one, cost)),
+      pause: (one: K, duration: Duration.Input) => use((map) => map.pause(one, duration)),
+      resume: (one: K) => use((map) => map.resume(one)),
+      statistics: use((map) => map.statistics),
+      statisticsOf: (one: K) => use((map) => map.statisticsOf(one))
+    })
+  }

@@ -1,0 +1,378 @@
+/**
+ * One throttle a key: the same as a throttle of its own, for as many keys as there are.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
+import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
+import { TestClock } from "effect/testing"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+import * as Simulator from "./utils/simulator.ts"
+
+const perSecond = Throttle.rate({ limit: 1 })
+
+const mapOf = (policy: Throttle.Policy<any>, options: Partial<ThrottleMap.Options<string>> = {}) =>
+  ThrottleMap.make<string>({ lookup: () => policy, ...options })
+
+const reasonOf = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
+  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+  return error instanceof ThrottleError ? error.reason._tag : undefined
+}
+
+/** Calls for a key that will do nothing but make the map look for keys to drop. */
+const look = (map: ThrottleMap.ThrottleMap<string>, times: number) =>
+  Effect.repeat(map.withPermits("looking", 0)(Effect.void), { times: times - 1 })
+
+describe("a map", () => {
+  it.effect("gives each key a budget and a line of its own", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(perSecond)
+      const order: Array<string> = []
+      const call = (key: string) => map.withPermit(key)(Effect.sync(() => void order.push(key)))
+      yield* Effect.forEach(["a", "a", "b", "b", "a"], (key) => Effect.forkChild(call(key), { startImmediately: true }))
+      assert.deepStrictEqual(order, ["a", "b"])
+      assert.strictEqual((yield* map.statistics).waiting, 3)
+      yield* TestClock.adjust("999 millis")
+      assert.deepStrictEqual(order, ["a", "b"])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(order.toSorted(), ["a", "a", "b", "b"])
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(order.length, 5)
+    }))
+
+  it.effect("asks lookup for the policy of a key", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({
+        lookup: (n: number) => Throttle.rate({ limit: 1, burst: n })
+      })
+      const atOnce = (n: number) =>
+        Effect.gen(function*() {
+          let granted = 0
+          while (Option.isSome(yield* map.withPermitsIfAvailable(n, 1)(Effect.void))) granted++
+          return granted
+        })
+      assert.strictEqual(yield* atOnce(0), 1)
+      assert.strictEqual(yield* atOnce(4), 5)
+    }))
+
+  it.effect("does with a key all that a throttle does", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.tokenBucket({ capacity: 10, refill: 10, unit: "tokens" }))
+      yield* map.withPermits("a", { tokens: 4 })(Effect.void)
+      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 6 }), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 7 }), Option.some(Duration.millis(100)))
+      yield* map.usePermits("a", { tokens: 6 })((permit) => permit.settle({ tokens: 1 }))
+      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 5 }), Option.some(Duration.zero))
+      yield* Effect.scoped(Effect.flatMap(map.takeScoped("a", { tokens: 5 }), (permit) => permit.cancel))
+      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 5 }), Option.some(Duration.zero))
+      yield* map.pause("a", "1 second")
+      const waiting = yield* Effect.forkChild(map.wait("a", { tokens: 1 }), { startImmediately: true })
+      assert.strictEqual((yield* map.statisticsOf("a")).waiting, 1)
+      assert.strictEqual((yield* map.statisticsOf("b")).waiting, 0)
+      yield* map.resume("a")
+      yield* Fiber.join(waiting)
+      const exit = yield* Effect.exit(map.withPermits("a", { tokens: 11 })(Effect.void))
+      assert.strictEqual(reasonOf(exit), "PermitsExceedCapacity")
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(map.withPermits("a", { apples: 1 })(Effect.void))))
+    }))
+
+  it.effect("interrupts those who wait, and all who come later, when its scope closes", () =>
+    Effect.gen(function*() {
+      for (const policy of [perSecond, Throttle.concurrency({ limit: 1 })]) {
+        const scope = yield* Scope.make()
+        const map = yield* Scope.provide(mapOf(policy), scope)
+        const run = map.withPermit("a")(Effect.never)
+        const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(run, { startImmediately: true }))
+        yield* Scope.close(scope, Exit.void)
+        for (const fiber of fibers.slice(1)) {
+          const exit = yield* Fiber.await(fiber)
+          assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+        }
+        for (const key of ["a", "b"]) {
+          const late = yield* Effect.forkChild(map.withPermit(key)(Effect.void), { startImmediately: true })
+          const exit = yield* Fiber.await(late)
+          assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause), key)
+        }
+      }
+    }))
+
+  it.effect("refuses bad options at once, and a lookup that gives no policy when it is asked", () =>
+    Effect.gen(function*() {
+      const lookup = () => perSecond
+      const bad: ReadonlyArray<readonly [options: object, message: string]> = [
+        [{}, "ThrottleMap: lookup must be a function from a key to a policy, got undefined"],
+        [{ lookup, maxKeys: 0 }, "ThrottleMap: maxKeys must be a whole number of at least 1, got 0"],
+        [{ lookup, maxKeys: 1.5 }, "ThrottleMap: maxKeys must be a whole number of at least 1, got 1.5"],
+        [{ lookup, onFull: "drop" }, `ThrottleMap: onFull must be "refuse" or "evict", got "drop"`],
+        [{ lookup, name: "" }, `ThrottleMap: name must be a non-empty string, got ""`]
+      ]
+      for (const [options, message] of bad) {
+        assert.throws(() => ThrottleMap.make(options as any), RangeError, message)
+        assert.throws(() => ThrottleMap.Service<any>()("bad", options as any), RangeError, message)
+      }
+      const map = yield* ThrottleMap.make({ lookup: (() => 1) as any, name: "hosts" })
+      const exit = yield* Effect.exit(map.withPermit("a")(Effect.void))
+      assert.include(String(exit), `throttleMap "hosts": lookup must give a policy, got 1`)
+    }))
+})
+
+describe("a class of it", () => {
+  class Tenants extends ThrottleMap.Service<Tenants>()<"app/Tenants", string>("app/Tenants", {
+    lookup: () => Throttle.rate({ limit: 1, maxQueue: 0 })
+  }) {}
+
+  it.effect("is provided at the edge, and replaced in a test", () => {
+    const twice = Effect.andThen(
+      Effect.void.pipe(Tenants.withPermit("a")),
+      Effect.exit(Effect.void.pipe(Tenants.withPermit("a")))
+    )
+    return Effect.gen(function*() {
+      const refused = yield* Effect.provide(twice, Tenants.layerWith({ lookup: () => refusing }))
+      const error = Option.getOrThrow(Exit.findErrorOption(refused))
+      assert.strictEqual(error.reason._tag, "QueueFull")
+      assert.strictEqual(error.reason.throttle, "app/Tenants")
+      assert.isTrue(Exit.isSuccess(yield* Effect.provide(twice, Tenants.layerWith({ lookup: () => Throttle.none }))))
+    })
+  })
+
+  const refusing = Throttle.rate({ limit: 1, maxQueue: 0 })
+
+  it.effect("has every function of a map as a static", () =>
+    Effect.gen(function*() {
+      yield* Tenants.withPermits("a", 1)(Effect.void)
+      yield* Tenants.wait("b")
+      yield* Effect.scoped(Tenants.takeScoped("c"))
+      yield* Tenants.usePermits("d", 1)((permit) => permit.cancel)
+      assert.isTrue(Option.isSome(yield* Tenants.nextAvailable("e")))
+      yield* Tenants.pause("f", "1 hour")
+      assert.isTrue(Option.isNone(yield* Tenants.withPermitsIfAvailable("f", 1)(Effect.void)))
+      yield* Tenants.resume("f")
+      assert.strictEqual((yield* Tenants.statistics).keys, 6)
+      assert.strictEqual((yield* Tenants.statisticsOf("d")).admitted, 1)
+    }).pipe(Effect.provide(Tenants.layerWith({ lookup: () => perSecond }))))
+})
+
+describe("keys that go", () => {
+  it.effect("idle ones are dropped when they are as good as new, by the calls of others", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.rate({ limit: 1, burst: 1_000 }))
+      for (let i = 0; i < 1_000; i++) yield* map.withPermit(`key ${i}`)(Effect.void)
+      assert.strictEqual((yield* map.statistics).keys, 1_000)
+      yield* look(map, 1_000)
+      assert.strictEqual((yield* map.statistics).keys, 1_001)
+      yield* TestClock.adjust("1 second")
+      yield* look(map, 600)
+      assert.isAtMost((yield* map.statistics).keys, 1)
+      assert.strictEqual((yield* map.statistics).admitted, 2_600)
+    }))
+
+  it.effect("those that hold permits, wait, are paused or may be settled stay, and idle concurrency keys go", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.concurrency({ limit: 1 }))
+      const fibers = yield* Effect.forEach(
+        ["running", "waiting", "waiting", "interrupted"],
+        (key) => Effect.forkChild(map.withPermit(key)(Effect.never), { startImmediately: true })
+      )
+      yield* map.pause("paused", "1 hour")
+      yield* Fiber.interrupt(fibers[3]!)
+      yield* look(map, 100)
+      assert.isAtMost((yield* map.statistics).keys, 4)
+      assert.strictEqual((yield* map.statistics).running, 2)
+      assert.strictEqual((yield* map.statistics).waiting, 1)
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable("running", 1)(Effect.void)))
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable("paused", 1)(Effect.void)))
+      yield* Fiber.interruptAll(fibers)
+      yield* TestClock.adjust("1 hour")
+      yield* look(map, 100)
+      assert.isAtMost((yield* map.statistics).keys, 1)
+      const { admitted, interrupted, running, waiting } = yield* map.statistics
+      assert.deepStrictEqual({ admitted, interrupted, running, waiting }, {
+        admitted: 203,
+        interrupted: 1,
+        running: 0,
+        waiting: 0
+      })
+    }))
+
+  const many = Array.from({ length: 20_000 }, (_, i) => `stranger ${i}`)
+
+  it.effect("maxKeys refuses strangers, and knows those it knows", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.rate({ limit: 1, per: "1 hour", burst: 1 }), { maxKeys: 100 })
+      yield* map.withPermit("known")(Effect.void)
+      let refused = 0
+      for (const key of many) {
+        const exit = yield* Effect.exit(map.withPermit(key)(Effect.void))
+        if (reasonOf(exit) === "KeysExhausted") refused++
+      }
+      assert.strictEqual(refused, many.length - 99)
+      yield* map.withPermit("known")(Effect.void)
+      for (const use of [map.wait("new"), map.pause("new", 1), map.nextAvailable("new")]) {
+        const error = yield* Effect.flip(use)
+        assert.strictEqual(
+          error.message,
+          `KeysExhausted: throttle "throttleMap": there are 100 keys already, which is all that maxKeys allows`
+        )
+        assert.isUndefined(error.retryAfter)
+      }
+      assert.strictEqual((yield* map.statistics).keysRefused, refused + 3)
+      yield* TestClock.adjust("3 hours")
+      yield* map.withPermit("new")(Effect.void)
+    }))
+
+  it.effect("or evicts the idle one that was used longest ago", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.rate({ limit: 1, per: "1 hour" }), { maxKeys: 3, onFull: "evict" })
+      const isNew = (key: string) => Effect.map(map.nextAvailable(key), Option.exists(Duration.isZero))
+      const twice = Throttle.rate({ limit: 1, per: "1 hour", burst: 1 })
+      const busy = yield* mapOf(twice, { maxKeys: 3, onFull: "evict" })
+      for (const key of ["a", "b", "c", "a", "d"]) yield* busy.withPermit(key)(Effect.void)
+      assert.strictEqual((yield* busy.statistics).keys, 3)
+      assert.strictEqual((yield* busy.statistics).keysEvicted, 1)
+      assert.isFalse(Option.exists(yield* busy.nextAvailable("a"), Duration.isZero))
+
+      for (const key of many) {
+        yield* map.withPermit(key)(Effect.void)
+        assert.isAtMost((yield* map.statistics).keys, 3)
+      }
+      assert.isFalse(yield* isNew(many.at(-1)!))
+      assert.isTrue(yield* isNew(many[0]!))
+    }))
+
+  it.effect("keys in use are never evicted", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.concurrency({ limit: 1 }), { maxKeys: 2, onFull: "evict" })
+      const hold = (key: string) => Effect.forkChild(map.withPermit(key)(Effect.never), { startImmediately: true })
+      const [a] = [yield* hold("a"), yield* hold("b")]
+      assert.strictEqual(reasonOf(yield* Effect.exit(map.withPermit("c")(Effect.void))), "KeysExhausted")
+      yield* Fiber.interrupt(a)
+      yield* map.withPermit("c")(Effect.void)
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable("b", 1)(Effect.void)))
+    }))
+
+  it("an idle key of one timing part takes at most 250 bytes beyond its key", () => {
+    setFlagsFromString("--expose-gc")
+    const collect: () => void = runInNewContext("gc")
+    const used = () => {
+      collect()
+      collect()
+      return process.memoryUsage().heapUsed
+    }
+    const count = 100_000
+    const keys = Array.from({ length: count }, (_, i) => `key ${i}`)
+    const policies = [
+      Throttle.rate({ limit: 1, per: "1 day" }),
+      Throttle.window({ limit: 1, per: "1 day" }),
+      Throttle.spacing({ interval: "1 day" })
+    ]
+    for (const policy of policies) {
+      Effect.runSync(Effect.scoped(Effect.gen(function*() {
+        const map = yield* mapOf(policy)
+        yield* map.withPermit("first")(Effect.void)
+        const before = used()
+        for (const key of keys) yield* map.withPermit(key)(Effect.void)
+        const bytes = (used() - before) / count
+        assert.isAbove(bytes, 50)
+        assert.isAtMost(bytes, 250, Throttle.describe(policy))
+        assert.strictEqual((yield* map.statistics).keys, count + 1)
+      })))
+    }
+  })
+})
+
+describe("a law", () => {
+  const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+  const policies: ReadonlyArray<Throttle.Policy<any>> = [
+    Throttle.rate({ limit: 100, burst: 2 }),
+    Throttle.tokenBucket({ capacity: 3, refill: 200 }),
+    Throttle.window({ limit: 3, per: "20 millis" }),
+    Throttle.window({ limit: 3, per: "20 millis", kind: "fixed" }),
+    Throttle.spacing({ interval: "7 millis" }),
+    Throttle.spacing({ interval: "7 millis", from: "end" }),
+    Throttle.spacing({ interval: "7 millis", align: true }),
+    Throttle.concurrency({ limit: 3 }),
+    Throttle.all([Throttle.rate({ limit: 200, burst: 3 }), Throttle.window({ limit: 4, per: "30 millis" })]),
+    Throttle.all([Throttle.rate({ limit: 200, burst: 3 }), Throttle.concurrency({ limit: 3 })], { maxQueue: 2 }),
+    Throttle.shadow(Throttle.rate({ limit: 100, maxQueue: 1 }))
+  ]
+  const Program = Schema.Struct({
+    policy: int(0, policies.length - 1),
+    calls: Schema.Array(
+      Schema.Struct({ at: int(0, 200), key: int(0, 4), runs: int(0, 10), cost: int(0, 3), interrupted: int(0, 4) })
+    ).check(Schema.isMaxLength(40))
+  })
+
+  type Wrap = (key: number, cost: number) => (self: Effect.Effect<void>) => Effect.Effect<void, any>
+
+  /** What becomes of each call, and all counts. */
+  const play = (
+    program: typeof Program.Type,
+    build: (policy: Throttle.Policy<any>) => Effect.Effect<
+      { readonly wrap: Wrap; readonly counts: Effect.Effect<ReadonlyArray<number>> },
+      never,
+      Scope.Scope
+    >
+  ) => {
+    const simulator = Simulator.make({ operations: 2_048, context: Context.make(Metric.MetricRegistry, new Map()) })
+    let built!: { readonly wrap: Wrap; readonly counts: Effect.Effect<ReadonlyArray<number>> }
+    simulator.fork(Effect.map(Scope.provide(build(policies[program.policy]!), Scope.makeUnsafe()), (all) => {
+      built = all
+    }))
+    simulator.run()
+    const seen = program.calls.map((): { start?: number; end?: string } => ({}))
+    program.calls.forEach(({ at, cost, interrupted, key, runs }, i) => {
+      simulator.at(at, () => {
+        const fiber = simulator.fork(
+          built.wrap(key, cost)(Effect.suspend(() => {
+            seen[i]!.start = simulator.now()
+            return Effect.sleep(runs)
+          }))
+        )
+        fiber.addObserver((exit) => {
+          seen[i]!.end = Exit.isSuccess(exit) ? "done" : reasonOf(exit) ?? "interrupted"
+        })
+        if (interrupted === 0) simulator.at(at + 5, () => fiber.interruptUnsafe())
+      })
+    })
+    simulator.run()
+    return { seen, counts: Effect.runSync(built.counts) }
+  }
+
+  const countsOf = (all: ReadonlyArray<Throttle.Statistics>): ReadonlyArray<number> => {
+    const sum = (f: (one: Throttle.Statistics) => number) => all.reduce((total, one) => total + f(one), 0)
+    return [
+      sum(({ admitted }) => admitted),
+      sum(({ rejected }) => rejected.QueueFull),
+      sum(({ interrupted }) => interrupted),
+      sum(({ waiting }) => waiting),
+      sum(({ running }) => running),
+      Math.round(sum(({ waited }) => Duration.toMillis(waited)))
+    ]
+  }
+
+  it.prop("nobody can tell a map from a throttle for each key that is never dropped", [Program], ([program]) => {
+    const map = play(program, (policy) =>
+      Effect.map(ThrottleMap.make<number>({ lookup: () => policy }), (map) => ({
+        wrap: (key, cost) => (self) =>
+          // Calls for other keys, so that idle ones are looked for all the time.
+          Effect.andThen(
+            Effect.repeat(map.withPermits(-1, 0)(Effect.void), { times: 20 }),
+            map.withPermits(key, cost)(self)
+          ),
+        counts: Effect.map(map.statistics, (all) => countsOf([all]))
+      })))
+    const apart = play(
+      program,
+      (policy) =>
+        Effect.map(Effect.forEach([0, 1, 2, 3, 4, 5], () => Throttle.make(policy)), (all) => ({
+          wrap: (key, cost) => (self) =>
+            Effect.andThen(
+              Effect.repeat(all[5]!.withPermits(0)(Effect.void), { times: 20 }),
+              all[key]!.withPermits(self, cost)
+            ),
+          counts: Effect.map(Effect.forEach(all, ({ statistics }) => statistics), countsOf)
+        }))
+    )
+    assert.deepStrictEqual(map, apart)
+  }, { arbitrary: { runs: 500 } })
+})
