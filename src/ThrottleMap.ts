@@ -163,14 +163,10 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   /** What needs a limiter of its own while it lasts. */
   const use = <A, E, R>(
     key: K,
+    cost: Throttle.Cost | undefined,
     f: (throttle: Throttle.Throttle) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | ThrottleError, R> =>
-    Effect.suspend((): Effect.Effect<A, E | ThrottleError, R> => {
-      const limiter = Keyed.limiterFor(keyed, key)
-      return limiter === undefined
-        ? Effect.fail(Keyed.refusal(keyed, 1))
-        : f(Throttle.live(limiter).throttle)
-    })
+    Keyed.use(keyed, key, cost ?? 1, (limiter) => f(Throttle.live(limiter).throttle))
   const one = (limiter: Limiter): Ask => limiter.one
   const asking = (cost: Throttle.Cost | undefined) =>
     cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
@@ -178,13 +174,13 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     withPermit: (key) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, one, self)),
     withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
     withPermitsIfAvailable: (key, cost) => (self) =>
-      use(key, (throttle) => throttle.withPermitsIfAvailable(self, cost)),
-    wait: (key, cost) => use(key, (throttle) => throttle.wait(cost)),
-    takeScoped: (key, cost) => use(key, (throttle) => throttle.takeScoped(cost)),
-    usePermits: (key, cost) => (f) => use(key, (throttle) => throttle.usePermits(f, cost)),
-    nextAvailable: (key, cost) => use(key, (throttle) => throttle.nextAvailable(cost)),
-    pause: (key, duration) => use(key, (throttle) => throttle.pause(duration)),
-    resume: (key) => use(key, (throttle) => throttle.resume),
+      use(key, cost, (throttle) => throttle.withPermitsIfAvailable(self, cost)),
+    wait: (key, cost) => use(key, cost, (throttle) => throttle.wait(cost)),
+    takeScoped: (key, cost) => use(key, cost, (throttle) => throttle.takeScoped(cost)),
+    usePermits: (key, cost) => (f) => use(key, cost, (throttle) => throttle.usePermits(f, cost)),
+    nextAvailable: (key, cost) => use(key, cost, (throttle) => throttle.nextAvailable(cost)),
+    pause: (key, duration) => use(key, 0, (throttle) => throttle.pause(duration)),
+    resume: (key) => use(key, 0, (throttle) => throttle.resume),
     statistics: Effect.sync(() => {
       const { longestWait, waited, ...counted } = Keyed.total(keyed)
       return {
@@ -196,7 +192,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
         keysEvicted: keyed.totals.evicted
       }
     }),
-    statisticsOf: (key) => use(key, (throttle) => throttle.statistics)
+    statisticsOf: (key) => use(key, 0, (throttle) => throttle.statistics)
   }
 }
 

@@ -280,6 +280,65 @@ describe("keys that go", () => {
   })
 })
 
+describe("at every scheduler step", () => {
+  const uses: Record<
+    string,
+    (map: ThrottleMap.ThrottleMap<string>, key: string, self: Effect.Effect<void>) => Effect.Effect<unknown, unknown>
+  > = {
+    withPermit: (map, key, self) => map.withPermit(key)(self),
+    withPermitsIfAvailable: (map, key, self) => map.withPermitsIfAvailable(key, 1)(self),
+    takeScoped: (map, key, self) => Effect.scoped(Effect.andThen(map.takeScoped(key), self)),
+    usePermits: (map, key, self) => map.usePermits(key, 1)((permit) => Effect.andThen(self, permit.settle(1)))
+  }
+  for (const [name, use] of Object.entries(uses)) {
+    it(`${name}: a limiter is one key's for as long as that needs it`, () => {
+      for (let step = 0; step < 250; step++) {
+        const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+        const running = new Map<string, number>()
+        const simulator = Simulator.make({
+          context: Context.make(Metric.MetricRegistry, new Map()),
+          beforeStep: (current) => {
+            if (current === step) { for (const fiber of fibers.slice(2, 5)) fiber.interruptUnsafe() }
+          }
+        })
+        let map!: ThrottleMap.ThrottleMap<string>
+        const scope = Scope.makeUnsafe()
+        simulator.fork(Effect.map(Scope.provide(mapOf(Throttle.concurrency({ limit: 1 })), scope), (made) => {
+          map = made
+        }))
+        simulator.run()
+        const work = (key: string) => {
+          const add = (amount: number) => running.set(key, (running.get(key) ?? 0) + amount)
+          return Effect.acquireUseRelease(
+            Effect.sync(() => {
+              assert.strictEqual(add(1).get(key), 1, `two at once for ${key}, step ${step}`)
+            }),
+            () => Effect.sleep(1),
+            () => Effect.sync(() => void add(-1))
+          )
+        }
+        for (let i = 0; i < 8; i++) {
+          const key = `key ${i % 3}`
+          // Searches all the time, between any two steps of the others.
+          simulator.fork(Effect.repeat(map.withPermit(`other ${i}`)(Effect.void), { times: 40 }))
+          fibers.push(simulator.fork(use(map, key, work(key))))
+        }
+        simulator.run()
+        for (const fiber of fibers) {
+          const exit = fiber.pollUnsafe()
+          assert.isDefined(exit, `${name}, step ${step}: hangs`)
+          assert.isFalse(Exit.hasDies(exit!), `${name}, step ${step}: ${exit}`)
+        }
+        const { running: left, waiting } = Effect.runSync(map.statistics)
+        assert.deepStrictEqual([left, waiting], [0, 0])
+        simulator.fork(Effect.repeat(map.withPermit("last")(Effect.void), { times: 99 }))
+        simulator.run()
+        assert.isAtMost(Effect.runSync(map.statistics).keys, 1, `${name}, step ${step}: keys in use`)
+      }
+    })
+  }
+})
+
 describe("a law", () => {
   const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
   const policies: ReadonlyArray<Throttle.Policy<any>> = [

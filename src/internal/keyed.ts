@@ -13,7 +13,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { KeysExhausted, ThrottleError } from "../ThrottleError.ts"
 import { type Ask, type Cost, spelled } from "./ask.ts"
-import { begin, close, tryStart } from "./limiter.ts"
+import { beginMasked, close, tryStart } from "./limiter.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import { type Limiter, makeUnsafe, stateOf } from "./state.ts"
@@ -40,6 +40,8 @@ interface Idle {
 interface Busy {
   readonly kind: Kind
   readonly limiter: Limiter
+  /** How many are about to use it, in more than one step. */
+  users: number
 }
 
 export interface Options {
@@ -143,46 +145,74 @@ export const beginFor = <K, A, E, R>(
   askOf: (limiter: Limiter) => Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> => {
-  tidy(keyed)
-  const busy = keyed.busy.get(key)
-  if (busy !== undefined) return begin(busy.limiter, askOf(busy.limiter), self)
   if (keyed.closed) return Effect.interrupt
-  const idle = keyed.idle.get(key)
-  const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
-  const ask = askOf(kind.scratch)
-  if (kind.holdsNothing) {
-    if (idle === undefined && !makeRoom(keyed)) return Effect.fail(refusal(keyed, ask.cost))
-    load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
-    if (tryStart(kind.scratch, ask)) {
-      const state = stored(kind.scratch)
-      keyed.past.admitted++
-      if (idle === undefined) keyed.idle.set(key, { kind, state })
-      else {
-        idle.state = state
-        if (keyed.options.onFull === "evict") used(keyed, key, idle)
+  tidy(keyed)
+  if (!keyed.busy.has(key)) {
+    const idle = keyed.idle.get(key)
+    const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
+    if (kind.holdsNothing) {
+      const ask = askOf(kind.scratch)
+      if (idle === undefined && !makeRoom(keyed)) return Effect.fail(refusal(keyed, ask.cost))
+      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
+      if (tryStart(kind.scratch, ask)) {
+        keep(keyed, key, idle, kind)
+        return self
       }
-      return self
     }
   }
-  const limiter = wake(keyed, key, idle)
-  return limiter === undefined ? Effect.fail(refusal(keyed, ask.cost)) : begin(limiter, askOf(limiter), self)
+  // It is found in the step in which it is used: one step later the key may be idle again, and its limiter another key's.
+  return Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
+    const busy = find(keyed, key)
+    return busy === undefined
+      ? Effect.suspend(() => Effect.fail(refusal(keyed, askOf(kindOf(keyed, key).scratch).cost)))
+      : beginMasked(busy.limiter, askOf(busy.limiter), self, restore)
+  })
 }
 
-/** The limiter of a key, for as long as somebody uses it; undefined where there is no room for another key. */
-export const limiterFor = <K>(keyed: Keyed<K>, key: K): Limiter | undefined => {
-  tidy(keyed)
-  return keyed.busy.get(key)?.limiter ?? wake(keyed, key, keyed.idle.get(key))
+/** What the call that was just let in has left. */
+const keep = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined, kind: Kind): void => {
+  const state = stored(kind.scratch)
+  keyed.past.admitted++
+  if (idle === undefined) keyed.idle.set(key, { kind, state })
+  else {
+    idle.state = state
+    if (keyed.options.onFull === "evict") used(keyed, key, idle)
+  }
 }
 
-const wake = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined): Limiter | undefined => {
+/** Does something with the limiter of a key, which is the key's for so long. Fails where there is no room for the key. */
+export const use = <K, A, E, R>(
+  keyed: Keyed<K>,
+  key: K,
+  cost: Cost,
+  f: (limiter: Limiter) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | ThrottleError, R> =>
+  Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
+    if (keyed.closed) return Effect.interrupt
+    tidy(keyed)
+    const busy = find(keyed, key)
+    if (busy === undefined) return Effect.fail(refusal(keyed, cost))
+    busy.users++
+    return Effect.onExitPrimitive(restore(Effect.suspend(() => f(busy.limiter))), () => {
+      busy.users--
+      return undefined
+    }, true)
+  })
+
+/** The limiter of a key of its own; undefined where there is no room for another key. */
+const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
+  const found = keyed.busy.get(key)
+  if (found !== undefined) return found
+  const idle = keyed.idle.get(key)
   if (idle === undefined && !makeRoom(keyed)) return undefined
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
   const limiter = kind.spare.pop() ?? makeUnsafe(kind.plan, keyed.context, keyed.clock)
   load(limiter, idle === undefined ? initial(kind.plan) : idle.state)
-  keyed.idle.delete(key)
-  keyed.busy.set(key, { kind, limiter })
   if (keyed.closed) close(limiter)
-  return limiter
+  const busy: Busy = { kind, limiter, users: 0 }
+  keyed.idle.delete(key)
+  keyed.busy.set(key, busy)
+  return busy
 }
 
 /** To the end of the line of those that may be evicted. */
@@ -239,8 +269,8 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
       rounds.busy = busy.entries()
       break
     }
-    const [key, { kind, limiter }] = next.value
-    if (!isIdle(limiter, now)) continue
+    const [key, { kind, limiter, users }] = next.value
+    if (users > 0 || !isIdle(limiter, now)) continue
     busy.delete(key)
     add(keyed.past, limiter)
     const left: Idle = { kind, state: stored(limiter) }

@@ -6,9 +6,9 @@ import { atMost, count, ns, ratio, type Section } from "../report.ts"
 
 const often = 1_000_000_000
 const calls = 20_000
-const warmup = 15
+const warmup = quick ? 8 : 15
 const someKeys = 1_000
-const manyKeys = quick ? 100_000 : 1_000_000
+const manyKeys = quick ? 50_000 : 1_000_000
 
 const policies: Readonly<Record<string, Throttle.Policy<never>>> = {
   rate: Throttle.rate({ limit: often, burst: often }),
@@ -60,7 +60,7 @@ export const section = async (): Promise<Section> => {
   const names = Object.keys(policies)
   const numbers = [0, 1, someKeys]
   const speed = await rounds(
-    { warmup, count: quick ? 11 : 51 },
+    { warmup, count: quick ? 7 : 51 },
     Object.fromEntries(
       names.flatMap((name) => numbers.map((keys) => [`${name} ${keys}`, ["keys", "speed", name, keys]]))
     )
