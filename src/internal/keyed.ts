@@ -147,7 +147,7 @@ export const beginFor = <K, A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R> => {
   if (keyed.closed) return Effect.interrupt
   tidy(keyed)
-  if (!keyed.busy.has(key)) {
+  if (keyed.busy.size === 0 || !keyed.busy.has(key)) {
     const idle = keyed.idle.get(key)
     const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
     if (kind.holdsNothing) {

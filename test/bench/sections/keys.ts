@@ -1,5 +1,5 @@
 /** What a map of throttles costs: a call for a key, and a key. */
-import { Effect } from "effect"
+import { Effect, Scope } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { collectGarbage, insist, quick, rounds, type Run, timed } from "../harness.ts"
 import { atMost, count, ns, ratio, type Section } from "../report.ts"
@@ -24,11 +24,11 @@ const loop = (name: string, keys: number): Effect.Effect<void> => {
       for (let i = 0; i < calls; i++) yield* call
     })
   }
-  return Effect.scoped(Effect.gen(function*() {
-    const map = yield* ThrottleMap.make({ lookup: () => policy })
-    const all = Array.from({ length: keys }, (_, i) => map.withPermit(`key ${i}`)(Effect.void))
+  const map = Effect.runSync(Scope.provide(ThrottleMap.make({ lookup: () => policy }), Scope.makeUnsafe()))
+  const all = Array.from({ length: keys }, (_, i) => map.withPermit(`key ${i}`)(Effect.void))
+  return Effect.orDie(Effect.gen(function*() {
     for (let i = 0; i < calls; i++) yield* all[i % keys]!
-  })) as Effect.Effect<void>
+  }))
 }
 
 const idle: Readonly<Record<string, Throttle.Policy<never>>> = {
