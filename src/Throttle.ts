@@ -72,7 +72,7 @@ export interface Permit {
    * Charges what the call has cost over what was asked for, or returns what it has cost less, to each timing part; calls
    * that may start by that start. What is charged above the capacity delays those to come, never the call itself. What is
    * returned is what would still be there had it never been charged. Permits that are held are not settled: all of them
-   * come back at the end. Dies with a `RangeError` for a cost that makes no sense, and is then still to be settled.
+   * come back at the end. A unit that is not named stays as it was asked for. Dies with a `RangeError` for a cost that makes no sense, and is then still to be settled.
    */
   readonly settle: (actual: Cost) => Effect.Effect<void>
   /** As if the call had never been let in: returns all it was charged, and gives back what it holds at once. */
@@ -190,6 +190,18 @@ const asking = <A, E, R>(
   f: (ask: Ask) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => Effect.suspend(() => f(cost === undefined ? limiter.one : askFor(limiter.plan, cost)))
 
+/**
+ * Waiting holds nothing, so nothing must be there to be held.
+ *
+ * @internal
+ */
+export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter): void => {
+  if (gate === undefined) return
+  throw new RangeError(
+    `throttle "${plan.name}": wait holds nothing, but "${gate.name}" counts those who run; use takeScoped or withPermit`
+  )
+}
+
 /** @internal */
 export const live = (limiter: State.Limiter): Live => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
@@ -197,9 +209,9 @@ export const live = (limiter: State.Limiter): Live => {
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
   const withPermit: Throttle["withPermit"] = (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self))
-  const takeScoped: Throttle["takeScoped"] = (cost) =>
+  const take = (cost: Cost | undefined, isTied: boolean): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
     asking(limiter, cost, (ask) =>
-      Effect.map(Limiter.takeScoped(limiter, ask), (grant): Permit => ({
+      Effect.map(Limiter.takeScoped(limiter, ask, isTied), (grant): Permit => ({
         cost: ask.cost,
         settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
         cancel: Settle.cancel(limiter, grant)
@@ -214,19 +226,14 @@ export const live = (limiter: State.Limiter): Live => {
     withPermitsIfAvailable: eitherWay(withPermitsIfAvailable),
     wait: (cost) =>
       asking(limiter, cost, (ask) => {
-        if (limiter.parts.gates.length === 0) return Limiter.begin(limiter, ask, Effect.void)
-        throw new RangeError(
-          `throttle "${limiter.plan.name}": wait holds nothing, but "${
-            limiter.parts.gates[0]!.name
-          }" counts those who run; ` +
-            `use takeScoped or withPermit`
-        )
+        refuseToHold(limiter)
+        return Limiter.begin(limiter, ask, Effect.void)
       }),
-    takeScoped,
+    takeScoped: (cost) => take(cost, false),
     usePermits: eitherWayUse((use, cost) =>
       Effect.acquireUseRelease(
         Scope.make(),
-        (scope) => Effect.flatMap(Effect.provideService(takeScoped(cost), Scope.Scope, scope), use),
+        (scope) => Effect.flatMap(Effect.provideService(take(cost, true), Scope.Scope, scope), use),
         Scope.close
       )
     ),

@@ -9,10 +9,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
 import * as Layer from "effect/Layer"
-import type * as Option from "effect/Option"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type Ask, askFor } from "./internal/ask.ts"
+import * as Foresee from "./internal/foresee.ts"
 import * as Keyed from "./internal/keyed.ts"
+import { resume, statistics } from "./internal/limiter.ts"
+import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
 import type { Limiter } from "./internal/state.ts"
 import * as Throttle from "./Throttle.ts"
@@ -130,24 +133,27 @@ export interface ThrottleMap<in K extends Key> {
     use: (permit: Throttle.Permit) => Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | ThrottleError, R>
   /** How long this cost would have to wait. */
-  readonly nextAvailable: (
-    key: K,
-    cost?: Throttle.Cost
-  ) => Effect.Effect<Option.Option<Duration.Duration>, ThrottleError>
+  readonly nextAvailable: (key: K, cost?: Throttle.Cost) => Effect.Effect<Option.Option<Duration.Duration>>
   /** Lets nobody of this key start for so long; the key is remembered until then. */
   readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError>
   /** Ends a pause of this key. */
-  readonly resume: (key: K) => Effect.Effect<void, ThrottleError>
+  readonly resume: (key: K) => Effect.Effect<void>
   /** What all keys together have done so far. */
   readonly statistics: Effect.Effect<Statistics>
   /** What a key has done since somebody last began to wait for it or to hold its permits; zeros for an idle one. */
-  readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics, ThrottleError>
+  readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics>
 }
+
+const known: ReadonlySet<string> = new Set(["lookup", "maxKeys", "onFull", "name"])
 
 const checked = <K extends Key>(options: Options<K>): Keyed.Options => {
   const { maxKeys = Infinity, onFull = "refuse" } = options
   const bad = (option: string, allowed: string, got: unknown) =>
     new RangeError(`ThrottleMap: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
+  for (const key of Object.keys(options)) {
+    if (known.has(key)) continue
+    throw new RangeError(`ThrottleMap: unknown option ${Formatter.format(key)}; it takes ${[...known].join(", ")}`)
+  }
   if (typeof options.lookup !== "function") throw bad("lookup", "a function from a key to a policy", options.lookup)
   if (maxKeys !== Infinity && !(Number.isSafeInteger(maxKeys) && maxKeys >= 1)) {
     throw bad("maxKeys", "a whole number of at least 1", maxKeys)
@@ -159,6 +165,13 @@ const checked = <K extends Key>(options: Options<K>): Keyed.Options => {
   return { maxKeys, onFull }
 }
 
+/** What an idle key has done since it came into use. */
+const unused: Throttle.Statistics = {
+  ...Observe.counters(),
+  waited: Duration.zero,
+  longestWait: Duration.zero
+}
+
 const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   /** What needs a limiter of its own while it lasts. */
   const use = <A, E, R>(
@@ -168,6 +181,10 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   ): Effect.Effect<A, E | ThrottleError, R> =>
     Keyed.use(keyed, key, cost ?? 1, (limiter) => f(Throttle.live(limiter).throttle))
   const one = (limiter: Limiter): Ask => limiter.one
+  const timingOnly = (askOf: (limiter: Limiter) => Ask) => (limiter: Limiter): Ask => {
+    Throttle.refuseToHold(limiter)
+    return askOf(limiter)
+  }
   const asking = (cost: Throttle.Cost | undefined) =>
     cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
   return {
@@ -175,12 +192,20 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
     withPermitsIfAvailable: (key, cost) => (self) =>
       use(key, cost, (throttle) => throttle.withPermitsIfAvailable(self, cost)),
-    wait: (key, cost) => use(key, cost, (throttle) => throttle.wait(cost)),
+    wait: (key, cost) => Effect.suspend(() => Keyed.beginFor(keyed, key, timingOnly(asking(cost)), Effect.void)),
     takeScoped: (key, cost) => use(key, cost, (throttle) => throttle.takeScoped(cost)),
     usePermits: (key, cost) => (f) => use(key, cost, (throttle) => throttle.usePermits(f, cost)),
-    nextAvailable: (key, cost) => use(key, cost, (throttle) => throttle.nextAvailable(cost)),
+    nextAvailable: (key, cost) =>
+      Effect.sync(() => {
+        const limiter = Keyed.peek(keyed, key)
+        return keyed.closed ? Option.none() : Foresee.nextAvailable(limiter, asking(cost)(limiter))
+      }),
     pause: (key, duration) => use(key, 0, (throttle) => throttle.pause(duration)),
-    resume: (key) => use(key, 0, (throttle) => throttle.resume),
+    resume: (key) =>
+      Effect.sync(() => {
+        const limiter = Keyed.busyLimiter(keyed, key)
+        if (limiter !== undefined) resume(limiter)
+      }),
     statistics: Effect.sync(() => {
       const { longestWait, waited, ...counted } = Keyed.total(keyed)
       return {
@@ -192,7 +217,11 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
         keysEvicted: keyed.totals.evicted
       }
     }),
-    statisticsOf: (key) => use(key, 0, (throttle) => throttle.statistics)
+    statisticsOf: (key) =>
+      Effect.suspend(() => {
+        const limiter = Keyed.busyLimiter(keyed, key)
+        return limiter === undefined ? Effect.succeed(unused) : statistics(limiter)
+      })
   }
 }
 
@@ -298,15 +327,15 @@ export interface ServiceClass<Self, Id extends string, K extends Key>
   readonly nextAvailable: (
     key: K,
     cost?: Throttle.Cost
-  ) => Effect.Effect<Option.Option<Duration.Duration>, ThrottleError, Self>
+  ) => Effect.Effect<Option.Option<Duration.Duration>, never, Self>
   /** @see {@link ThrottleMap} */
   readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError, Self>
   /** @see {@link ThrottleMap} */
-  readonly resume: (key: K) => Effect.Effect<void, ThrottleError, Self>
+  readonly resume: (key: K) => Effect.Effect<void, never, Self>
   /** @see {@link Statistics} */
   readonly statistics: Effect.Effect<Statistics, never, Self>
   /** @see {@link ThrottleMap} */
-  readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics, ThrottleError, Self>
+  readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics, never, Self>
 }
 
 /**

@@ -133,17 +133,43 @@ for (const [kind, make] of Object.entries(singles)) {
         assertIdle(throttle)
       }))
 
-    it.effect("takeScoped, then withPermit in the same fiber", () =>
+    it.effect("takeScoped, then withPermit in the same fiber: waits, since another fiber may close the scope", () =>
       Effect.gen(function*() {
-        const dying = yield* Throttle.make(make())
-        const exit = yield* Effect.exit(
-          Effect.scoped(Effect.andThen(dying.takeScoped(), dying.withPermit(Effect.void)))
+        const throttle = yield* Throttle.make(make())
+        const scope = yield* Scope.make()
+        const fiber = yield* fork(
+          Effect.andThen(Scope.provide(throttle.takeScoped(), scope), throttle.withPermit(Effect.succeed("in")))
         )
-        assert.include(defectOf(exit)!.message, `"inner"`)
-        assertIdle(dying)
-        const passing = yield* Throttle.make(make({ nested: "pass" }))
-        yield* Effect.scoped(Effect.andThen(passing.takeScoped(), passing.withPermit(Effect.void)))
-        assertIdle(passing)
+        yield* TestClock.adjust("1 hour")
+        assert.isUndefined(fiber.pollUnsafe())
+        yield* Scope.close(scope, Exit.void)
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(yield* Fiber.join(fiber), "in")
+        assertIdle(throttle)
+      }))
+
+    it.effect("a pool whose workers close the scopes that its own fiber took", () =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(make())
+        const ended: Array<number> = []
+        for (const job of [1, 2, 3]) {
+          const scope = yield* Scope.make()
+          const taking = yield* Effect.forkChild(Scope.provide(throttle.takeScoped(), scope), {
+            startImmediately: true
+          })
+          yield* TestClock.adjust(10)
+          yield* Fiber.join(taking)
+          yield* fork(
+            Effect.sleep(5).pipe(
+              Effect.andThen(Effect.sync(() => void ended.push(job))),
+              Effect.ensuring(Scope.close(scope, Exit.void))
+            )
+          )
+          yield* TestClock.adjust(10)
+        }
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual(ended, [1, 2, 3])
+        assertIdle(throttle)
       }))
 
     it.effect("withPermit, then takeScoped in the same fiber", () =>
@@ -179,9 +205,7 @@ for (const [kind, make] of Object.entries(singles)) {
         const throttle = yield* Throttle.make(make())
         yield* fork(throttle.withPermit(Effect.sleep(10)))
         const nested = yield* fork(throttle.withPermit(throttle.withPermit(Effect.void)))
-        const scoped = yield* fork(
-          Effect.scoped(Effect.andThen(throttle.takeScoped(), throttle.withPermit(Effect.void)))
-        )
+        const scoped = yield* fork(throttle.usePermits(1)(() => throttle.withPermit(Effect.void)))
         yield* TestClock.adjust(100)
         for (const fiber of [nested, scoped]) assert.include(defectOf(fiber.pollUnsafe())!.message, `"inner"`)
         assertIdle(throttle)
@@ -449,7 +473,6 @@ describe("nested use: several permits", () => {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       const scope = yield* Scope.make()
       yield* Scope.provide(throttle.takeScoped(), scope)
-      assert.isDefined(defectOf(yield* Effect.exit(throttle.withPermit(Effect.void))))
       yield* Scope.close(scope, Exit.void)
       assert.strictEqual(yield* throttle.withPermit(Effect.succeed(1)), 1)
       const permit = yield* throttle.takeScoped()

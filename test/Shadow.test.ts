@@ -787,3 +787,48 @@ describe("as data", () => {
     assert.isTrue(Throttle.isPolicy(limited) && Effect.isEffect(effect))
   })
 })
+
+describe("to and from shadow, by update", () => {
+  it.effect("those who wait for permits start at once, however they ask", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const holding = yield* Effect.forkChild(throttle.withPermit(Effect.never), { startImmediately: true })
+      const waiting = yield* Effect.all([
+        Effect.forkChild(throttle.withPermit(Effect.succeed("in")), { startImmediately: true }),
+        Effect.forkChild(Effect.scoped(Effect.as(throttle.takeScoped(), "in")), { startImmediately: true })
+      ])
+      yield* throttle.update(Throttle.shadow(Throttle.concurrency({ limit: 1 })))
+      yield* TestClock.adjust(0)
+      for (const fiber of waiting) assert.strictEqual(yield* Fiber.join(fiber), "in")
+      yield* Fiber.interrupt(holding)
+      const { running, waiting: left } = yield* throttle.statistics
+      assert.deepStrictEqual([running, left], [0, 0])
+      yield* throttle.update(Throttle.concurrency({ limit: 1 }))
+      assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))
+    }))
+
+  for (
+    const policy of [
+      Throttle.rate({ limit: 1 }),
+      Throttle.window({ limit: 1, per: "1 second" }),
+      Throttle.window({ limit: 1, per: "1 second", kind: "fixed" }),
+      Throttle.spacing({ interval: "1 second" })
+    ]
+  ) {
+    it.effect(`${Throttle.describe(policy)}: what it only thought of is no debt when it is put in force`, () =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(Throttle.shadow(policy))
+        yield* Effect.repeat(throttle.wait(), { times: 99 })
+        yield* throttle.update(policy)
+        assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.seconds(1)))
+      }))
+  }
+
+  it.effect("without a bound the line that is thought of ends at 10,000, however many would be late", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 1 })))
+      yield* Effect.repeat(throttle.wait(), { times: 10_999 })
+      assert.strictEqual(limiterOf(throttle).late.size, 10_000)
+      assert.strictEqual((yield* throttle.statistics).admitted, 11_000)
+    }))
+})

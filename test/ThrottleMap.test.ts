@@ -101,6 +101,7 @@ describe("a map", () => {
       const lookup = () => perSecond
       const bad: ReadonlyArray<readonly [options: object, message: string]> = [
         [{}, "ThrottleMap: lookup must be a function from a key to a policy, got undefined"],
+        [{ lookup, maxkeys: 1 }, `ThrottleMap: unknown option "maxkeys"; it takes lookup, maxKeys, onFull, name`],
         [{ lookup, maxKeys: 0 }, "ThrottleMap: maxKeys must be a whole number of at least 1, got 0"],
         [{ lookup, maxKeys: 1.5 }, "ThrottleMap: maxKeys must be a whole number of at least 1, got 1.5"],
         [{ lookup, onFull: "drop" }, `ThrottleMap: onFull must be "refuse" or "evict", got "drop"`],
@@ -147,7 +148,7 @@ describe("a class of it", () => {
       yield* Tenants.pause("f", "1 hour")
       assert.isTrue(Option.isNone(yield* Tenants.withPermitsIfAvailable("f", 1)(Effect.void)))
       yield* Tenants.resume("f")
-      assert.strictEqual((yield* Tenants.statistics).keys, 6)
+      assert.strictEqual((yield* Tenants.statistics).keys, 5)
       assert.strictEqual((yield* Tenants.statisticsOf("d")).admitted, 1)
     }).pipe(Effect.provide(Tenants.layerWith({ lookup: () => perSecond }))))
 })
@@ -194,6 +195,53 @@ describe("keys that go", () => {
       })
     }))
 
+  it.effect("a window of which something was taken back is dropped like any other", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.window({ limit: 10, per: "1 second" }), { maxKeys: 1 })
+      const scope = yield* Scope.make()
+      const permit = yield* Scope.provide(map.takeScoped("a"), scope)
+      for (let i = 0; i < 2; i++) {
+        yield* TestClock.adjust(100)
+        yield* map.withPermit("a")(Effect.void)
+      }
+      yield* permit.cancel
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 hour")
+      yield* map.withPermit("b")(Effect.void)
+    }))
+
+  it.effect("to ask, and to ask for too much, costs no other key its place", () =>
+    Effect.gen(function*() {
+      const lookup = (key: string) => {
+        if (key === "bad") throw new Error("no such key")
+        return perHour
+      }
+      const map = yield* ThrottleMap.make({ lookup, maxKeys: 1, onFull: "evict" })
+      yield* map.withPermit("a")(Effect.void)
+      yield* map.statisticsOf("b")
+      yield* map.nextAvailable("b")
+      yield* map.resume("b")
+      yield* Effect.exit(map.withPermits("b", 2)(Effect.void))
+      yield* Effect.exit(map.withPermits("b", { apples: 1 })(Effect.void))
+      yield* Effect.exit(map.withPermit("bad")(Effect.void))
+      assert.strictEqual((yield* map.statistics).keysEvicted, 0)
+      assert.strictEqual((yield* map.statistics).rejected.PermitsExceedCapacity, 1)
+      assert.isFalse(Option.exists(yield* map.nextAvailable("a"), Duration.isZero))
+    }))
+
+  const perHour = Throttle.rate({ limit: 1, per: "1 hour" })
+
+  it.effect("whoever finds no room is an event like others that are refused", () =>
+    Effect.gen(function*() {
+      const events: Array<Throttle.Event> = []
+      const map = yield* mapOf(perHour, { maxKeys: 1, name: "hosts" })
+      yield* map.withPermit("a")(Effect.void)
+      yield* Effect.exit(map.withPermit("b")(Effect.void)).pipe(
+        Effect.provideService(Throttle.Observer, (event) => Effect.sync(() => void events.push(event)))
+      )
+      assert.deepStrictEqual(events.map(({ _tag, throttle }) => [_tag, throttle]), [["Rejected", "hosts"]])
+    }))
+
   const many = Array.from({ length: 20_000 }, (_, i) => `stranger ${i}`)
 
   it.effect("maxKeys refuses strangers, and knows those it knows", () =>
@@ -207,7 +255,10 @@ describe("keys that go", () => {
       }
       assert.strictEqual(refused, many.length - 99)
       yield* map.withPermit("known")(Effect.void)
-      for (const use of [map.wait("new"), map.pause("new", 1), map.nextAvailable("new")]) {
+      // Whoever only asks needs no room.
+      assert.deepStrictEqual(yield* map.nextAvailable("new"), Option.some(Duration.zero))
+      assert.strictEqual((yield* map.statisticsOf("new")).admitted, 0)
+      for (const use of [map.wait("new"), map.pause("new", 1), map.withPermits("new", 2)(Effect.void)]) {
         const error = yield* Effect.flip(use)
         assert.strictEqual(
           error.message,

@@ -53,7 +53,9 @@ export const askAgain = (plan: Plan, { cost }: Ask): Ask => fromGiven(plan, cost
 /** What a call turns out to have cost: also in units that were counted when it asked, and are no more. */
 export const askActual = (plan: Plan, asked: Ask, actual: Cost): Ask => {
   const before = asked.plan.units
-  return askFor(plan, actual, plan.units && before && new Set([...plan.units, ...before]))
+  const checked = askFor(plan, actual, plan.units && before && new Set([...plan.units, ...before]))
+  // What is not named stays as it was asked for.
+  return fromGiven(plan, checked.cost, { ...spelled(asked.cost), ...spelled(checked.cost) })
 }
 
 const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: ${why}`)

@@ -11,11 +11,13 @@
 import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import { KeysExhausted, ThrottleError } from "../ThrottleError.ts"
 import { type Ask, type Cost, spelled } from "./ask.ts"
-import { beginMasked, close, tryStart } from "./limiter.ts"
+import { beginMasked, close, reject, tryStart } from "./limiter.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
+import * as Refuse from "./refuse.ts"
 import { type Limiter, makeUnsafe, stateOf } from "./state.ts"
 
 /** What the keys of one policy have in common. */
@@ -150,9 +152,14 @@ export const beginFor = <K, A, E, R>(
   if (keyed.busy.size === 0 || !keyed.busy.has(key)) {
     const idle = keyed.idle.get(key)
     const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
+    const ask = askOf(kind.scratch)
+    const never = Refuse.exceeds(kind.scratch, ask)
+    if (never !== undefined && !kind.plan.shadow) {
+      keyed.past.rejected.PermitsExceedCapacity++
+      return reject(kind.scratch, Fiber.getCurrent()!, ask, never, 0)
+    }
     if (kind.holdsNothing) {
-      const ask = askOf(kind.scratch)
-      if (idle === undefined && !makeRoom(keyed)) return Effect.fail(refusal(keyed, ask.cost))
+      if (idle === undefined && !makeRoom(keyed)) return refuse(keyed, ask.cost)
       load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
       if (tryStart(kind.scratch, ask)) {
         keep(keyed, key, idle, kind)
@@ -164,7 +171,7 @@ export const beginFor = <K, A, E, R>(
   return Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     const busy = find(keyed, key)
     return busy === undefined
-      ? Effect.suspend(() => Effect.fail(refusal(keyed, askOf(kindOf(keyed, key).scratch).cost)))
+      ? refuse(keyed, askOf(kindOf(keyed, key).scratch).cost)
       : beginMasked(busy.limiter, askOf(busy.limiter), self, restore)
   })
 }
@@ -191,7 +198,7 @@ export const use = <K, A, E, R>(
     if (keyed.closed) return Effect.interrupt
     tidy(keyed)
     const busy = find(keyed, key)
-    if (busy === undefined) return Effect.fail(refusal(keyed, cost))
+    if (busy === undefined) return refuse(keyed, cost)
     busy.users++
     return Effect.onExitPrimitive(restore(Effect.suspend(() => f(busy.limiter))), () => {
       busy.users--
@@ -204,8 +211,8 @@ const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
   const found = keyed.busy.get(key)
   if (found !== undefined) return found
   const idle = keyed.idle.get(key)
-  if (idle === undefined && !makeRoom(keyed)) return undefined
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
+  if (idle === undefined && !makeRoom(keyed)) return undefined
   const limiter = kind.spare.pop() ?? makeUnsafe(kind.plan, keyed.context, keyed.clock)
   load(limiter, idle === undefined ? initial(kind.plan) : idle.state)
   if (keyed.closed) close(limiter)
@@ -221,18 +228,35 @@ const used = <K>(keyed: Keyed<K>, key: K, idle: Idle): void => {
   keyed.idle.set(key, idle)
 }
 
-export const refusal = <K>(keyed: Keyed<K>, cost: Cost): ThrottleError => {
+const refuse = <K>(keyed: Keyed<K>, cost: Cost): Effect.Effect<never, ThrottleError> => {
+  const { maxKeys } = keyed.options
   keyed.totals.refused++
-  return new ThrottleError({
-    reason: new KeysExhausted({
-      throttle: keyed.name,
-      cost: spelled(cost),
-      queued: 0,
-      parts: [],
-      limit: keyed.options.maxKeys
-    })
+  const error = new ThrottleError({
+    reason: new KeysExhausted({ throttle: keyed.name, cost: spelled(cost), queued: 0, parts: [], limit: maxKeys })
   })
+  const told = Observe.tell(Fiber.getCurrent()!, "Rejected", () => ({
+    _tag: "Rejected",
+    throttle: keyed.name,
+    policy: `at most ${maxKeys} keys`,
+    cost,
+    waited: 0,
+    error
+  }))
+  return told === undefined ? Effect.fail(error) : Effect.andThen(told, Effect.fail(error))
 }
+
+/** The limiter of a key to be asked in this step and no later. Nothing becomes of a key that is only asked about. */
+export const peek = <K>(keyed: Keyed<K>, key: K): Limiter => {
+  const busy = keyed.busy.get(key)
+  if (busy !== undefined) return busy.limiter
+  const idle = keyed.idle.get(key)
+  const { plan, scratch } = idle === undefined ? kindOf(keyed, key) : idle.kind
+  load(scratch, idle === undefined ? initial(plan) : idle.state)
+  return scratch
+}
+
+/** The limiter of a key that is waited for, held or paused. */
+export const busyLimiter = <K>(keyed: Keyed<K>, key: K): Limiter | undefined => keyed.busy.get(key)?.limiter
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Keys that go
@@ -264,11 +288,12 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
   const { busy, idle, rounds } = keyed
   const now = timeOf(keyed)
   for (let i = 0; i < count && busy.size > 0; i++) {
-    const next = rounds.busy.next()
+    let next = rounds.busy.next()
     if (next.done === true) {
       rounds.busy = busy.entries()
-      break
+      next = rounds.busy.next()
     }
+    if (next.done === true) break
     const [key, { kind, limiter, users }] = next.value
     if (users > 0 || !isIdle(limiter, now)) continue
     busy.delete(key)
@@ -278,11 +303,12 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
     if (kind.spare.length < mostSpare) kind.spare.push(reset(limiter))
   }
   for (let i = 0; i < count && idle.size > 0; i++) {
-    const next = rounds.idle.next()
+    let next = rounds.idle.next()
     if (next.done === true) {
       rounds.idle = idle.entries()
-      break
+      next = rounds.idle.next()
     }
+    if (next.done === true) break
     if (isFresh(next.value[1], now)) idle.delete(next.value[0])
   }
 }
@@ -303,9 +329,8 @@ const reset = (limiter: Limiter): Limiter => {
 const timeOf = <K>(keyed: Keyed<K>): number => Number(keyed.clock.monotonicTimeNanosUnsafe())
 
 /** Whether all there is to know of it are its meters' states. */
-const isIdle = ({ holders, late, line, open, pausedUntil }: Limiter, now: number): boolean =>
-  line.size === 0 && holders.size === 0 && open === 0 && pausedUntil <= now &&
-  (late.tail === undefined || late.tail.due <= now)
+const isIdle = ({ headSince, holders, line, open, pausedUntil, plan }: Limiter, now: number): boolean =>
+  line.size === 0 && holders.size === 0 && open === 0 && pausedUntil <= now && (!plan.shadow || headSince <= now)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Counting

@@ -155,8 +155,8 @@ const admit = (limiter: Limiter, ask: Ask): void => {
   limiter.series.admitted++
 }
 
-const hold = (limiter: Limiter, ask: Ask): Holder => {
-  const holder: Holder = { ahead: undefined, behind: undefined, fiber: current(), ask, parts: limiter.parts }
+const hold = (limiter: Limiter, ask: Ask, isTied: boolean): Holder => {
+  const holder: Holder = { ahead: undefined, behind: undefined, fiber: current(), ask, parts: limiter.parts, isTied }
   Line.enter(limiter.holders, holder)
   return holder
 }
@@ -183,6 +183,8 @@ const withPermitsOf = <A, E, R>(
   ask: Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
+  // In shadow more are let in than there are permits.
+  if (limiter.plan.shadow) return self
   const { gates } = limiter.parts
   for (let i = 0; i < gates.length; i++) {
     const amount = ask.holdings[i]!
@@ -413,12 +415,16 @@ export interface Grant {
 
 const nothing: Grant = { charges: [], permits: [], holder: undefined, open: false, settled: true }
 
-/** Takes its permits until the scope closes. */
-export const takeScoped = (limiter: Limiter, asked: Ask): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
+/** Takes its permits until the scope closes. `isTied`: whether this fiber is who closes it. */
+export const takeScoped = (
+  limiter: Limiter,
+  asked: Ask,
+  isTied = false
+): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
     const ask = upToDate(limiter, asked)
     const charges: Array<Charge> = []
-    const holding = () => ask.holds ? hold(limiter, ask) : undefined
+    const holding = () => ask.holds ? hold(limiter, ask, isTied) : undefined
     if (limiter.plan.shadow && !limiter.closed) {
       const { refused, told } = judgeInShadow(limiter, ask, charges)
       const kept = refused ? Effect.succeed(nothing) : keep(limiter, [], holding(), charges)
@@ -426,7 +432,7 @@ export const takeScoped = (limiter: Limiter, asked: Ask): Effect.Effect<Grant, T
     }
     const permits = permitsOf(limiter.parts, ask)
     if (tryStart(limiter, ask, charges)) return keep(limiter, permits, holding(), charges)
-    const call = arrive(limiter, ask, Effect.void, charges)
+    const call = arrive(limiter, ask, Effect.void, charges, isTied)
     if (Effect.isEffect(call)) return Effect.as(restore(call), nothing)
     // The Semaphores lend their permits for a moment at the start, and then for good: `free` keeps them for this call.
     const admitted = Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), (exit) => {
@@ -438,7 +444,13 @@ export const takeScoped = (limiter: Limiter, asked: Ask): Effect.Effect<Grant, T
     }, true)
     return Effect.flatMap(
       admitted,
-      () => keep(limiter, permitsOf(call.parts, call.ask), call.ask.holds ? call : undefined, charges)
+      () =>
+        keep(
+          limiter,
+          limiter.plan.shadow ? [] : permitsOf(call.parts, call.ask),
+          call.ask.holds ? call : undefined,
+          charges
+        )
     )
   })
 
@@ -482,7 +494,7 @@ const closeGrant = (limiter: Limiter): void => {
 /** The effect, and after it what it held given back. */
 const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
   if (!ask.holds) return self
-  const holder = hold(limiter, ask)
+  const holder = hold(limiter, ask, true)
   return Effect.onExitPrimitive(self, () => {
     end(limiter, holder)
     return undefined
@@ -494,7 +506,8 @@ const arrive = (
   limiter: Limiter,
   ask: Ask,
   self: Effect.Effect<any, any, any>,
-  charges?: Array<Charge>
+  charges?: Array<Charge>,
+  isTied = true
 ): Call | Effect.Effect<any, ThrottleError> => {
   if (limiter.closed) return Effect.interrupt
   const fiber = current()
@@ -502,7 +515,7 @@ const arrive = (
   const refused = refuse(limiter, ask, now)
   if (refused !== undefined) return reject(limiter, fiber, ask, refused, 0)
   const own = limiter.plan.timeout === Infinity ? nestedIn(limiter, ask, fiber) : undefined
-  if (own === undefined) return enter(limiter, ask, self, fiber, now, charges)
+  if (own === undefined) return enter(limiter, ask, self, fiber, now, charges, isTied)
   if (own.nested === "die") return Effect.die(new Error(deadlock(limiter, own)))
   limiter.counters.admitted++
   limiter.series.admitted++
@@ -521,7 +534,7 @@ const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Gate | undefined
     let isOwn = false
     for (const holder of Line.members(limiter.holders)) {
       const amount = holder.ask.holdings[holder.parts.gates.indexOf(gate)] ?? 0
-      if (holder.fiber === fiber) isOwn ||= amount > 0
+      if (holder.fiber === fiber && holder.isTied) isOwn ||= amount > 0
       else if ((missing -= amount) <= 0) return false
     }
     return isOwn
@@ -542,7 +555,8 @@ const enter = (
   self: Effect.Effect<any, any, any>,
   fiber: AnyFiber,
   now: number,
-  charges: Array<Charge> | undefined
+  charges: Array<Charge> | undefined,
+  isTied: boolean
 ): Call => {
   const traced = fiber.cache.tracerEnabled
   const heard = Observe.isHeard(fiber)
@@ -559,6 +573,7 @@ const enter = (
     // Before it enters: it expects to wait for the others, not for itself.
     expected: traced || heard ? expectedToTell(limiter, ask, now) : undefined,
     self,
+    isTied,
     charges,
     state: "waiting",
     due: undefined,
@@ -739,7 +754,7 @@ const countRejection = (
   }))
 }
 
-const reject = (
+export const reject = (
   limiter: Limiter,
   fiber: AnyFiber,
   ask: Ask,

@@ -35,8 +35,14 @@ export const judge = (limiter: Limiter, ask: Ask, now: number): Verdict => {
     : { wait: undefined, refused: refuse(limiter, ask, now) }
 }
 
+/** Where `maxQueue` does not say how many may wait, no more than this are kept in mind, and none is told to be behind more. */
+const mostThoughtOf = 10_000
+
 /** It would leave the line then, and those behind it no sooner. */
 export const standInLine = (limiter: Limiter, now: number, until: number): void => {
   limiter.headSince = Math.max(limiter.headSince, until)
-  if (until > now + noise) Line.enter(limiter.late, { ahead: undefined, behind: undefined, due: until })
+  // Without a bound it would grow for as long as more come than the policy allows, which is what shadow is for to find out.
+  if (until > now + noise && (limiter.late.size < mostThoughtOf || limiter.plan.maxQueue < Infinity)) {
+    Line.enter(limiter.late, { ahead: undefined, behind: undefined, due: until })
+  }
 }

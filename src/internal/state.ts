@@ -46,6 +46,8 @@ export interface Holder extends Line.Place<Holder> {
   readonly ask: Ask
   /** The parts that its ask is about. */
   readonly parts: Parts
+  /** Whether it is over when this fiber is done with it. What is taken for a scope any fiber may give back. */
+  readonly isTied: boolean
 }
 
 /** What a call was charged by one part, and the part's state around that. */
@@ -72,6 +74,8 @@ export interface Call extends Line.Place<Call> {
   readonly expected: number | undefined
   /** What it runs when its turn comes. */
   readonly self: Effect.Effect<any, any, any>
+  /** As a {@link Holder}'s. */
+  readonly isTied: boolean
   /** Where its charges are noted, if it may be settled later. */
   readonly charges: Array<Charge> | undefined
   state: "waiting" | "started" | "gone"

@@ -6,7 +6,7 @@ import { askAgain, askOne } from "./ask.ts"
 import { judge, reconsider } from "./limiter.ts"
 import * as Line from "./line.ts"
 import type { Plan } from "./plan.ts"
-import { clockwork, gate, type Limiter, stateOf, time } from "./state.ts"
+import { clockwork, type Gate, gate, type Limiter, stateOf, time } from "./state.ts"
 
 /** Finds for each part the one it follows: of the same kind, unit and name; of several alike the first that is left. */
 const successors = <A extends { readonly key: string }>(old: ReadonlyArray<A>) => {
@@ -48,13 +48,14 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
         if (call.ask.timings[i]! > 0) part.calls++
       })
     }
-    return Effect.forEach(gates, (one) => Effect.suspend(() => one.semaphore.resize(one.limit)), { discard: true })
-      .pipe(
-        Effect.andThen(Effect.sync(() => {
-          for (const call of Array.from(Line.members(limiter.line))) {
-            if (call.ask.never !== undefined) judge(limiter, call)
-          }
-          reconsider(limiter)
-        }))
-      )
+    while (limiter.late.head !== undefined) Line.leave(limiter.late, limiter.late.head)
+    const resized = (one: Gate) => Effect.suspend(() => one.semaphore.resize(one.limit))
+    return Effect.forEach(gates, resized, { discard: true }).pipe(
+      Effect.andThen(Effect.sync(() => {
+        for (const call of Array.from(Line.members(limiter.line))) {
+          if (call.ask.never !== undefined) judge(limiter, call)
+        }
+        reconsider(limiter)
+      }))
+    )
   }))

@@ -36,7 +36,8 @@ export const spacing = (options: {
     settle: (state) => state,
     undo: (state, before, charged) => state === charged ? before : state,
     watch: (state) => state,
-    adopt: (state) => state,
+    // A policy in shadow charges starts that are still to come.
+    adopt: (state, _from, now) => ({ last: Math.min(state.last, now) }),
     interval,
     isFresh: (state, now) => state.last + interval <= now,
     behind: (state, from, _cost, ahead, wall) => due(state, from, wall) + ahead.calls * interval

@@ -36,6 +36,16 @@ const without = (list: List | undefined, at: number, amount: number): List | und
   return kept.reduceRight((next, { at, cost }) => ({ at, cost, next }), list)
 }
 
+/** The list with nothing later than an instant. */
+const upTo = (list: List | undefined, at: number): List | undefined => {
+  const all: Array<List> = []
+  for (; list !== undefined; list = list.next) all.push(list)
+  return all.reduceRight<List | undefined>(
+    (next, one) => ({ at: Math.min(one.at, at), cost: one.cost, next }),
+    undefined
+  )
+}
+
 const total = (list: List | undefined): number => {
   let sum = 0
   for (; list !== undefined; list = list.next) sum += list.cost
@@ -104,11 +114,14 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     settle: (state, charged, now, more) => more < 0 ? takeBack(state, charged, -more) : charge(state, now, more),
     undo: (state, _before, charged, _now, cost) => takeBack(state, charged, cost),
     watch: (state) => state,
-    adopt: (state) => state,
+    // A policy in shadow charges starts that are still to come: they count as of now.
+    adopt: ({ back, front, sum }, _from, now) => ({ front: upTo(front, now), back: upTo(back, now), sum }),
     isFresh: ({ back, front }, now) => {
-      const newest = back ?? front
-      // In `front` alone the newest is the last: only a log of one tells without going through it.
-      return newest === undefined || (newest.at + per <= now && (back !== undefined || newest.next === undefined))
+      if (front === undefined) return true
+      if (front.at + per > now) return false
+      let newest = back ?? front
+      if (back === undefined) { while (newest.next !== undefined) newest = newest.next }
+      return newest.at + per <= now
     }
   }
 }
@@ -161,7 +174,11 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     undo: (state, _before, charged, _now, cost) =>
       state.end === charged.end ? withUsed(state, Math.max(0, state.used - cost)) : state,
     watch: (state) => state,
-    adopt: (state, from) => from.interval === per ? state : { end: state.end, used: state.used, isForeign: true },
+    adopt: (state, from, now) => {
+      // A policy in shadow opens windows that are still to come.
+      if (state.end > now + from.interval) return { end: now + per, used: state.used, isForeign: true }
+      return from.interval === per ? state : { end: state.end, used: state.used, isForeign: true }
+    },
     interval: per,
     isFresh: (state, now) => now >= state.end + per / 2,
     behind: (state, from, cost, ahead, wall) => {
