@@ -12,3 +12,4 @@ export { type Call, type Change, type Changed, type Outcome, type Result, run, t
 export { type Summary, summary } from "./summary.ts"
 export { type Panel, svg, type SvgOptions } from "./svg.ts"
 export { text, type TextOptions } from "./text.ts"
+export { describe } from "./words.ts"

@@ -158,10 +158,10 @@ const where = "Simulation.run"
  * import * as Simulation from "effect-throttle/simulation"
  *
  * const policy = Throttle.rate({ limit: 10, burst: 5, maxQueue: 20 })
- * const result = Simulation.run(policy, Simulation.bursts({ size: 30, every: "2 seconds", duration: "1 hour" }))
+ * const result = Simulation.run(policy, Simulation.bursts({ size: 30, every: "2 seconds", duration: "10 minutes" }))
  *
  * const { refused, wait } = Simulation.summary(result)
- * console.log(refused.QueueFull, wait.max) // 18000 of 54000, and nobody waits longer than 2 s
+ * console.log(refused.QueueFull, wait.max) // 2994 of 9000, and nobody waits longer than 2 s
  * ```
  *
  * @see {@link summary} for numbers

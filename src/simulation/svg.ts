@@ -94,11 +94,13 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
     const above = top
     const panels = drawn[i]!.map((panel) => {
       const height = heightOf(panel)
-      const text = panel._tag === "Calls"
+      const name = frame.isNarrow ? label(margin, top + 12, panel.label) : beside(panel.label, top + 12)
+      if (frame.isNarrow) top += 20
+      const drawing = panel._tag === "Calls"
         ? callsOf(frame, panel, top)
         : stepsOf(frame, panel, top, height, scales.get(panel.label)!)
       top += height + gap
-      return text
+      return `${name}\n${drawing}`
     })
     blocks.push(...changesOf(frame, run, above, top - gap), ...panels)
     top += 14
@@ -114,7 +116,7 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" ` +
     `role="img" aria-labelledby="${escaped(id)}-title ${escaped(id)}-desc" class="throttle-simulation">`,
     `<title id="${escaped(id)}-title">${escaped(runs.map(({ name }) => name).join("; against: "))}</title>`,
-    `<desc id="${escaped(id)}-desc">${escaped(runs.map(describe).join(" "))}</desc>`,
+    `<desc id="${escaped(id)}-desc">${escaped(runs.map(inWords).join(" "))}</desc>`,
     `<style>${style}</style>`,
     `<rect class="back" width="${width}" height="${height}" rx="8"/>`,
     ...grid,
@@ -126,8 +128,8 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
   ].join("\n")
 }
 
-const describe = (run: Result, _: number, runs: ReadonlyArray<Result>): string =>
-  runs.length === 1 ? Words.sentence(run) : `${run.name}: ${Words.sentence(run)}`
+const inWords = (run: Result, _: number, runs: ReadonlyArray<Result>): string =>
+  runs.length === 1 ? Words.describe(run) : `${run.name}: ${Words.describe(run)}`
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What to draw
@@ -212,7 +214,9 @@ const heightOf = (panel: CallsPanel | StepsPanel): number =>
 // ---------------------------------------------------------------------------------------------------------------------
 
 const margin = 16
-const gutter = 124
+/** Room on the left for the names of panels; in a narrow picture they stand above them. */
+const gutter = (isNarrow: boolean) => isNarrow ? 44 : 124
+const narrow = 520
 const gap = 16
 
 interface Frame {
@@ -222,6 +226,7 @@ interface Frame {
   readonly to: number
   readonly ticks: ReadonlyArray<number>
   readonly x: (at: number) => number
+  readonly isNarrow: boolean
 }
 
 const frameOf = (runs: ReadonlyArray<Result>, width: number): Frame => {
@@ -230,15 +235,16 @@ const frameOf = (runs: ReadonlyArray<Result>, width: number): Frame => {
   const first = calls.reduce((least, { arrival }) => Math.min(least, arrival), Infinity)
   const last = calls.reduce((most, { arrival, end, start }) => Math.max(most, arrival, start ?? 0, end ?? 0), 0)
   const until = changes.reduce((most, { at }) => Math.max(most, at), last)
-  const left = gutter
+  const isNarrow = width < narrow
+  const left = gutter(isNarrow)
   const right = width - margin - 8
   const begin = first === Infinity || first < until / 2 ? 0 : first
-  const step = stepOf(Math.max(until - begin, 1), (right - left) / 90)
+  const step = stepOf(Math.max(until - begin, 1), (right - left) / 80)
   const from = Math.floor(begin / step) * step
   const to = Math.max(until, from + step)
   const ticks: Array<number> = []
   for (let n = Math.round(from / step); n * step <= to * (1 + 1e-9); n++) ticks.push(n * step)
-  return { left, right, from, to, ticks, x: (at) => left + (at - from) / (to - from) * (right - left) }
+  return { isNarrow, left, right, from, to, ticks, x: (at) => left + (at - from) / (to - from) * (right - left) }
 }
 
 /** Milliseconds between ticks: a number people count in. */
@@ -312,7 +318,8 @@ const wrapped = (text: string, most: number): ReadonlyArray<string> =>
       : [...lines, word]
   }, [])
 
-const named = (text: string, y: number): string =>
+/** The name of a panel in the gutter on its left. */
+const beside = (text: string, y: number): string =>
   wrapped(text, 14).map((line, i) => label(margin, y + 14 * i, line)).join("")
 
 const cross = (x: number, y: number): string => `<path class="bad" d="M${at(x - 3)} ${at(y - 3)}l6 6m0 -6l-6 6"/>`
@@ -343,7 +350,7 @@ const callsOf = ({ right, x }: Frame, { calls }: CallsPanel, top: number): strin
       ...(Series.isRefused(call) ? [cross(x(end!), y)] : outcome === "interrupted" ? [diamond(x(end!), y)] : [])
     ].join("")
   })
-  return named("calls", top + 12) + rows.join("\n")
+  return rows.join("\n")
 }
 
 /** Pixels. */
@@ -383,7 +390,6 @@ const stepsOf = (frame: Frame, panel: StepsPanel, top: number, height: number, s
     `${i === 0 ? `M${at(left)} ${at(y(value))}` : `H${at(x(instant))}V${at(y(value))}`}`
   )
   return [
-    named(panel.label, top + 12),
     label(left - 6, y(scale) + 4, Words.number(scale), "scale", "end"),
     label(left - 6, bottom + 2, "0", "scale", "end"),
     `<path class="area ${panel.kind}" d="${path.join("")}V${at(bottom)}z"/>`,
@@ -442,12 +448,12 @@ const legendOf = (panels: ReadonlyArray<CallsPanel | StepsPanel>, frame: Frame, 
     [is(Series.isRefused), "refused", (x) => cross(x + 10, y)],
     [is(({ outcome }) => outcome === "interrupted"), "interrupted", (x) => diamond(x + 10, y)]
   ]
-  let x = frame.left
+  let x = frame.isNarrow ? margin : frame.left
   const lines: Array<string> = []
   for (const [shown, text, sign] of items) {
     if (!shown) continue
     lines.push(sign(x), label(x + 28, y + 4, text, "key"))
-    x += 40 + text.length * 6.5
+    x += 42 + text.length * 6
   }
   return { lines, height: lines.length === 0 ? 0 : 22 }
 }

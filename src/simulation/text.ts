@@ -90,7 +90,7 @@ export const text = (result: Result, options: TextOptions = {}): string => {
     ...rows.filter(([, values]) => values.some((value) => value > 0)).map(([name, values]) => row(name, values)),
     " ".repeat(gutter) + axis[0].padEnd(columns - axis[1].length) + axis[1],
     "",
-    Words.sentence(result)
+    Words.describe(result)
   ].join("\n")
 }
 

@@ -30,8 +30,30 @@ const counted = (n: number, one: string): string => `${number(n)} ${one}${n === 
 const refusals = ({ refused }: Summary): ReadonlyArray<string> =>
   Object.entries(refused).filter(([, n]) => n > 0).map(([reason, n]) => `${number(n)} ${reason}`)
 
-/** A simulation in one or two sentences. */
-export const sentence = (result: Result): string => {
+/**
+ * Says what happened, in a few sentences.
+ *
+ * **When to use**
+ *
+ * Where a picture cannot be seen: as its text alternative, in a log.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Throttle } from "effect-throttle"
+ * import * as Simulation from "effect-throttle/simulation"
+ *
+ * const result = Simulation.run(Throttle.rate({ limit: 1, maxQueue: 1 }), Simulation.list([0, 0, 0]))
+ *
+ * console.log(Simulation.describe(result))
+ * // 3 calls in 1 s: 2 started; refused: 1 QueueFull. Waits: half up to 0 s, nine of ten up to 1 s, the longest 1 s. …
+ * ```
+ *
+ * @see {@link summary} for the numbers
+ * @category reading
+ * @since 0.1.0
+ */
+export const describe = (result: Result): string => {
   const all = summary(result)
   const { calls, interrupted, longestLine, mostRunning, started, wait } = all
   const left = calls - started
