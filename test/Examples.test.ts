@@ -7,7 +7,8 @@ import { readFiles, root } from "./utils/files.ts"
 
 // Every example of the README, the docs and the doc comments compiles and runs, against the source.
 // Each one is a module of its own in a folder of this run; compiled together they cost one start of the compiler.
-const documents = { ...readFiles(["README.md", "docs"], /\.md$/), ...readFiles(["src"], /\.ts$/) }
+// The pages of docs/api are made of the doc comments.
+const documents = { ...readFiles(["README.md", "docs"], /^(?!docs\/api\/).*\.md$/), ...readFiles(["src"], /\.ts$/) }
 mkdirSync(join(root, "test/examples-generated"), { recursive: true })
 const folder = mkdtempSync(join(root, "test/examples-generated/run-"))
 afterAll(() => rmSync(folder, { recursive: true }))

@@ -6,6 +6,7 @@
  * a picture, {@link text} a picture for terminals.
  *
  * @since 0.1.0
+ * @module
  */
 export * from "./arrivals.ts"
 export { type Call, type Change, type Changed, type Outcome, type Result, run, type RunOptions } from "./run.ts"
