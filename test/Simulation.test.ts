@@ -235,6 +235,9 @@ describe("run", () => {
     [`a policy is needed here, got undefined`, () => Simulation.run(undefined as any, [])],
     [`a policy is needed here, got 3`, () => Simulation.run([rate, 3 as any], [])],
     [`arrivals must be an array, got 3`, () => Simulation.run(rate, 3 as any)],
+    [`arrivals[1] must be an object, got null`, () => Simulation.run(rate, [{ at: 0 }, null as any])],
+    [`changes must be an array, got 3`, () => Simulation.run(rate, [], { changes: 3 as any })],
+    [`changes[0] must be an object, got 3`, () => Simulation.run(rate, [], { changes: [3 as any] })],
     [
       `arrivals[1].at must be a finite duration of at least 0, got -1`,
       () => Simulation.run(rate, [{ at: 0 }, { at: -1 }])
@@ -519,6 +522,15 @@ describe("svg", () => {
         Throttle.spacing({ interval: 100, align: true })
       ]
     ) assert.strictEqual(count(Simulation.svg(Simulation.run(policy, atOnce(5))), `<line class="edge"`), 5)
+  })
+
+  it("says permits where calls are charged more than one", () => {
+    const policy = Throttle.all([Throttle.window({ limit: 5, per: 100 }), Throttle.concurrency({ limit: 5 })])
+    const labels = [1, 2].map((cost) => {
+      const svg = Simulation.svg(Simulation.run(policy, Simulation.list([{ at: 0, cost, runs: 50 }]), {}))
+      return [">permits held<", ">starts in the<", ">permits in the<"].filter((text) => svg.includes(text))
+    })
+    assert.deepStrictEqual(labels, [[">starts in the<"], [">permits held<", ">permits in the<"]])
   })
 
   it("draws nothing as well", () => wellFormed(Simulation.svg([Simulation.run(Throttle.none, [])])))

@@ -305,7 +305,7 @@ export const list = (
   calls: ReadonlyArray<Duration.Input | (Omit<PatternOptions, "start"> & { readonly at: Duration.Input })>
 ): ReadonlyArray<Arrival> => {
   const where = "Simulation.list"
-  if (!Array.isArray(calls)) throw new RangeError(`${where}: calls must be an array, got ${format(calls)}`)
+  Options.array(where, "calls", calls)
   return inOrder(calls.flatMap((call): ReadonlyArray<Arrival> => {
     if (!Predicate.hasProperty(call, "at")) return [{ at: Options.value(where, "at", Options.duration, call) }]
     const { at, ...options } = call as PatternOptions & { readonly at: Duration.Input }

@@ -67,9 +67,19 @@ export const value = (where: string, name: string, rule: Rule, input: unknown): 
   throw new RangeError(`${where}: ${name} must be ${rule.allowed}, got ${format(input)}`)
 }
 
+/** Refuses what is no object. */
+export const object = (where: string, name: string, input: unknown): void => {
+  if (!Predicate.isObject(input)) throw new RangeError(`${where}: ${name} must be an object, got ${format(input)}`)
+}
+
+/** Refuses what is no array. */
+export const array = (where: string, name: string, input: unknown): void => {
+  if (!Array.isArray(input)) throw new RangeError(`${where}: ${name} must be an array, got ${format(input)}`)
+}
+
 /** Refuses what is no object, and options that nobody knows. */
-export const known = (where: string, options: unknown, names: ReadonlyArray<string>): void => {
-  if (!Predicate.isObject(options)) throw new RangeError(`${where}: options must be an object, got ${format(options)}`)
+export const known = (where: string, options: object, names: ReadonlyArray<string>): void => {
+  object(where, "options", options)
   for (const name of Object.keys(options)) {
     if (names.includes(name)) continue
     throw new RangeError(`${where}: unknown option ${format(name)}; it takes ${names.join(", ")}`)

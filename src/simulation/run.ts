@@ -107,6 +107,7 @@ const rounded = (millis: number): number => Math.round(millis * 1e6) / 1e6
 
 const readChange = (change: Change, i: number): Changed => {
   const name = `changes[${i}]`
+  Options.object(where, name, change)
   const at = Options.value(where, `${name}.at`, Options.duration, change.at)
   if (Predicate.hasProperty(change, "pause")) {
     return { at, pause: Options.value(where, `${name}.pause`, Options.anyDuration, change.pause) }
@@ -179,7 +180,8 @@ export const run = (
   for (const one of policies) {
     if (!Throttle.isPolicy(one)) throw new RangeError(`${where}: a policy is needed here, got ${format(one)}`)
   }
-  if (!Array.isArray(arrivals)) throw new RangeError(`${where}: arrivals must be an array, got ${format(arrivals)}`)
+  Options.array(where, "arrivals", arrivals)
+  Options.array(where, "changes", options.changes ?? [])
   const usually = Options.value(where, "runs", Options.duration, options.runs ?? 0)
   const late = Options.value(where, "late", Options.duration, options.late ?? 0)
   const changes = (options.changes ?? []).map(readChange).toSorted((a, b) => a.at - b.at)
@@ -231,6 +233,7 @@ interface Visit {
 }
 
 const visit = (arrival: Arrival, i: number, usually: number): Visit => {
+  Options.object(where, `arrivals[${i}]`, arrival)
   const value = (name: "at" | "runs" | "interruptAfter", otherwise: number) =>
     arrival[name] === undefined && name !== "at"
       ? otherwise

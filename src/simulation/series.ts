@@ -53,6 +53,9 @@ export const waiting = ({ calls }: Result): Steps =>
 const amountOf = (cost: Throttle.Cost, unit: string): number =>
   typeof cost === "number" ? (unit === "permits" ? cost : 0) : cost[unit] ?? (unit === "permits" ? 1 : 0)
 
+/** Whether permits are calls. */
+export const costOne = ({ calls }: Result): boolean => calls.every(({ cost }) => amountOf(cost, "permits") === 1)
+
 /** A call that takes no time never runs beside another. */
 export const lasts = ({ end, start }: Call): boolean => start !== undefined && end !== undefined && end > start
 

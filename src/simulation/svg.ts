@@ -74,21 +74,20 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
   const runs = Predicate.hasProperty(results, "calls") ? [results as Result] : results as ReadonlyArray<Result>
   const frame = frameOf(runs, width)
   const drawn = runs.map((run) => panelsOf(run, panels, stepOf(frame.to - frame.from, 120)))
-  // What has the same label has the same scale, so that runs can be compared.
+  // What can be compared has the same scale.
   const scales = new Map<string, number>()
+  const scaleOf = (panel: StepsPanel) => scales.get(comparable(panel)) ?? 1
   for (const panel of drawn.flat()) {
     if (panel._tag === "Steps") {
-      scales.set(
-        panel.label,
-        Math.max(scales.get(panel.label) ?? 1, Series.highest(panel.limits), Series.highest(panel.steps))
-      )
+      const scale = Math.max(scaleOf(panel), Series.highest(panel.limits), Series.highest(panel.steps))
+      scales.set(comparable(panel), scale)
     }
   }
 
   let top = 12
   const blocks: Array<string> = []
   runs.forEach((run, i) => {
-    const lines = wrapped(run.name, Math.floor((width - 2 * margin) / 7))
+    const lines = wrapped(run.name, Math.floor((width - 2 * margin) / 7.6))
     lines.forEach((line, n) => blocks.push(label(margin, top + 13 + 18 * n, line, "name")))
     top += 18 * lines.length + (run.changes.length > 0 ? 18 : 8)
     const above = top
@@ -98,7 +97,7 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
       if (frame.isNarrow) top += 20
       const drawing = panel._tag === "Calls"
         ? callsOf(frame, panel, top)
-        : stepsOf(frame, panel, top, height, scales.get(panel.label)!)
+        : stepsOf(frame, panel, top, height, scaleOf(panel))
       top += height + gap
       return `${name}\n${drawing}`
     })
@@ -151,6 +150,10 @@ interface StepsPanel {
   readonly word: string
 }
 
+/** Panels of different runs that show the same, and of one run those refused beside those who arrived. */
+const comparable = ({ kind, label }: StepsPanel): string =>
+  kind === "refused" || kind === "arrivals" ? "arrivals" : label
+
 const mostRows = 40
 
 const panelsOf = (
@@ -192,7 +195,7 @@ const panelsOf = (
     steps("running", "running", Series.running(run))
   }
   for (const { per, steps: limit, unit, word } of limits) {
-    const isPlain = unit === "permits"
+    const isPlain = unit === "permits" && Series.costOne(run)
     if (per === undefined && wants("running", true)) {
       steps("running", isPlain ? "running" : `${unit} held`, Series.held(run, unit), limit)
     }

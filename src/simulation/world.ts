@@ -53,7 +53,7 @@ export const make = (late: number): World => {
     currentTimeNanos: Effect.sync(nanos),
     monotonicTimeNanosUnsafe: nanos,
     monotonicTimeNanos: Effect.sync(nanos),
-    sleep: (duration) => passing(Duration.toMillis(duration) + late)
+    sleep: (duration) => Duration.isFinite(duration) ? passing(Duration.toMillis(duration) + late) : Effect.never
   }
 
   const scheduler: Scheduler.Scheduler = {
