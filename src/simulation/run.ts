@@ -102,6 +102,8 @@ export interface Result {
   readonly calls: ReadonlyArray<Call>
 }
 
+const where = "Simulation.run"
+
 /** To nanoseconds: sums of fractions are not exact. */
 const rounded = (millis: number): number => Math.round(millis * 1e6) / 1e6
 
@@ -119,14 +121,12 @@ const readChange = (change: Change, i: number): Changed => {
   throw new RangeError(`${where}: ${name} must pause for a duration, resume: true or update to a policy`)
 }
 
-const made = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<void> =>
+const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<void> =>
   "pause" in change
     ? throttle.pause(change.pause)
     : "update" in change
     ? throttle.update(Throttle.fromData(change.update))
     : throttle.resume
-
-const where = "Simulation.run"
 
 /**
  * Runs calls through a policy in virtual time and says what became of each.
@@ -137,9 +137,9 @@ const where = "Simulation.run"
  *
  * **Details**
  *
- * The limiter is the real one; only its clock is not: time passes as soon as nothing is left to do, so an hour takes
- * milliseconds. It is one call, without a fiber that goes on, and the same arguments give the same result. Nothing is
- * logged, and {@link Throttle.metrics} do not count it. The wall clock begins at 0 too, on a full minute.
+ * The limiter is the real one; only its clock is not: time passes as soon as nothing is left to do, so an hour of
+ * 10 calls per second takes half a second. It is one call, without a fiber that goes on, and the same arguments give the
+ * same result. Nothing is logged, and `Throttle.metrics` do not count it. The wall clock begins at 0 too, on a full minute.
  *
  * At one instant, what ends comes first, then changes, then arrivals in their order, then interruptions. It ends when
  * nobody is left who waits or runs, but for calls that nothing lets in: those wait for ever.
@@ -199,16 +199,12 @@ export const run = (
   const visits = arrivals.map((arrival, i) => visit(arrival, i, usually))
   const turns: Array<World.Turn> = changes.map((change) => ({
     at: change.at,
-    action: () => succeeded(world.fork(made(change, throttles[0]!)))
+    action: () => succeeded(world.fork(carryOut(change, throttles[0]!)))
   }))
   for (const visit of visits) turns.push({ at: visit.arrival, action: () => enter(world, throttles, visit) })
   for (const visit of visits) {
-    if (visit.interruptAt < Infinity) {
-      turns.push({
-        at: visit.interruptAt,
-        action: () => visit.fiber?.interruptUnsafe()
-      })
-    }
+    if (visit.interruptAt === Infinity) continue
+    turns.push({ at: visit.interruptAt, action: () => visit.fiber?.interruptUnsafe() })
   }
   world.run(turns.toSorted((a, b) => a.at - b.at))
 

@@ -144,9 +144,11 @@ export const limitsOf = (result: Result): ReadonlyArray<Omit<Limit, "limit"> & {
   }))
 }
 
-/** The most that may wait, from each instant on. */
+/** The most that may wait, from each instant on. In a chain each throttle has a line of its own: no bound holds for all. */
 export const queueLimits = (result: Result): Steps =>
-  stagesOf(result).map(({ at, data }) => ({ at, value: maxQueueOf(data) })).filter(({ value }) => value < Infinity)
+  result.policies.length > 1
+    ? []
+    : stagesOf(result).map(({ at, data }) => ({ at, value: maxQueueOf(data) })).filter(({ value }) => value < Infinity)
 
 /** The smallest bound of all parts. */
 const maxQueueOf = (data: Throttle.PolicyData): number => {

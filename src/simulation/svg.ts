@@ -390,7 +390,7 @@ const stepsOf = (frame: Frame, panel: StepsPanel, top: number, height: number, s
   path.push(`H${at(right)}`)
   const last = panel.limits.at(-1)
   const limit = panel.limits.map(({ at: instant, value }, i) =>
-    `${i === 0 ? `M${at(left)} ${at(y(value))}` : `H${at(x(instant))}V${at(y(value))}`}`
+    `${i === 0 ? `M${at(Math.max(left, x(instant)))} ${at(y(value))}` : `H${at(x(instant))}V${at(y(value))}`}`
   )
   return [
     label(left - 6, y(scale) + 4, Words.number(scale), "scale", "end"),

@@ -70,6 +70,8 @@ export const make = (late: number): World => {
     Context.add(References.TracerEnabled, false)
   )
 
+  const runFork = Effect.runForkWith(context)
+
   /** Until every fiber waits for time to pass. */
   const settle = () => {
     while (tasks.length > 0) {
@@ -93,7 +95,7 @@ export const make = (late: number): World => {
 
   return {
     now: () => now,
-    fork: (effect) => Effect.runForkWith(context)(effect),
+    fork: (effect) => runFork(effect),
     pass: (millis) => millis === 0 ? Effect.void : passing(millis),
     run: (turns) => {
       for (const turn of turns) {
