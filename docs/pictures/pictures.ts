@@ -34,6 +34,9 @@ export const pictures: Readonly<Record<string, string>> = {
     run(Throttle.spacing({ interval: 200, from: "end" }), atOnce(4), { runs: 100 })
   ]),
   none: draw(run(Throttle.none, steady({ rate: 10, duration: 800 }), { runs: 250 })),
+  shadow: draw(
+    run(Throttle.shadow(Throttle.rate({ limit: 5 })), steady({ rate: 8, duration: "1.5 seconds" }), { runs })
+  ),
   all: draw(
     run(Throttle.all([Throttle.rate({ limit: 5 }), Throttle.concurrency({ limit: 2 })]), atOnce(7), { runs: 600 })
   ),
