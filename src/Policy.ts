@@ -5,6 +5,7 @@
  * constructors (which throw a `RangeError`) and for data from outside (which fails with a `SchemaError`).
  *
  * @since 0.1.0
+ * @module
  */
 import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"

@@ -8,6 +8,7 @@
  * If you know Effect's `Semaphore`, you know this module: the same verbs, with time added.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Clock from "effect/Clock"
 import type * as Config from "effect/Config"

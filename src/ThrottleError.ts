@@ -2,6 +2,7 @@
  * What a throttle fails with: one error, {@link ThrottleError}, and the reason for it.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"

@@ -2,6 +2,7 @@
  * One throttle a key: a budget for each host, each tenant, each user.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"

@@ -2,6 +2,7 @@
  * Measures how long an effect takes: a log line, a span and running statistics for each run.
  *
  * @since 0.1.0
+ * @module
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"

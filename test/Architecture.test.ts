@@ -46,6 +46,8 @@ describe("the rules bite", () => {
       { "src/internal/observe.ts": `export type X = import("./limiter.ts").Limiter` },
       { "src/internal/meter/rate.ts": `import { Line } from "../line.ts"` },
       { "src/http/client.ts": `import "../index.ts"` },
+      { "src/simulation/run.ts": `import * as Limiter from "../internal/limiter.ts"` },
+      { "src/simulation/run.ts": `import { svg } from "./index.ts"` },
       { "src/lost.ts": "" }
     ]))
 

@@ -1,13 +1,14 @@
-import { execFile } from "node:child_process"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { basename, join } from "node:path"
 import { afterAll, describe, expect, test } from "vitest"
+import { compile } from "./utils/compile.ts"
 import { examplesOf } from "./utils/examples.ts"
 import { readFiles, root } from "./utils/files.ts"
 
 // Every example of the README, the docs and the doc comments compiles and runs, against the source.
 // Each one is a module of its own in a folder of this run; compiled together they cost one start of the compiler.
-const documents = { ...readFiles(["README.md", "docs"], /\.md$/), ...readFiles(["src"], /\.ts$/) }
+// The pages of docs/api are made of the doc comments.
+const documents = { ...readFiles(["README.md", "docs"], /^(?!docs\/api\/).*\.md$/), ...readFiles(["src"], /\.ts$/) }
 mkdirSync(join(root, "test/examples-generated"), { recursive: true })
 const folder = mkdtempSync(join(root, "test/examples-generated/run-"))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -18,33 +19,15 @@ const examples = Object.entries(documents).flatMap(([path, text]) => examplesOf(
   return { ...example, file, origin: `${example.path}:${example.line}` }
 })
 
-/** What the compiler complains about, with the place in the document instead of the place in the generated file. */
-const compile = () => {
-  const files = examples.map(({ file }) => basename(file))
-  if (files.length === 0) return Promise.resolve("")
-  // An example may show a value without using it.
-  const compilerOptions = { noUnusedLocals: false, noUnusedParameters: false }
-  const project = join(folder, "tsconfig.json")
-  writeFileSync(project, JSON.stringify({ extends: "../../tsconfig.json", compilerOptions, files, include: [] }))
-  const tsc = join(root, "node_modules/typescript/bin/tsc")
-  return new Promise<string>((resolve) =>
-    execFile(
-      process.execPath,
-      [tsc, "--pretty", "false", "-p", project],
-      { cwd: folder },
-      (error, stdout, stderr) =>
-        resolve(
-          examples.reduce(
-            (text, { file, path }) => text.replaceAll(`${basename(file)}(`, `${path}(`),
-            error === null ? "" : stdout + stderr || String(error)
-          )
-        )
-    )
+/** With the place in the document instead of the place in the generated file. */
+const complaints = async () =>
+  examples.reduce(
+    (text, { file, path }) => text.replaceAll(`${basename(file)}(`, `${path}(`),
+    await compile(examples.map(({ file }) => file))
   )
-}
 
 describe("examples", () => {
-  test("compile", async () => expect(await compile()).toBe(""), 60_000)
+  test("compile", async () => expect(await complaints()).toBe(""), 60_000)
 
   for (const { file, origin, run, tests } of examples) {
     if (!run) continue

@@ -1,0 +1,146 @@
+/**
+ * What can be chosen on the page, as data: kinds of policies and arrivals, and the numbers of each.
+ */
+
+export type Value = number | string | boolean
+
+interface Common {
+  readonly label: string
+  /** What it is at first. */
+  readonly initial: Value
+  /** What the library takes if it is not given: then it stays out of the code. */
+  readonly otherwise?: Value
+}
+
+export interface NumberField extends Common {
+  readonly type: "number"
+  readonly initial: number
+  readonly min: number
+  readonly max: number
+  readonly step: number
+  /** What the page shows it in; the state has milliseconds. */
+  readonly unit: "" | "ms" | "s"
+  /** The setting without which it means nothing. */
+  readonly only?: string
+}
+
+export interface ChoiceField extends Common {
+  readonly type: "choice"
+  readonly initial: string
+  readonly choices: ReadonlyArray<string>
+}
+
+export interface SwitchField extends Common {
+  readonly type: "switch"
+  readonly initial: boolean
+}
+
+export type Field = NumberField | ChoiceField | SwitchField
+
+export type Fields = Readonly<Record<string, Field>>
+
+export interface Kind {
+  readonly about: string
+  readonly fields: Fields
+}
+
+export type Kinds = Readonly<Record<string, Kind>>
+
+const number = (label: string, initial: number, max: number, more: Partial<NumberField> = {}): NumberField => ({
+  type: "number",
+  label,
+  initial,
+  min: 1,
+  max,
+  step: 1,
+  unit: "",
+  ...more
+})
+
+/** In milliseconds; the page shows seconds. */
+const seconds = (label: string, initial: number, max: number, more: Partial<NumberField> = {}) =>
+  number(label, initial, max, { min: 100, step: 100, unit: "s", ...more })
+
+const millis = (label: string, initial: number, max: number, more: Partial<NumberField> = {}) =>
+  number(label, initial, max, { step: 10, min: 10, unit: "ms", ...more })
+
+const per = (initial = 1_000) => seconds("per", initial, 60_000, { otherwise: 1_000 })
+
+export const policies: Kinds = {
+  rate: {
+    about: "One start every per / limit; burst more at once on credit.",
+    fields: { limit: number("limit", 5, 100), per: per(), burst: number("burst", 0, 50, { min: 0, otherwise: 0 }) }
+  },
+  tokenBucket: {
+    about: "A bucket that starts full and refills continuously.",
+    fields: { capacity: number("capacity", 10, 100), refill: number("refill", 5, 100), per: per() }
+  },
+  window: {
+    about: "At most limit starts in any per, or in each per of the clock.",
+    fields: {
+      limit: number("limit", 5, 100),
+      per: seconds("per", 1_000, 60_000),
+      kind: { type: "choice", label: "kind", choices: ["sliding", "fixed"], initial: "sliding", otherwise: "sliding" }
+    }
+  },
+  concurrency: {
+    about: "At most limit calls run at once.",
+    fields: { limit: number("limit", 3, 50) }
+  },
+  spacing: {
+    about: "At least interval between starts, or from an end to the next start.",
+    fields: {
+      interval: millis("interval", 250, 5_000),
+      from: { type: "choice", label: "from", choices: ["start", "end"], initial: "start", otherwise: "start" },
+      align: { type: "switch", label: "align to the clock", initial: false, otherwise: false }
+    }
+  }
+}
+
+const duration = seconds("for", 5_000, 60_000)
+const start = seconds("from", 0, 30_000, { min: 0, otherwise: 0 })
+
+export const arrivals: Kinds = {
+  poisson: {
+    about: "Independent of each other, as many users together.",
+    fields: { rate: number("per second", 6, 50), duration, start, seed: number("seed", 1, 99, { otherwise: 1 }) }
+  },
+  steady: {
+    about: "At an even pace.",
+    fields: { rate: number("per second", 6, 50), duration, start }
+  },
+  bursts: {
+    about: "Many at once, and again after a while.",
+    fields: {
+      size: number("size", 10, 100),
+      every: seconds("every", 2_000, 30_000),
+      duration,
+      start
+    }
+  },
+  ramp: {
+    about: "From one rate to another.",
+    fields: {
+      from: number("per second, at first", 2, 50, { min: 0 }),
+      to: number("per second, at last", 10, 50, { min: 0 }),
+      duration,
+      start
+    }
+  }
+}
+
+/** Of the whole policy; each may be left away. */
+export const bounds: Fields = {
+  maxQueue: number("maxQueue: so many may wait", 10, 100, { min: 0 }),
+  maxWait: seconds("maxWait: the longest wait foreseen", 1_000, 20_000),
+  timeout: seconds("timeout: the longest wait", 1_000, 20_000)
+}
+
+/** Of the calls and of what happens meanwhile; each may be left away. */
+export const run: Fields = {
+  runs: millis("each call runs for", 300, 5_000),
+  interruptAfter: seconds("callers give up after", 2_000, 20_000),
+  late: number("timers are late by", 2, 20, { unit: "ms" }),
+  pauseFor: seconds("the throttle pauses for", 1_000, 30_000),
+  pauseAt: seconds("the pause begins at", 2_000, 30_000, { min: 0, only: "pauseFor" })
+}

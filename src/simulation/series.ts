@@ -1,0 +1,172 @@
+/** What there was at each instant of a simulation, as steps; and the limits that it is held against. */
+import type * as Throttle from "../Throttle.ts"
+import type { Call, Result } from "./run.ts"
+
+/** From an instant on there are so many, until the next step. */
+export interface Step {
+  readonly at: number
+  readonly value: number
+}
+
+export type Steps = ReadonlyArray<Step>
+
+/** Something that is there from one instant to another. */
+interface Stay {
+  readonly from: number
+  readonly to: number
+  readonly weight: number
+}
+
+/** A sleep is whole microseconds, rounded down: a start may be so much early. */
+const microsecond = 1e-3
+
+/** At one instant those who leave come before those who enter. */
+const countOf = (stays: ReadonlyArray<Stay>): Steps => {
+  const ends = stays.toSorted((a, b) => a.to - b.to)
+  const begins = stays.toSorted((a, b) => a.from - b.from)
+  const steps: Array<{ at: number; value: number }> = []
+  let value = 0
+  const step = (at: number, by: number) => {
+    value += by
+    const last = steps.at(-1)
+    if (last !== undefined && at - last.at <= microsecond) last.value = value
+    else steps.push({ at, value })
+  }
+  let ended = 0
+  for (const { from, weight } of begins) {
+    while (ended < ends.length && ends[ended]!.to <= from) step(ends[ended]!.to, -ends[ended++]!.weight)
+    step(from, weight)
+  }
+  while (ended < ends.length && ends[ended]!.to < Infinity) step(ends[ended]!.to, -ends[ended++]!.weight)
+  return steps
+}
+
+export const highest = (steps: Steps): number => steps.reduce((most, { value }) => Math.max(most, value), 0)
+
+/** Calls that wait. */
+export const waiting = ({ calls }: Result): Steps =>
+  countOf(
+    calls.flatMap(({ arrival, wait }) => wait > 0 ? [{ from: arrival, to: arrival + wait, weight: 1 }] : [])
+  )
+
+/** How much of a unit a cost asks for. */
+const amountOf = (cost: Throttle.Cost, unit: string): number =>
+  typeof cost === "number" ? (unit === "permits" ? cost : 0) : cost[unit] ?? (unit === "permits" ? 1 : 0)
+
+/** Whether permits are calls. */
+export const costOne = ({ calls }: Result): boolean => calls.every(({ cost }) => amountOf(cost, "permits") === 1)
+
+/** A call that takes no time never runs beside another. */
+export const lasts = ({ end, start }: Call): boolean => start !== undefined && end !== undefined && end > start
+
+/** Calls that run. */
+export const running = ({ calls }: Result): Steps =>
+  countOf(calls.filter(lasts).map(({ end, start }) => ({ from: start!, to: end!, weight: 1 })))
+
+/** Calls that arrive in each span of such a length, or those of them that were refused. */
+export const arriving = ({ calls }: Result, span: number, isCounted: (call: Call) => boolean): Steps =>
+  countOf(
+    calls.filter(isCounted).map(({ arrival }) => {
+      const from = Math.floor(arrival / span) * span
+      return { from, to: from + span, weight: 1 }
+    })
+  )
+
+export const isRefused = ({ outcome }: Call): boolean =>
+  outcome !== "done" && outcome !== "interrupted" && outcome !== "waiting"
+
+/** Permits of a unit that are held by calls that run. */
+export const held = ({ calls }: Result, unit: string): Steps =>
+  countOf(
+    calls.filter(lasts).map(({ cost, end, start }) => ({ from: start!, to: end!, weight: amountOf(cost, unit) }))
+  )
+
+/** Permits of a unit that started in the last `per`. */
+export const started = ({ calls }: Result, per: number, unit: string): Steps =>
+  countOf(
+    calls.flatMap(({ cost, start }) =>
+      start === undefined ? [] : [{ from: start, to: start + per - microsecond / 2, weight: amountOf(cost, unit) }]
+    )
+  )
+
+/** A limit that a series is held against: permits of a unit, held at once or started in the last `per`. */
+export interface Limit {
+  readonly unit: string
+  /** Undefined for permits that are held. */
+  readonly per: number | undefined
+  readonly limit: number
+  /** What the policy calls it. Only a limit is never exceeded: a rate is by its burst, a refill by the bucket. */
+  readonly word: "limit" | "rate" | "refill"
+}
+
+const limitsIn = (data: Throttle.PolicyData, unit = "permits"): ReadonlyArray<Limit> => {
+  switch (data._tag) {
+    case "All":
+      return data.policies.flatMap((part) => limitsIn(part, data.unit ?? unit))
+    case "Shadow":
+      return limitsIn(data.policy)
+    case "Rate":
+      return [{ unit: data.unit ?? unit, per: data.per, limit: data.limit, word: "rate" }]
+    case "Window":
+      return [{ unit: data.unit ?? unit, per: data.per, limit: data.limit, word: "limit" }]
+    case "TokenBucket":
+      return [{ unit: data.unit ?? unit, per: data.per, limit: data.refill, word: "refill" }]
+    case "Concurrency":
+      return [{ unit: data.unit ?? unit, per: undefined, limit: data.limit, word: "limit" }]
+    case "Spacing":
+    case "None":
+      return []
+  }
+}
+
+/** The policies that were in force, each from an instant on. Updates are for one policy, so of several none changes. */
+const stagesOf = (
+  { changes, policies }: Result
+): ReadonlyArray<{ readonly at: number; readonly data: Throttle.PolicyData }> => [
+  { at: 0, data: policies.length === 1 ? policies[0]! : { _tag: "All", policies } },
+  ...changes.flatMap((change) => "update" in change ? [{ at: change.at, data: change.update }] : [])
+]
+
+/** The limits of the policy, and what updates made of them: of each kind, per and unit by their order. */
+export const limitsOf = (result: Result): ReadonlyArray<Omit<Limit, "limit"> & { readonly steps: Steps }> => {
+  const [first, ...later] = stagesOf(result)
+  return limitsIn(first!.data).map(({ limit, per, unit, word }, i) => ({
+    per,
+    unit,
+    word,
+    steps: [
+      { at: 0, value: limit },
+      ...later.flatMap(({ at, data }) => {
+        const then = limitsIn(data)[i]
+        return then === undefined || then.per !== per || then.unit !== unit ? [] : [{ at, value: then.limit }]
+      })
+    ]
+  }))
+}
+
+/** The most that may wait, from each instant on. In a chain each throttle has a line of its own: no bound holds for all. */
+export const queueLimits = (result: Result): Steps =>
+  result.policies.length > 1
+    ? []
+    : stagesOf(result).map(({ at, data }) => ({ at, value: maxQueueOf(data) })).filter(({ value }) => value < Infinity)
+
+/** The smallest bound of all parts. */
+const maxQueueOf = (data: Throttle.PolicyData): number => {
+  if (data._tag === "Shadow") return Infinity
+  const own = data.maxQueue ?? Infinity
+  return data._tag === "All" ? Math.min(own, ...data.policies.map(maxQueueOf)) : own
+}
+
+/** Between two of these lies a window of the clock, or a slot on it. */
+export const edgesOf = (data: Throttle.PolicyData): ReadonlyArray<number> => {
+  switch (data._tag) {
+    case "All":
+      return data.policies.flatMap(edgesOf)
+    case "Window":
+      return data.kind === "fixed" ? [data.per] : []
+    case "Spacing":
+      return data.align ? [data.interval] : []
+    default:
+      return []
+  }
+}

@@ -1,0 +1,78 @@
+/** How pictures say numbers. */
+import type { Result } from "./run.ts"
+import { type Summary, summary } from "./summary.ts"
+
+/** At most three digits that count, without zeros at the end. */
+export const number = (value: number): string =>
+  value >= 1_000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)))
+
+/** Milliseconds as a person says them. */
+export const time = (millis: number): string =>
+  millis === 0
+    ? "0 s"
+    : millis < 1_000
+    ? `${number(millis)} ms`
+    : millis < 600_000
+    ? `${number(millis / 1_000)} s`
+    : millis < 36_000_000
+    ? `${number(millis / 60_000)} min`
+    : `${number(millis / 3_600_000)} h`
+
+/** An instant on an axis: seconds, minutes or hours, the same for all of it. */
+export const tick = (instant: number, ticks: ReadonlyArray<number>): string => {
+  const last = ticks.at(-1) ?? 0
+  const [size, unit] = last <= 600_000 ? [1_000, "s"] : last <= 36_000_000 ? [60_000, "min"] : [3_600_000, "h"]
+  return `${Number((instant / size).toPrecision(9))} ${unit}`
+}
+
+const counted = (n: number, one: string): string => `${number(n)} ${one}${n === 1 ? "" : "s"}`
+
+const refusals = ({ refused }: Summary): ReadonlyArray<string> =>
+  Object.entries(refused).filter(([, n]) => n > 0).map(([reason, n]) => `${number(n)} ${reason}`)
+
+/**
+ * Says what happened, in a few sentences.
+ *
+ * **When to use**
+ *
+ * Where a picture cannot be seen: as its text alternative, in a log.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Throttle } from "effect-throttle"
+ * import * as Simulation from "effect-throttle/simulation"
+ *
+ * const result = Simulation.run(Throttle.rate({ limit: 1, maxQueue: 1 }), Simulation.list([0, 0, 0]))
+ *
+ * console.log(Simulation.describe(result))
+ * // 3 calls in 1 s: 2 started; refused: 1 QueueFull. Waits: half up to 0 s, nine of ten up to 1 s, the longest 1 s. …
+ * ```
+ *
+ * @see {@link summary} for the numbers
+ * @category reading
+ * @since 0.1.0
+ */
+export const describe = (result: Result): string => {
+  const all = summary(result)
+  const { calls, interrupted, longestLine, mostRunning, started, wait } = all
+  const left = calls - started
+  const fates = [
+    `${number(started)} started`,
+    ...(refusals(all).length === 0 ? [] : [`refused: ${refusals(all).join(", ")}`]),
+    ...(interrupted === 0 ? [] : [`${number(interrupted)} interrupted`])
+  ]
+  const waits = wait.max === 0
+    ? "Nobody waited."
+    : `Waits: half up to ${time(wait.p50)}, nine of ten up to ${time(wait.p90)}, the longest ${time(wait.max)}.`
+  const most = [
+    ...(longestLine === 0 ? [] : [`${number(longestLine)} waiting`]),
+    ...(mostRunning === 0 ? [] : [`${number(mostRunning)} running`])
+  ]
+  return [
+    `${counted(calls, "call")} in ${time(all.duration)}: ${left === 0 ? "all started" : fates.join("; ")}.`,
+    ...(left === 0 && interrupted > 0 ? [`${number(interrupted)} interrupted.`] : []),
+    ...(started === 0 ? [] : [waits]),
+    ...(most.length === 0 ? [] : [`At most ${most.join(" and ")} at once.`])
+  ].join(" ")
+}
