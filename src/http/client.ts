@@ -24,7 +24,7 @@ import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
 import { type Gate, gateOf, perClock, type Source } from "./internal/gate.ts"
-import { dialects, type Parser, read } from "./limits.ts"
+import { dialects, type Parser, read, type Verdict } from "./limits.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Options
@@ -275,8 +275,9 @@ export const client: MakeClient<never> = (source: Source, options?: ClientOption
  *
  * **Details**
  *
- * Permits come back when the scope of the caller closes; those of an attempt that failed or was refused at once. Use one
- * scope a request: a fiber that keeps the scope of one open waits for itself if it asks for more than the policy has.
+ * Permits come back when the scope of the caller closes; at once those of an attempt that failed, or that is to be made
+ * again. Use one scope a request: a fiber that keeps the scope of one open waits for itself if it asks for more than the
+ * policy has.
  *
  * **Errors**
  *
@@ -324,9 +325,10 @@ interface Sending<E, R> {
   readonly request: HttpClientRequest.HttpClientRequest
   readonly key: string
   readonly effect: Effect.Effect<Response, E, R>
-  /** When to send it again, and whether. */
-  readonly step: Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Response, never, never>>>
 }
+
+/** When to send a request again, and whether: the schedule, as far as this request has come in it. */
+type Step = Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Response, never, never>>>
 
 /** An attempt that was let in. */
 interface Attempt<E> {
@@ -341,6 +343,7 @@ interface Again {
   readonly alone: number
   /** The monotonic instant, in nanoseconds, before which it must not be sent. */
   readonly notBefore: number
+  readonly step: Step
 }
 
 const throttled = (
@@ -354,37 +357,38 @@ const throttled = (
   const spreadIn = perClock((context) => Context.get(context, Random.Random).nextDoubleUnsafe())
   return (self) =>
     HttpClient.transform(self, (effect, request) =>
-      Effect.flatMap(Schedule.toStep(settings.retry), (step) => {
-        const fiber = Fiber.getCurrent()!
+      Effect.withFiber((fiber) => {
         const [gate, spread, key] = [gateIn(fiber), spreadIn(fiber), settings.key(request)]
-        return send({ settings, gate, spread, isScoped, request, key, effect, step })
+        const sending: Sending<any, any> = { settings, gate, spread, isScoped, request, key, effect }
+        return Effect.flatMap(attempt(sending, undefined), (first) => sendAgain(sending, first))
       }))
 }
 
-const send = Effect.fnUntraced(function*<E, R>(sending: Sending<E, R>) {
-  let last = yield* attempt(sending, -Infinity)
-  while (last.again !== undefined) {
-    const { alone, notBefore, response } = last.again
-    yield* readOut(response)
-    if (alone > 0) yield* Effect.sleep(alone)
-    const next = yield* Effect.result(attempt(sending, notBefore))
+/** Until the schedule ends, or an answer is one to give. */
+const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> => {
+  const { again, exit } = last
+  if (again === undefined) return exit
+  return readOut(again.response).pipe(
+    Effect.andThen(again.alone > 0 ? Effect.sleep(again.alone) : Effect.void),
+    Effect.andThen(Effect.result(attempt(sending, again))),
     // The policy's bounds do not let it wait: then what it was answered stands.
-    if (Result.isFailure(next)) break
-    last = next.success
-  }
-  return yield* last.exit
-})
+    Effect.flatMap((next) => Result.isFailure(next) ? exit : sendAgain(sending, next.success))
+  )
+}
 
 /**
  * Waits for the turn, sends, and hears what the answer says before the permits go back: those in line must not start
  * between the answer and the pause that it asks for. Fails where the throttle refuses.
  */
-const attempt = <E, R>(sending: Sending<E, R>, notBefore: number): Effect.Effect<Attempt<E>, ThrottleError, R> => {
+const attempt = <E, R>(
+  sending: Sending<E, R>,
+  before: Again | undefined
+): Effect.Effect<Attempt<E>, ThrottleError, R> => {
   const { effect, gate, isScoped, key, request, settings } = sending
   const sent = Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(Effect.exit(restore(effect)), (exit) => {
       const response = responseOf(exit)
-      const heard = response === undefined ? Effect.undefined : hear(sending, response)
+      const heard = response === undefined ? Effect.undefined : hear(sending, response, before?.step)
       return Effect.map(heard, (again): Attempt<E> => ({ exit, again }))
     })
   )
@@ -392,8 +396,7 @@ const attempt = <E, R>(sending: Sending<E, R>, notBefore: number): Effect.Effect
     isScoped ? Effect.flatMap(Scope.Scope, Scope.fork) : Scope.make(),
     (scope) =>
       Scope.provide(gate.take(key, settings.cost(request)), scope).pipe(
-        Effect.andThen(sleepUntil(notBefore)),
-        Effect.andThen(sent)
+        Effect.andThen(before === undefined ? sent : Effect.andThen(sleepUntil(before.notBefore), sent))
       ),
     (scope, exit) => isScoped && isAnswered(exit) ? Effect.void : Scope.close(scope, exit)
   ) as Effect.Effect<Attempt<E>, ThrottleError, R>
@@ -413,20 +416,37 @@ const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined =>
 }
 
 /** Pauses the throttle as the answer asks, and says whether the request is to be sent again. */
-const hear = Effect.fnUntraced(function*<E, R>(sending: Sending<E, R>, response: Response) {
-  const { request, settings: { maxPause, parsers, retryIf }, step } = sending
+const hear = <E, R>(
+  sending: Sending<E, R>,
+  response: Response,
+  step: Step | undefined
+): Effect.Effect<Again | undefined> =>
+  Effect.clockWith((clock) => {
+    const verdict = read(response, clock.currentTimeMillisUnsafe(), sending.settings.parsers)
+    return verdict.refused || verdict.wait > 0 ? obey(sending, response, verdict, step) : Effect.undefined
+  })
+
+const obey = Effect.fnUntraced(function*<E, R>(
+  sending: Sending<E, R>,
+  response: Response,
+  { from, refused, retry, wait }: Verdict,
+  known: Step | undefined
+) {
+  const { request, settings } = sending
   const clock = yield* Clock.Clock
-  const now = clock.currentTimeMillisUnsafe()
-  const { from, refused, retry, wait } = read(response, now, parsers)
   const isWanted = refused && retry !== false &&
-    (retryIf(request, response) || (retry === true && canBeSentAgain(request.body)))
-  const next = isWanted ? yield* Pull.catchDone(step(now, response), () => Effect.undefined) : undefined
+    (settings.retryIf(request, response) || (retry === true && canBeSentAgain(request.body)))
+  const step = known ?? (yield* Schedule.toStep(settings.retry))
+  const next = isWanted
+    ? yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
+    : undefined
   // A 503 without a time is no limit that others would meet as well.
   const isAlone = wait === 0 && response.status === 503
-  const millis = later(sending, Math.min(maxPause, wait > 0 || next === undefined ? wait : Duration.toMillis(next[1])))
+  const asked = wait > 0 || next === undefined ? wait : Duration.toMillis(next[1])
+  const millis = later(sending, Math.min(settings.maxPause, asked))
   const notBefore = Number(clock.monotonicTimeNanosUnsafe()) + millis * 1e6
   if (millis > 0 && !isAlone) yield* pause(sending, response, from, millis)
-  return next && { response, alone: isAlone ? millis : 0, notBefore }
+  return next && { response, alone: isAlone ? millis : 0, notBefore, step }
 })
 
 /** No more than this is added, however long the wait. */
