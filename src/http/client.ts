@@ -455,10 +455,10 @@ const mostJitter = 5_000
 const later = ({ settings: { jitter }, spread }: Sending<any, any>, millis: number): number =>
   millis + spread * Math.min(millis * jitter, mostJitter)
 
-/** There may be no room for the key any more; then nobody waits for it either. */
+/** A throttle that is closed, or has no room for the key any more, has nobody to hold back: the answer is an answer. */
 const pause = ({ gate, key }: Sending<any, any>, response: Response, from: string | undefined, wait: number) =>
   Effect.andThen(
-    Effect.ignore(gate.pause(key, wait)),
+    Effect.exit(gate.pause(key, wait)),
     Effect.suspend(() =>
       Observe.tellPaused(Fiber.getCurrent()!, () => ({
         server: originOf(response.request),

@@ -2,7 +2,7 @@
  * The throttled client against a server in memory, to the millisecond.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Fiber, Layer, Option, Random, Schedule, Stream } from "effect"
+import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Option, Random, Schedule, Scope, Stream } from "effect"
 import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import { HttpBody, HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
@@ -703,14 +703,51 @@ describe("what throttles", () => {
 
   it.effect("a policy remembers 10,000 keys in use; what is beyond shares one throttle", () =>
     Effect.gen(function*() {
-      const server = Memory.make([{ ...ok, takes: 60_000 }])
-      const client = HttpThrottle.client(Throttle.rate({ limit: 1 }))(server.client)
+      const times: Array<number> = []
+      // Of the least that a client can be, for there are many.
+      const never = HttpClient.makeWith<never, never, never, never>(
+        Effect.flatMap(() =>
+          Clock.currentTimeMillis.pipe(Effect.map((now) => times.push(now)), Effect.andThen(Effect.never))
+        ),
+        Effect.succeed
+      )
+      const client = HttpThrottle.client(Throttle.rate({ limit: 1 }))(never)
       for (let i = 0; i < 10_003; i++) yield* fork(client.get(`http://${i}.example/`))
       yield* settled
-      assert.strictEqual(server.seen.length, 10_001)
+      assert.strictEqual(times.length, 10_001)
       yield* TestClock.adjust(2_000)
-      assert.deepStrictEqual(server.times().slice(10_000), [0, 1_000, 2_000])
+      assert.deepStrictEqual(times.slice(10_000), [0, 1_000, 2_000])
     }), 20_000)
+
+  it.effect(
+    "a policy forgets the key that was used longest ago, and none has to wait for that",
+    () =>
+      Effect.gen(function*() {
+        const server = Memory.make([ok])
+        const client = HttpThrottle.client(Throttle.rate({ limit: 1, per: "1 hour" }))(server.client)
+        for (let i = 0; i < 12_000; i++) yield* fork(client.get(`http://${i}.example/`))
+        yield* fork(client.get("http://11999.example/again"))
+        yield* fork(client.get("http://0.example/again"))
+        yield* settled
+        assert.strictEqual(server.seen.length, 12_001)
+        assert.strictEqual(server.seen.at(-1)!.url, "http://0.example/again")
+      }),
+    20_000
+  )
+
+  it.effect("a map whose scope closes: who waits is interrupted, who is under way gets the answer", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const map = yield* Scope.provide(ThrottleMap.make({ lookup: () => Throttle.concurrency({ limit: 1 }) }), scope)
+      const server = Memory.make([{ ...tooMany(1), takes: 100 }])
+      const client = HttpThrottle.client(map, { ...exact, retry: 0 })(server.client)
+      const [running, waiting] = yield* getAll(client, 2)
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust(100)
+      assert.strictEqual((yield* Fiber.join(running!)).status, 429)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(waiting!)))
+      assert.isTrue(Exit.hasInterrupts(yield* Effect.exit(client.get("http://a.example/"))))
+    }))
 
   it.effect("the app's client, provided once", () =>
     Effect.gen(function*() {

@@ -61,7 +61,10 @@ const inFastify = (enableDraftSpec: boolean) =>
       const server = fastify({ forceCloseConnections: true })
       server.addHook("onResponse", async (_request, reply) => void statuses.push(reply.statusCode))
       await server.register(rateLimit, { max: limit, timeWindow: 1_000, enableDraftSpec })
-      server.get("/:id", async (request) => `this is ${(request.params as { readonly id: string }).id}`)
+      server.get(
+        "/:id",
+        (request, reply) => void reply.send(`this is ${(request.params as { readonly id: string }).id}`)
+      )
       return { url: await server.listen({ host: "127.0.0.1", port: 0 }), statuses, server }
     }),
     ({ server }) => Effect.promise(() => server.close())

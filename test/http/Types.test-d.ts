@@ -1,7 +1,7 @@
 import { Effect, Layer, type Scope } from "effect"
 import { Throttle, type ThrottleError, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
-import { HttpClient, type HttpClientError } from "effect/http"
+import { HttpClient, type HttpClientError, type HttpClientResponse } from "effect/http"
 import { describe, expectTypeOf, test } from "vitest"
 
 declare const http: HttpClient.HttpClient
@@ -12,7 +12,7 @@ const bounded = Throttle.rate({ limit: 1, maxQueue: 1 })
 
 class Api extends Throttle.Service<Api>()("Api", unbounded) {}
 class Busy extends Throttle.Service<Busy>()("Busy", bounded) {}
-class Hosts extends ThrottleMap.Service<Hosts>()("Hosts", { lookup: (_: string) => unbounded }) {}
+class Hosts extends ThrottleMap.Service<Hosts>()("Hosts", { lookup: (_host: string) => unbounded }) {}
 
 type Client<E, R = never> = HttpClient.HttpClient.With<E, R>
 type HttpError = HttpClientError.HttpClientError
@@ -53,7 +53,7 @@ describe("a throttled client", () => {
     expectTypeOf(HttpThrottle.clientScoped(unbounded)(http)).toEqualTypeOf<Client<HttpError, Scope.Scope>>()
     expectTypeOf(HttpThrottle.clientScoped(Api)(http)).toEqualTypeOf<Client<HttpError, Api | Scope.Scope>>()
     expectTypeOf(Effect.scoped(HttpThrottle.clientScoped(bounded)(http).get("/")))
-      .toHaveProperty("pipe")
+      .toEqualTypeOf<Effect.Effect<HttpClientResponse.HttpClientResponse, HttpError | ThrottleError>>()
   })
 
   test("of an unbounded policy is an app's HttpClient; of a bounded one it is not", () => {
