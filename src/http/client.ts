@@ -277,7 +277,7 @@ export const client: MakeClient<never> = (source: Source, options?: ClientOption
  *
  * Permits come back when the scope of the caller closes; at once those of an attempt that failed, or that is to be made
  * again. Use one scope a request: a fiber that keeps the scope of one open waits for itself if it asks for more than the
- * policy has.
+ * policy has. `HttpClient.retryTransient` sends all attempts in one scope, so repeat the scoped effect instead.
  *
  * **Errors**
  *
