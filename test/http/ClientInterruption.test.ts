@@ -7,9 +7,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, type Fiber, Metric, Scope } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
-import { HttpClient, HttpClientResponse } from "effect/http"
+import { HttpClient } from "effect/http"
 import { limiterOf } from "../utils/perform.ts"
 import * as Simulator from "../utils/simulator.ts"
+import { atOnce } from "./memory.ts"
 
 const policies: Record<string, Throttle.Policy<never>> = {
   "concurrency 1": Throttle.concurrency({ limit: 1 }),
@@ -27,14 +28,6 @@ const forms: Record<
   clientScoped: (throttle) => HttpThrottle.clientScoped(throttle, { jitter: 0 })
 }
 
-/** An answer that is there in one step: the simulation has no promises. */
-const answer = (request: Parameters<typeof HttpClientResponse.fromWeb>[0], status: number) =>
-  Object.defineProperty(
-    HttpClientResponse.fromWeb(request, new Response(null, { status, headers: { "retry-after": "0.02" } })),
-    "arrayBuffer",
-    { value: Effect.succeed(new ArrayBuffer(0)) }
-  )
-
 /** Takes 2 ms; the first request is refused, and no request is let in for the 20 ms that its answer names. */
 const makeServer = (simulator: Simulator.Simulator) => {
   const seen: Array<{ readonly url: string; readonly at: number }> = []
@@ -45,7 +38,7 @@ const makeServer = (simulator: Simulator.Simulator) => {
         const status = seen.push({ url: request.url, at: simulator.now() }) === 1 ? 429 : 200
         return Effect.sync(() => {
           if (status === 429) refusedAt.push(simulator.now())
-          return answer(request, status)
+          return atOnce(request, { status, headers: { "retry-after": "0.02" } })
         }).pipe(Effect.delay(2))
       })
     ),

@@ -55,6 +55,17 @@ export const make = (
   return { client, seen, inside, times: () => seen.map(({ at }) => at) }
 }
 
+/** An answer whose body is there in one step, for simulations, which have no promises. */
+export const atOnce = (
+  request: HttpClientRequest.HttpClientRequest,
+  { headers = {}, status }: Answer
+): HttpClientResponse.HttpClientResponse =>
+  Object.defineProperty(
+    HttpClientResponse.fromWeb(request, new Response(null, { status, headers })),
+    "arrayBuffer",
+    { value: Effect.succeed(new ArrayBuffer(0)) }
+  )
+
 /** The client as an error of every status that is none of success. */
 export const isStatusError = (error: unknown): error is HttpClientError.HttpClientError =>
   HttpClientError.isHttpClientError(error) && error.reason._tag === "StatusCodeError"
