@@ -1,30 +1,25 @@
 /**
  * An HTTP client that waits its turn, and learns from what servers say of their limits.
  */
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
-import type * as HttpBody from "effect/http/HttpBody"
 import * as HttpClient from "effect/http/HttpClient"
-import * as HttpClientError from "effect/http/HttpClientError"
-import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Option from "effect/Option"
-import * as Pull from "effect/Pull"
+import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
-import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
-import * as Observe from "../internal/observe.ts"
+import type * as Scope from "effect/Scope"
 import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
-import { type Gate, gateOf, perClock, type Source } from "./internal/gate.ts"
-import { dialects, type Parser, read, type Verdict } from "./limits.ts"
+import { gateOf, perClock, type Source } from "./internal/gate.ts"
+import { canBeSentAgain, originOf } from "./internal/request.ts"
+import { send, type Settings } from "./internal/send.ts"
+import { dialects, type Parser } from "./limits.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Options
@@ -73,16 +68,6 @@ export interface WeightedClientOptions extends Omit<ClientOptions, "cost"> {
   readonly cost: Throttle.Cost | ((request: HttpClientRequest.HttpClientRequest) => Throttle.Cost)
 }
 
-interface Settings {
-  readonly key: (request: HttpClientRequest.HttpClientRequest) => string
-  readonly cost: (request: HttpClientRequest.HttpClientRequest) => Throttle.Cost | undefined
-  readonly retry: Schedule.Schedule<unknown, HttpClientResponse.HttpClientResponse>
-  readonly retryIf: NonNullable<ClientOptions["retryIf"]>
-  readonly parsers: ReadonlyArray<Parser>
-  readonly maxPause: number
-  readonly jitter: number
-}
-
 const known: ReadonlySet<string> = new Set(["key", "cost", "retry", "retryIf", "parsers", "maxPause", "jitter"])
 
 const checked = (caller: string, options: ClientOptions | WeightedClientOptions): Settings => {
@@ -95,6 +80,9 @@ const checked = (caller: string, options: ClientOptions | WeightedClientOptions)
     throw new RangeError(`${caller}: unknown option ${Formatter.format(option)}; it takes ${[...known].join(", ")}`)
   }
   if (typeof key !== "function") throw bad("key", "a function from a request to a string", key)
+  if (!isCost(cost)) {
+    throw bad("cost", "whole permits, a whole amount for each unit, or a function that gives one", cost)
+  }
   if (typeof retryIf !== "function") throw bad("retryIf", "a function of a request and a response", retryIf)
   if (!Array.isArray(parsers) || parsers.some((parser) => typeof parser !== "function")) {
     throw bad("parsers", "an array of functions", parsers)
@@ -118,9 +106,11 @@ const checked = (caller: string, options: ClientOptions | WeightedClientOptions)
   }
 }
 
-/** A URL that is none has an origin of its own; the client says what is wrong with it. */
-const originOf = (request: HttpClientRequest.HttpClientRequest): string =>
-  Option.match(HttpClientRequest.toUrl(request), { onNone: () => "", onSome: (url) => url.origin })
+const isCost = (cost: unknown): boolean => {
+  if (cost === undefined || typeof cost === "function") return true
+  const amounts = Predicate.isObject(cost) && !Array.isArray(cost) ? Object.values(cost) : [cost]
+  return amounts.every((amount) => Number.isSafeInteger(amount) && (amount as number) >= 0)
+}
 
 const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PUT", "DELETE"])
 
@@ -156,11 +146,6 @@ export const isRepeatable = (
 ): boolean =>
   canBeSentAgain(request.body) &&
   (response.status !== 503 || idempotent.has(request.method) || "idempotency-key" in request.headers)
-
-const canBeSentAgain = (body: HttpBody.HttpBody): boolean =>
-  body._tag === "Raw"
-    ? typeof body.body === "string" || body.body instanceof ArrayBuffer || ArrayBuffer.isView(body.body)
-    : body._tag !== "Stream"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The client
@@ -309,43 +294,6 @@ export const clientScoped: MakeClient<Scope.Scope> = (
   options?: ClientOptions | WeightedClientOptions
 ) => throttled("HttpThrottle.clientScoped", source, options, true)
 
-// ---------------------------------------------------------------------------------------------------------------------
-// How it works
-// ---------------------------------------------------------------------------------------------------------------------
-
-type Response = HttpClientResponse.HttpClientResponse
-
-/** A request on its way: what it waits for, and what sends it. */
-interface Sending<E, R> {
-  readonly settings: Settings
-  readonly gate: Gate
-  /** Where this client comes back within the jitter, from 0 to 1. */
-  readonly spread: number
-  readonly isScoped: boolean
-  readonly request: HttpClientRequest.HttpClientRequest
-  readonly key: string
-  readonly effect: Effect.Effect<Response, E, R>
-}
-
-/** When to send a request again, and whether: the schedule, as far as this request has come in it. */
-type Step = Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Response, never, never>>>
-
-/** An attempt that was let in. */
-interface Attempt<E> {
-  readonly exit: Exit.Exit<Response, E>
-  /** Set where the request is to be sent again. */
-  readonly again: Again | undefined
-}
-
-interface Again {
-  readonly response: Response
-  /** Milliseconds that this request waits before it stands in line. */
-  readonly alone: number
-  /** The monotonic instant, in nanoseconds, before which it must not be sent. */
-  readonly notBefore: number
-  readonly step: Step
-}
-
 const throttled = (
   caller: string,
   source: Source,
@@ -359,129 +307,6 @@ const throttled = (
     HttpClient.transform(self, (effect, request) =>
       Effect.withFiber((fiber) => {
         const [gate, spread, key] = [gateIn(fiber), spreadIn(fiber), settings.key(request)]
-        const sending: Sending<any, any> = { settings, gate, spread, isScoped, request, key, effect }
-        return Effect.flatMap(attempt(sending, undefined), (first) => sendAgain(sending, first))
+        return send<any, any>({ settings, gate, spread, isScoped, request, key, effect })
       }))
 }
-
-/** Until the schedule ends, or an answer is one to give. */
-const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> => {
-  const { again, exit } = last
-  if (again === undefined) return exit
-  return readOut(again.response).pipe(
-    Effect.andThen(again.alone > 0 ? Effect.sleep(again.alone) : Effect.void),
-    Effect.andThen(Effect.result(attempt(sending, again))),
-    // The policy's bounds do not let it wait: then what it was answered stands.
-    Effect.flatMap((next) => Result.isFailure(next) ? exit : sendAgain(sending, next.success))
-  )
-}
-
-/**
- * Waits for the turn, sends, and hears what the answer says before the permits go back: those in line must not start
- * between the answer and the pause that it asks for. Fails where the throttle refuses.
- */
-const attempt = <E, R>(
-  sending: Sending<E, R>,
-  before: Again | undefined
-): Effect.Effect<Attempt<E>, ThrottleError, R> => {
-  const { effect, gate, isScoped, key, request, settings } = sending
-  const sent = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.exit(restore(effect)), (exit) => {
-      const response = responseOf(exit)
-      const heard = response === undefined ? Effect.undefined : hear(sending, response, before?.step)
-      return Effect.map(heard, (again): Attempt<E> => ({ exit, again }))
-    })
-  )
-  return Effect.acquireUseRelease(
-    isScoped ? Effect.flatMap(Scope.Scope, Scope.fork) : Scope.make(),
-    (scope) =>
-      Scope.provide(gate.take(key, settings.cost(request)), scope).pipe(
-        Effect.andThen(before === undefined ? sent : Effect.andThen(sleepUntil(before.notBefore), sent))
-      ),
-    (scope, exit) => isScoped && isAnswered(exit) ? Effect.void : Scope.close(scope, exit)
-  ) as Effect.Effect<Attempt<E>, ThrottleError, R>
-}
-
-/** Whether there is an answer whose body is still to be read. */
-const isAnswered = (exit: Exit.Exit<Attempt<unknown>, unknown>): boolean =>
-  Exit.isSuccess(exit) && exit.value.again === undefined && Exit.isSuccess(exit.value.exit)
-
-/** The answer, also where the client has made an error of its status. */
-const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined => {
-  if (Exit.isSuccess(exit)) return exit.value
-  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
-  return HttpClientError.isHttpClientError(error) && error.reason._tag === "StatusCodeError"
-    ? error.reason.response
-    : undefined
-}
-
-/** Pauses the throttle as the answer asks, and says whether the request is to be sent again. */
-const hear = <E, R>(
-  sending: Sending<E, R>,
-  response: Response,
-  step: Step | undefined
-): Effect.Effect<Again | undefined> =>
-  Effect.clockWith((clock) => {
-    const verdict = read(response, clock.currentTimeMillisUnsafe(), sending.settings.parsers)
-    return verdict.refused || verdict.wait > 0 ? obey(sending, response, verdict, step) : Effect.undefined
-  })
-
-const obey = Effect.fnUntraced(function*<E, R>(
-  sending: Sending<E, R>,
-  response: Response,
-  { from, refused, retry, wait }: Verdict,
-  known: Step | undefined
-) {
-  const { request, settings } = sending
-  const clock = yield* Clock.Clock
-  const isWanted = refused && retry !== false &&
-    (settings.retryIf(request, response) || (retry === true && canBeSentAgain(request.body)))
-  const step = known ?? (yield* Schedule.toStep(settings.retry))
-  const next = isWanted
-    ? yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
-    : undefined
-  // A 503 without a time is no limit that others would meet as well.
-  const isAlone = wait === 0 && response.status === 503
-  const asked = wait > 0 || next === undefined ? wait : Duration.toMillis(next[1])
-  const millis = later(sending, Math.min(settings.maxPause, asked))
-  const notBefore = Number(clock.monotonicTimeNanosUnsafe()) + millis * 1e6
-  if (millis > 0 && !isAlone) yield* pause(sending, response, from, millis)
-  return next && { response, alone: isAlone ? millis : 0, notBefore, step }
-})
-
-/** No more than this is added, however long the wait. */
-const mostJitter = 5_000
-
-const later = ({ settings: { jitter }, spread }: Sending<any, any>, millis: number): number =>
-  millis + spread * Math.min(millis * jitter, mostJitter)
-
-/** A throttle that is closed, or has no room for the key any more, has nobody to hold back: the answer is an answer. */
-const pause = ({ gate, key }: Sending<any, any>, response: Response, from: string | undefined, wait: number) =>
-  Effect.andThen(
-    Effect.exit(gate.pause(key, wait)),
-    Effect.suspend(() =>
-      Observe.tellPaused(Fiber.getCurrent()!, () => ({
-        server: originOf(response.request),
-        status: response.status,
-        ...(from === undefined ? undefined : { from }),
-        wait
-      })) ?? Effect.void
-    )
-  )
-
-/**
- * A throttle in shadow lets in at once, and so may one that somebody resumed: but the server has said when. Timers tick
- * in milliseconds, so what is less than one is nothing.
- */
-const sleepUntil = (instant: number): Effect.Effect<void> =>
-  Effect.clockWith((clock) => {
-    const millis = (instant - Number(clock.monotonicTimeNanosUnsafe())) / 1e6
-    return millis >= 1 ? Effect.sleep(millis) : Effect.void
-  })
-
-/**
- * Until its body is read, an answer keeps its connection. As bytes, since clients keep those: where the answer is the last
- * word after all, it can still be read.
- */
-const readOut = (response: Response): Effect.Effect<void> =>
-  response.arrayBuffer.pipe(Effect.timeoutOption("1 second"), Effect.ignore)

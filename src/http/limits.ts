@@ -3,7 +3,6 @@
  * nothing.
  */
 import * as DateTime from "effect/DateTime"
-import * as Duration from "effect/Duration"
 import * as Headers from "effect/http/Headers"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
@@ -94,6 +93,11 @@ const instantOf = (text: string): number | undefined => {
   return date && DateTime.toEpochMillis(date)
 }
 
+const until = (text: string, now: number): number | undefined => {
+  const instant = instantOf(text)
+  return instant === undefined ? undefined : instant - now
+}
+
 /** What stands in a reset field: seconds left, seconds or milliseconds since 1970, a span, or a date. */
 const resetOf = (text: string | undefined, now: number): number | undefined => {
   const trimmed = text?.trim()
@@ -101,10 +105,7 @@ const resetOf = (text: string | undefined, now: number): number | undefined => {
   const number = numberOf(trimmed)
   // 10^9 s since 1970 was in 2001, and 10^9 s left would be 31 years; 10^11 s since 1970 is in the year 5138.
   if (number !== undefined) return number >= 1e11 ? number - now : number >= 1e9 ? number * 1e3 - now : number * 1e3
-  const span = spanOf(trimmed)
-  if (span !== undefined) return span
-  const instant = instantOf(trimmed)
-  return instant === undefined ? undefined : instant - now
+  return spanOf(trimmed) ?? until(trimmed, now)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -135,15 +136,9 @@ export const retryAfter: Parser = (headers, now) => {
   const value = headers["retry-after"]?.trim()
   if (value === undefined) return []
   const seconds = numberOf(value)
-  const wait = seconds === undefined ? Option.getOrUndefined(untilDate(value, now)) : seconds * 1e3
+  const wait = seconds === undefined ? until(value, now) : seconds * 1e3
   return wait === undefined ? [] : [{ from: "retry-after", retryAfter: wait }]
 }
-
-const untilDate = (text: string, now: number): Option.Option<number> =>
-  Option.map(
-    Result.getSuccess(Headers.parseRetryAfter(text)),
-    (retry) => Duration.toMillis(Headers.retryAfterDelay(retry, now))
-  )
 
 const families = ["x-ratelimit-", "x-rate-limit-", "ratelimit-"]
 

@@ -794,6 +794,12 @@ describe("bad options throw at once", () => {
     [{ maxPause: Infinity }, "maxPause must be"],
     [{ maxPause: -1 }, "maxPause must be"],
     [{ key: "host" }, "key must be a function"],
+    [{ cost: -1 }, "cost must be whole permits, a whole amount for each unit, or a function that gives one, got -1"],
+    [{ cost: 0.5 }, "cost must be"],
+    [{ cost: "2" }, "cost must be"],
+    [{ cost: { tokens: NaN } }, "cost must be"],
+    [{ cost: [1] }, "cost must be"],
+    [{ cost: null }, "cost must be"],
     [{ retryIf: true }, "retryIf must be a function"],
     [{ parsers: HttpThrottle.retryAfter }, "parsers must be an array of functions"],
     [{ parsers: [1] }, "parsers must be"]
