@@ -259,7 +259,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
  * @since 0.1.0
  */
 export const make = <K extends Key>(options: Options<K>): Effect.Effect<ThrottleMap<K>, never, Scope.Scope> => {
-  const keyed = keyedOf(options)
+  const keyed = makeKeyed(options)
   return Effect.map(
     Effect.acquireRelease(
       Effect.withFiber((fiber) => Effect.succeed(keyed(fiber.context, fiber.getRef(Clock.Clock)))),
@@ -275,11 +275,11 @@ export const make = <K extends Key>(options: Options<K>): Effect.Effect<Throttle
  * @internal
  */
 export const makeUnsafe = <K extends Key>(options: Options<K>) => {
-  const keyed = keyedOf(options)
+  const keyed = makeKeyed(options)
   return (context: Context.Context<never>, clock: Clock.Clock): ThrottleMap<K> => fromKeyed(keyed(context, clock))
 }
 
-const keyedOf = <K extends Key>(options: Options<K>) => {
+const makeKeyed = <K extends Key>(options: Options<K>) => {
   const bounds = checked(options)
   const { lookup, name = "throttleMap" } = options
   const plans = new WeakMap<Throttle.Policy<any>, Plan.Plan>()

@@ -1,5 +1,5 @@
 /**
- * Throttled HTTP clients and servers.
+ * Throttles for HTTP, on `effect/http`.
  *
  * @since 0.1.0
  */

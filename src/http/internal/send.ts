@@ -18,8 +18,8 @@ import * as Observe from "../../internal/observe.ts"
 import type * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import { type Parser, read, type Verdict } from "../limits.ts"
-import type { Gate } from "./gate.ts"
 import { canBeSentAgain, originOf } from "./request.ts"
+import type { Gate } from "./source.ts"
 
 type Response = HttpClientResponse.HttpClientResponse
 
