@@ -255,6 +255,27 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
  * @since 0.1.0
  */
 export const make = <K extends Key>(options: Options<K>): Effect.Effect<ThrottleMap<K>, never, Scope.Scope> => {
+  const keyed = makeKeyed(options)
+  return Effect.map(
+    Effect.acquireRelease(
+      Effect.withFiber((fiber) => Effect.succeed(keyed(fiber.context, fiber.getRef(Clock.Clock)))),
+      (keyed) => Effect.sync(() => Keyed.closeAll(keyed))
+    ),
+    fromKeyed
+  )
+}
+
+/**
+ * A map without a scope: nobody closes it.
+ *
+ * @internal
+ */
+export const makeUnsafe = <K extends Key>(options: Options<K>) => {
+  const keyed = makeKeyed(options)
+  return (context: Context.Context<never>, clock: Clock.Clock): ThrottleMap<K> => fromKeyed(keyed(context, clock))
+}
+
+const makeKeyed = <K extends Key>(options: Options<K>) => {
   const bounds = checked(options)
   const { lookup, name = "throttleMap" } = options
   const plans = new WeakMap<Throttle.Policy<any>, Plan.Plan>()
@@ -267,15 +288,7 @@ export const make = <K extends Key>(options: Options<K>): Effect.Effect<Throttle
     if (plan === undefined) plans.set(policy, plan = Plan.make(policy.data))
     return plan
   }
-  return Effect.map(
-    Effect.acquireRelease(
-      Effect.withFiber((fiber) =>
-        Effect.succeed(Keyed.make(name, planOf, bounds, fiber.context, fiber.getRef(Clock.Clock)))
-      ),
-      (keyed) => Effect.sync(() => Keyed.closeAll(keyed))
-    ),
-    fromKeyed
-  )
+  return (context: Context.Context<never>, clock: Clock.Clock) => Keyed.make(name, planOf, bounds, context, clock)
 }
 
 /**

@@ -641,6 +641,89 @@ describe("metrics", () => {
     }).pipe(inRegistry()))
 })
 
+describe("how much of a wait was a pause", () => {
+  /** What is told of one call: by each event, and by the span. */
+  const told = (act: (throttle: Throttle.Throttle) => Effect.Effect<unknown>) =>
+    Effect.gen(function*() {
+      const seen = observed()
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, name: "api" }))
+      const pausedOf = (event: Throttle.Event) => "paused" in event ? event.paused : undefined
+      yield* seen.in(Effect.andThen(throttle.wait(), act(throttle)))
+      return [
+        ...seen.events.map((event) => [event._tag, pausedOf(event)]),
+        ["span", ...seen.waits().map(({ attributes }) => attributes.get("paused"))]
+      ]
+    })
+  const call = (throttle: Throttle.Throttle) => fork(throttle.wait())
+
+  it.effect("none where there was none, or it was over", () =>
+    Effect.gen(function*() {
+      const events = yield* told((throttle) =>
+        Effect.gen(function*() {
+          yield* throttle.pause(100)
+          yield* TestClock.adjust(200)
+          yield* call(throttle)
+          yield* TestClock.adjust(2_000)
+        })
+      )
+      assert.deepStrictEqual(events, [["Waiting", undefined], ["Admitted", undefined], ["span", undefined]])
+    }))
+
+  it.effect("what is left of one that was there", () =>
+    Effect.gen(function*() {
+      const events = yield* told((throttle) =>
+        Effect.gen(function*() {
+          yield* throttle.pause(1_500)
+          yield* TestClock.adjust(300)
+          yield* throttle.pause(1_700)
+          yield* call(throttle)
+          yield* TestClock.adjust(5_000)
+        })
+      )
+      assert.deepStrictEqual(events, [["Waiting", 1_700], ["Admitted", 1_700], ["span", 1_700]])
+    }))
+
+  it.effect("one that came while it waited, up to its end", () =>
+    Effect.gen(function*() {
+      const events = yield* told((throttle) =>
+        Effect.gen(function*() {
+          yield* call(throttle)
+          yield* TestClock.adjust(400)
+          yield* throttle.pause(200)
+          yield* TestClock.adjust(5_000)
+        })
+      )
+      assert.deepStrictEqual(events, [["Waiting", undefined], ["Admitted", 200], ["span", 200]])
+    }))
+
+  it.effect("one without an end, up to its resume", () =>
+    Effect.gen(function*() {
+      const events = yield* told((throttle) =>
+        Effect.gen(function*() {
+          yield* throttle.pause(Infinity)
+          yield* call(throttle)
+          yield* TestClock.adjust(2_500)
+          yield* throttle.resume
+          yield* TestClock.adjust(0)
+        })
+      )
+      assert.deepStrictEqual(events, [["Waiting", undefined], ["Admitted", 2_500], ["span", 2_500]])
+    }))
+
+  it.effect("up to the interruption", () =>
+    Effect.gen(function*() {
+      const events = yield* told((throttle) =>
+        Effect.gen(function*() {
+          const fiber = yield* call(throttle)
+          yield* throttle.pause(3_000)
+          yield* TestClock.adjust(700)
+          yield* Fiber.interrupt(fiber)
+        })
+      )
+      assert.deepStrictEqual(events, [["Waiting", undefined], ["Interrupted", 700], ["span", 700]])
+    }))
+})
+
 describe("Observer", () => {
   it.effect("hears of calls that wait, are let in, refused, interrupted; of none else", () =>
     Effect.gen(function*() {

@@ -946,11 +946,11 @@ describe("a law", () => {
       const throttle = built(simulator, Throttle.fromData(data as any))
       const { meter } = limiterOf(throttle).parts.timings[0]!
       const starts: Array<{ readonly arrival: number; readonly at: number; readonly cost: number }> = []
-      // Half a millisecond off, so that no two things happen at one instant.
+      // An eighth of a millisecond off, each by one more, so that no two things happen at one instant.
       let until = -Infinity
       const spans: Array<readonly [number, number]> = []
-      pauses.toSorted((a, b) => a.at - b.at).forEach(({ at, lasts, resumes }) => {
-        simulator.at(at + 0.5, () => {
+      pauses.toSorted((a, b) => a.at - b.at).forEach(({ at, lasts, resumes }, i) => {
+        simulator.at(at + (i + 1) / 8, () => {
           if (resumes) {
             until = -Infinity
             const open = spans.at(-1)

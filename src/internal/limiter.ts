@@ -631,7 +631,8 @@ const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any>
       cost: call.ask.cost,
       queued: call.queued,
       expected: millis(call.expected),
-      waited: waited(limiter, call)
+      waited: waited(limiter, call),
+      ...paused(limiter, call.arrival, time(limiter))
     }))
     : turn(limiter, call)
   if (!call.heard) return wait
@@ -641,7 +642,8 @@ const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any>
     policy: limiter.plan.description,
     cost: call.ask.cost,
     queued: call.queued,
-    ...(call.expected === undefined ? undefined : { expected: millis(call.expected)! })
+    ...(call.expected === undefined ? undefined : { expected: millis(call.expected)! }),
+    ...paused(limiter, call.arrival, Infinity)
   }))
   return told === undefined ? wait : Effect.andThen(told, wait)
 }
@@ -651,6 +653,12 @@ const millis = (nanos: number | undefined): number | undefined => nanos === unde
 /** Milliseconds since it arrived. */
 const waited = (limiter: Limiter, call: Call): number => (time(limiter) - call.arrival) / 1e6
 
+/** For how many milliseconds of this span the throttle was, or will be, paused; nothing to tell where it was not. */
+const paused = ({ lastPause }: Limiter, from: number, to: number): { readonly paused?: number } => {
+  const nanos = Math.min(to, lastPause.until) - Math.max(from, lastPause.from)
+  return nanos > 0 && nanos < Infinity ? { paused: nanos / 1e6 } : {}
+}
+
 const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted"): Effect.Effect<void> | undefined =>
   call.heard
     ? Observe.tell(call.fiber, tag, () => ({
@@ -658,7 +666,8 @@ const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted
       throttle: limiter.plan.name,
       policy: limiter.plan.description,
       cost: call.ask.cost,
-      waited: waited(limiter, call)
+      waited: waited(limiter, call),
+      ...paused(limiter, call.arrival, time(limiter))
     }))
     : undefined
 
@@ -792,14 +801,18 @@ const dropOut = (limiter: Limiter, call: Call, error: ThrottleError): Effect.Eff
 
 /** Nobody starts for so many nanoseconds; a pause that lasts longer stays as it is. */
 export const pause = (limiter: Limiter, nanos: number): void => {
-  const until = time(limiter) + nanos
+  const now = time(limiter)
+  const until = now + nanos
   if (until <= limiter.pausedUntil) return
+  if (limiter.lastPause.until <= now) limiter.lastPause.from = now
+  limiter.lastPause.until = until
   limiter.pausedUntil = until
   limiter.barred = true
   reconsider(limiter)
 }
 
 export const resume = (limiter: Limiter): void => {
+  limiter.lastPause.until = Math.min(limiter.lastPause.until, time(limiter))
   limiter.pausedUntil = -Infinity
   reconsider(limiter)
 }

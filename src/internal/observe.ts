@@ -27,14 +27,23 @@ export interface Waiting extends Call {
   readonly queued: number
   /** Milliseconds until it should start; absent where nothing can be foreseen. */
   readonly expected?: number
+  /** Milliseconds of a pause still to come; absent where there is none, or none with an end. */
+  readonly paused?: number
+}
+
+/** What is told of a wait that is over. */
+interface Waited extends Call {
+  readonly waited: number
+  /** For how many milliseconds of that the throttle was paused; absent for none. The rest was its own limits. */
+  readonly paused?: number
 }
 
 /** @see Throttle.Event */
 export type Event =
   | Waiting
-  | (Call & { readonly _tag: "Admitted"; readonly waited: number })
+  | (Waited & { readonly _tag: "Admitted" })
   | (Call & { readonly _tag: "Rejected"; readonly waited: number; readonly error: ThrottleError })
-  | (Call & { readonly _tag: "Interrupted"; readonly waited: number })
+  | (Waited & { readonly _tag: "Interrupted" })
 
 const silent = (_event: Event): Effect.Effect<void> => Effect.void
 
@@ -82,6 +91,17 @@ export const tell = (
   const log = logged ? line(level, happened) : Effect.void
   // Somebody else's code: what it throws belongs to the call's fiber, not to whoever builds this.
   return observer === silent ? log : Effect.andThen(log, () => observer(happened))
+}
+
+/** Tells of a pause that a server's answer has made; undefined where nobody listens. */
+export const tellPaused = (
+  fiber: AnyFiber,
+  annotations: () => Readonly<Record<string, unknown>>
+): Effect.Effect<void> | undefined => {
+  const level = fiber.getRef(WaitLogLevel)
+  return isLogged(fiber, level)
+    ? Effect.annotateLogs(Effect.logWithLevel(level)("throttle.paused"), annotations())
+    : undefined
 }
 
 /** Whether a log or an observer hears anything of a wait: asked once a wait, since each look at a Reference costs 30 ns. */

@@ -114,6 +114,8 @@ export interface Limiter {
   readonly late: Line.Line<Late>
   /** Nobody starts before this. */
   pausedUntil: number
+  /** The latest pause, present or past: so that those who have waited can be told for how long of that it was. */
+  readonly lastPause: { from: number; until: number }
   /** Set where it may be that it is closed, paused or in shadow. */
   barred: boolean
   /** How many calls may still be settled. */
@@ -144,6 +146,7 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
   headSince: -Infinity,
   late: Line.make(),
   pausedUntil: -Infinity,
+  lastPause: { from: -Infinity, until: -Infinity },
   barred: plan.shadow,
   open: 0,
   pumping: false,

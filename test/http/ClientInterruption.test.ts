@@ -1,0 +1,149 @@
+/**
+ * A throttled client interrupted at every scheduler step: while it waits, sends, hears the answer, and waits again. No
+ * permit, no waiter and no open grant may stay, a refusal that was heard must hold back the others, and nobody else may
+ * get lost.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Exit, type Fiber, Metric, Scope } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
+import { HttpThrottle } from "effect-throttle/http"
+import { HttpClient } from "effect/http"
+import { limiterOf } from "../utils/perform.ts"
+import * as Simulator from "../utils/simulator.ts"
+import { atOnce } from "./memory.ts"
+
+const policies: Record<string, Throttle.Policy<never>> = {
+  "concurrency 1": Throttle.concurrency({ limit: 1 }),
+  rate: Throttle.rate({ limit: 100 }),
+  all: Throttle.all([Throttle.rate({ limit: 200 }), Throttle.concurrency({ limit: 2 })])
+}
+
+type Client = HttpClient.HttpClient.With<unknown, Scope.Scope>
+
+const forms: Record<
+  string,
+  (throttle: Throttle.Throttle | ThrottleMap.ThrottleMap<string>) => (self: Client) => Client
+> = {
+  client: (throttle) => HttpThrottle.client(throttle, { jitter: 0 }),
+  clientScoped: (throttle) => HttpThrottle.clientScoped(throttle, { jitter: 0 })
+}
+
+/** Takes 2 ms; the first request is refused, and no request is let in for the 20 ms that its answer names. */
+const makeServer = (simulator: Simulator.Simulator) => {
+  const seen: Array<{ readonly url: string; readonly at: number }> = []
+  const refusedAt: Array<number> = []
+  const client: Client = HttpClient.makeWith<never, never, unknown, Scope.Scope>(
+    Effect.flatMap((request) =>
+      Effect.suspend(() => {
+        const status = seen.push({ url: request.url, at: simulator.now() }) === 1 ? 429 : 200
+        return Effect.sync(() => {
+          if (status === 429) refusedAt.push(simulator.now())
+          return atOnce(request, { status, headers: { "retry-after": "0.02" } })
+        }).pipe(Effect.delay(2))
+      })
+    ),
+    Effect.succeed
+  )
+  return { client, seen, refusedAt }
+}
+
+const callers = 3
+
+interface Subject {
+  readonly throttle: Throttle.Throttle | ThrottleMap.ThrottleMap<string>
+  readonly assertIdle: (where: string) => void
+}
+
+const make = (simulator: Simulator.Simulator, policy: Throttle.Policy<never>, isMap: boolean): Subject => {
+  let subject: Subject | undefined
+  const scope = Scope.makeUnsafe()
+  const one = Effect.map(Throttle.make(policy), (throttle): Subject => ({
+    throttle,
+    assertIdle: (where) => {
+      const { counters, holders, line, open, parts } = limiterOf(throttle)
+      assert.deepStrictEqual(
+        [line.size, holders.size, open, counters.running, counters.waiting],
+        [0, 0, 0, 0, 0],
+        where
+      )
+      for (const { free, limit } of parts.gates) assert.strictEqual(free, limit, where)
+    }
+  }))
+  const map = Effect.map(ThrottleMap.make({ lookup: () => policy }), (throttle): Subject => ({
+    throttle,
+    assertIdle: (where) => {
+      const { running, waiting } = Effect.runSync(throttle.statistics)
+      assert.deepStrictEqual([running, waiting], [0, 0], where)
+    }
+  }))
+  simulator.fork(Effect.map(Scope.provide(isMap ? map : one, scope), (made) => void (subject = made)))
+  simulator.run()
+  return subject!
+}
+
+/** One run: three requests at once, one of them interrupted before one step. */
+const run = (
+  policy: Throttle.Policy<never>,
+  form: (typeof forms)[string],
+  isMap: boolean,
+  victim: number,
+  step: number,
+  where: string
+): { readonly hit: boolean; readonly charged: number } => {
+  let hit = false
+  const fibers: Array<Fiber.Fiber<number, unknown>> = []
+  const simulator = Simulator.make({
+    context: Context.make(Metric.MetricRegistry, new Map()),
+    limit: 100_000,
+    beforeStep: (current) => {
+      if (current !== step || fibers.length < callers) return
+      hit = true
+      fibers[victim]!.interruptUnsafe()
+    }
+  })
+  const { assertIdle, throttle } = make(simulator, policy, isMap)
+  step += simulator.steps()
+  const server = makeServer(simulator)
+  const client = form(throttle)(server.client)
+  const get = (i: number) =>
+    simulator.fork(Effect.scoped(Effect.map(client.get(`http://a/${i}`), ({ status }) => status)))
+  for (let i = 0; i < callers; i++) fibers.push(get(i))
+  simulator.run()
+  assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
+  assertIdle(`${where}: idle`)
+  for (const [i, fiber] of fibers.entries()) {
+    const exit = fiber.pollUnsafe()
+    assert.isDefined(exit, `${where}: request ${i} hangs`)
+    if (hit && i === victim && Exit.isFailure(exit!)) {
+      assert.isTrue(Exit.hasInterrupts(exit!), where)
+      continue
+    }
+    assert.deepStrictEqual(exit, Exit.succeed(200), `${where}: request ${i}`)
+  }
+  // Whoever heard the refusal, interrupted or not, it holds back everybody who was not under way already.
+  const [refused] = server.refusedAt
+  for (const { at, url } of server.seen) {
+    if (refused !== undefined && at > refused) assert.isAtLeast(at, refused + 20, `${where}: ${url} is early`)
+  }
+  const again = get(0)
+  simulator.run()
+  assert.deepStrictEqual(again.pollUnsafe(), Exit.succeed(200), `${where}: afterwards`)
+  return { hit, charged: server.seen.length }
+}
+
+describe("interruption at every scheduler step", () => {
+  for (const [name, policy] of Object.entries(policies)) {
+    for (const [formName, form] of Object.entries(forms)) {
+      for (const isMap of name === "all" ? [false, true] : [false]) {
+        it(`${formName}, ${name}${isMap ? ", by key" : ""}`, () => {
+          for (const victim of [0, 1]) {
+            let step = 0
+            while (run(policy, form, isMap, victim, step, `victim ${victim}, step ${step}`).hit) step++
+            // The sweep really was one.
+            assert.isAbove(step, 60)
+          }
+        }, 30_000)
+      }
+    }
+  }
+})
