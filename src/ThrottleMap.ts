@@ -17,6 +17,7 @@ import * as Keyed from "./internal/keyed.ts"
 import { resume, statistics } from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
+import * as Remaining from "./internal/remaining.ts"
 import type { Limiter } from "./internal/state.ts"
 import * as Throttle from "./Throttle.ts"
 import type { ThrottleError } from "./ThrottleError.ts"
@@ -172,6 +173,22 @@ const unused: Throttle.Statistics = {
   longestWait: Duration.zero
 }
 
+/** Under which a map of this module has what it counts with. */
+const Own = Symbol("effect-throttle/OwnMap")
+
+/**
+ * What a key has left, part by part; undefined for a map that is not of this module.
+ *
+ * @internal
+ */
+export const remaining = <K extends Key>(
+  map: ThrottleMap<K>,
+  key: K
+): ReadonlyArray<Remaining.Remaining> | undefined => {
+  const { [Own]: keyed } = map as { readonly [Own]?: Keyed.Keyed<K> }
+  return keyed === undefined ? undefined : Remaining.remaining(Keyed.peek(keyed, key))
+}
+
 const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   /** What needs a limiter of its own while it lasts. */
   const use = <A, E, R>(
@@ -187,7 +204,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   }
   const asking = (cost: Throttle.Cost | undefined) =>
     cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
-  return {
+  const map: ThrottleMap<K> = {
     withPermit: (key) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, one, self)),
     withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
     withPermitsIfAvailable: (key, cost) => (self) =>
@@ -223,6 +240,8 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
         return limiter === undefined ? Effect.succeed(unused) : statistics(limiter)
       })
   }
+  // Not enumerable: whoever copies the map to change it has another map.
+  return Object.defineProperty(map, Own, { value: keyed })
 }
 
 /**
