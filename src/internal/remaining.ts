@@ -20,7 +20,9 @@ export interface Remaining {
   readonly more: number | undefined
 }
 
+/** Nothing of a policy in shadow, which keeps nobody from anything. */
 export const remaining = (limiter: Limiter): ReadonlyArray<Remaining> => {
+  if (limiter.plan.shadow) return []
   const now = time(limiter)
   const { gates, timings } = limiter.parts
   // Nobody passes those who wait, and nobody starts in a pause.
