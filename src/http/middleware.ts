@@ -56,14 +56,12 @@ export interface CommonOptions<R = HttpServerRequest.HttpServerRequest> {
 }
 
 /**
- * Options of a server throttle that has a budget for each key of its own.
+ * What a server throttle takes that has a map of its own, with a budget for each key.
  *
  * @category options
  * @since 0.1.0
  */
-export interface PolicyOptions<R = HttpServerRequest.HttpServerRequest> extends CommonOptions<R> {
-  /** The policy of every key, or of each. Made once, outside: each policy value costs some kilobytes. */
-  readonly policy: Throttle.Policy<any> | ((key: string) => Throttle.Policy<any>)
+export interface MapOptions<R = HttpServerRequest.HttpServerRequest> extends CommonOptions<R> {
   /** How long a request may wait for its key, and once more for `global`. Default: not at all. */
   readonly maxWait?: Duration.Input | undefined
   /** So many keys are remembered at once. A whole number of at least 1. Default: 100,000. */
@@ -75,6 +73,30 @@ export interface PolicyOptions<R = HttpServerRequest.HttpServerRequest> extends 
   readonly onFull?: "evict" | "refuse" | undefined
   /** Whether it only counts and logs what it would have done. Default: false. */
   readonly shadow?: boolean | undefined
+}
+
+/**
+ * Options of a server throttle with the same policy for every key.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface PolicyOptions<R = HttpServerRequest.HttpServerRequest> extends MapOptions<R> {
+  readonly policy: Throttle.Policy<any>
+  readonly lookup?: undefined
+  readonly throttles?: undefined
+}
+
+/**
+ * Options of a server throttle with a policy for each key.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface LookupOptions<R = HttpServerRequest.HttpServerRequest> extends MapOptions<R> {
+  /** The policy of a key. Give keys that are alike the same policy value, made once: each value costs some kilobytes. */
+  readonly lookup: (key: string) => Throttle.Policy<any>
+  readonly policy?: undefined
   readonly throttles?: undefined
 }
 
@@ -90,6 +112,7 @@ export interface ThrottlesOptions<R = HttpServerRequest.HttpServerRequest, EX = 
   /** The map, such as a `ThrottleMap.Service` class. Requests wait as long as its policies say. */
   readonly throttles: Effect.Effect<ThrottleMap.ThrottleMap<string>, EX, RX>
   readonly policy?: undefined
+  readonly lookup?: undefined
   readonly maxWait?: undefined
   readonly maxKeys?: undefined
   readonly onFull?: undefined
@@ -104,6 +127,7 @@ export interface ThrottlesOptions<R = HttpServerRequest.HttpServerRequest, EX = 
  */
 export type Options<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never> =
   | PolicyOptions<R>
+  | LookupOptions<R>
   | ThrottlesOptions<R, EX, RX>
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -116,10 +140,8 @@ const oneOf = (...words: ReadonlyArray<unknown>): readonly [string, (value: any)
 ]
 
 const rules: Record<string, readonly [allowed: string, holds: (value: any) => boolean]> = {
-  policy: [
-    "a policy, or a function from a key to a policy",
-    (value) => Throttle.isPolicy(value) || typeof value === "function"
-  ],
+  policy: ["a policy", Throttle.isPolicy],
+  lookup: ["a function from a key to a policy", (value) => typeof value === "function" && !Throttle.isPolicy(value)],
   throttles: ["an effect that gives a ThrottleMap", Effect.isEffect],
   key: ["an effect that gives a string", Effect.isEffect],
   cost: [
@@ -141,8 +163,8 @@ const rules: Record<string, readonly [allowed: string, holds: (value: any) => bo
   shadow: oneOf(true, false)
 }
 
-/** What makes no sense together with a map that is there already. */
-const ofPolicy = ["maxWait", "maxKeys", "onFull", "shadow"]
+/** What makes no sense for a map that is there already. */
+const ofOwnMap = ["maxWait", "maxKeys", "onFull", "shadow"]
 
 const check = (options: Readonly<Record<string, any>>): void => {
   const bad = (what: string) => new RangeError(`HttpThrottle: ${what}`)
@@ -155,12 +177,12 @@ const check = (options: Readonly<Record<string, any>>): void => {
       throw bad(`${option} must be ${allowed}, got ${Formatter.format(value)}`)
     }
   }
-  if ((options["policy"] === undefined) === (options["throttles"] === undefined)) {
-    throw bad("it takes either policy or throttles")
+  if (["policy", "lookup", "throttles"].filter((option) => options[option] !== undefined).length !== 1) {
+    throw bad("it takes one of policy, lookup and throttles")
   }
-  for (const option of ofPolicy) {
+  for (const option of ofOwnMap) {
     if (options["throttles"] !== undefined && options[option] !== undefined) {
-      throw bad(`${option} goes with policy, not with throttles, whose policies say it`)
+      throw bad(`${option} goes with policy and lookup, not with throttles, whose policies say it`)
     }
   }
 }
@@ -212,12 +234,11 @@ const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Ga
       // What a map's policies hold is for the map to know.
       return { ...common, everybody: limit, map: yield* options.throttles, holds: () => true }
     }
-    const { maxKeys = 100_000, onFull = "evict", policy } = options
+    const { lookup, maxKeys = 100_000, onFull = "evict", policy } = options
     const policyOf = (key: string): Throttle.Policy<any> => {
-      // A policy is a function too.
-      const given: unknown = Throttle.isPolicy(policy) ? policy : (policy as (key: string) => unknown)(key)
+      const given = policy ?? lookup(key)
       if (Throttle.isPolicy(given)) return given
-      throw new RangeError(`HttpThrottle: policy must give a policy, got ${Formatter.format(given)}`)
+      throw new RangeError(`HttpThrottle: lookup must give a policy, got ${Formatter.format(given)}`)
     }
     const holds = memoised((policy) => Plan.make(policy.data).holdings.length > 0)
     const map = yield* ThrottleMap.make({ lookup: (key: string) => inForce(policyOf(key)), maxKeys, onFull, name })
@@ -290,8 +311,7 @@ const makeLimit = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Limit<
  *
  * **Errors**
  *
- * Adds none: a refusal is a response. Throws a `RangeError` for bad options. A `policy` function that throws or gives no
- * policy, and a cost that makes no sense, are defects, and so answered with 500.
+ * Adds none: a refusal is a response. Throws a `RangeError` for bad options. A `lookup` that throws or gives no policy, and a cost that makes no sense, are defects, and so answered with 500.
  *
  * **Example**
  *
