@@ -176,8 +176,12 @@ interface OwnWithPermit {
   readonly [Own]?: { readonly withPermit: unknown; readonly limiter: State.Limiter }
 }
 
-/** The limiter of a throttle whose `withPermit` is this module's. One that was put in its place must be the one called. */
-const limiterOf = ({ withPermit }: Throttle): State.Limiter | undefined => {
+/**
+ * The limiter of a throttle whose `withPermit` is this module's. One that was put in its place must be the one called.
+ *
+ * @internal
+ */
+export const limiterOf = ({ withPermit }: Throttle): State.Limiter | undefined => {
   const own = (withPermit as OwnWithPermit)[Own]
   // Whoever copies or forwards a function's properties, as mocks do, has the properties but is not the function.
   return own !== undefined && own.withPermit === withPermit ? own.limiter : undefined

@@ -17,7 +17,6 @@ import * as Keyed from "./internal/keyed.ts"
 import { resume, statistics } from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
-import * as Remaining from "./internal/remaining.ts"
 import type { Limiter } from "./internal/state.ts"
 import * as Throttle from "./Throttle.ts"
 import type { ThrottleError } from "./ThrottleError.ts"
@@ -176,18 +175,38 @@ const unused: Throttle.Statistics = {
 /** Under which a map of this module has what it counts with. */
 const Own = Symbol("effect-throttle/OwnMap")
 
+const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
+  (map as { readonly [Own]?: Keyed.Keyed<K> })[Own]
+
 /**
- * What a key has left, part by part; undefined for a map that is not of this module.
+ * The limiter of a key, to be asked in this step and no later; undefined for a map that is not of this module.
  *
  * @internal
  */
-export const remaining = <K extends Key>(
-  map: ThrottleMap<K>,
-  key: K
-): ReadonlyArray<Remaining.Remaining> | undefined => {
-  const { [Own]: keyed } = map as { readonly [Own]?: Keyed.Keyed<K> }
-  return keyed === undefined ? undefined : Remaining.remaining(Keyed.peek(keyed, key))
+export const peek = <K extends Key>(map: ThrottleMap<K>, key: K): Limiter | undefined => {
+  const keyed = keyedOf(map)
+  return keyed === undefined ? undefined : Keyed.peek(keyed, key)
 }
+
+/**
+ * Charges a key and a throttle for one call that both let start at once and that will hold nothing; false where neither is
+ * charged.
+ *
+ * @internal
+ */
+export const startBoth = <K extends Key>(
+  map: ThrottleMap<K>,
+  key: K,
+  cost: Throttle.Cost | undefined,
+  throttle: Throttle.Throttle
+): boolean => {
+  const keyed = keyedOf(map)
+  const limiter = Throttle.limiterOf(throttle)
+  return keyed !== undefined && limiter !== undefined &&
+    Keyed.startBoth(keyed, key, cost === undefined ? one : (own) => askFor(own.plan, cost), limiter)
+}
+
+const one = (limiter: Limiter): Ask => limiter.one
 
 const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   /** What needs a limiter of its own while it lasts. */
@@ -197,7 +216,6 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     f: (throttle: Throttle.Throttle) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | ThrottleError, R> =>
     Keyed.use(keyed, key, cost ?? 1, (limiter) => f(Throttle.live(limiter).throttle))
-  const one = (limiter: Limiter): Ask => limiter.one
   const timingOnly = (askOf: (limiter: Limiter) => Ask) => (limiter: Limiter): Ask => {
     Throttle.refuseToHold(limiter)
     return askOf(limiter)

@@ -28,6 +28,9 @@ export interface ClientAddressOptions {
 /** Where there is no address, as with a request that came through a Unix socket: all such share a budget. */
 const unknown = "unknown"
 
+/** As a socket writes an IPv4 address: to read it as an address takes 1 µs. */
+const ipv4 = /^(?:::ffff:)?(\d+\.\d+\.\d+\.\d+)$/
+
 /**
  * The address of the client, as a key.
  *
@@ -81,7 +84,10 @@ export const clientAddress = (options: ClientAddressOptions = {}): Effect.Effect
   const keyOf = (address: string | undefined) =>
     address === undefined ? undefined : Address.toKey(address.trim(), ipv6Prefix)
   return Effect.map(HttpServerRequest, (request) => {
-    if (trustedProxies === 0) return keyOf(Option.getOrUndefined(request.remoteAddress)) ?? unknown
+    if (trustedProxies === 0) {
+      const address = Option.getOrUndefined(request.remoteAddress)
+      return ipv4.exec(address ?? "")?.[1] ?? keyOf(address) ?? unknown
+    }
     const forwarded = request.headers["x-forwarded-for"]?.split(",").at(-trustedProxies)
     return keyOf(forwarded) ?? keyOf(Option.getOrUndefined(request.peerAddress)) ?? unknown
   })

@@ -3,15 +3,16 @@
  *
  * @since 0.1.0
  */
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
 import type * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
-import * as HttpServerRespondable from "effect/http/HttpServerRespondable"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
+import * as ProblemDetails from "effect/http/ProblemDetails"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
@@ -21,8 +22,10 @@ import * as Throttle from "../Throttle.ts"
 import * as ThrottleMap from "../ThrottleMap.ts"
 import * as Fields from "./internal/fields.ts"
 import * as Gate from "./internal/gate.ts"
+import { memoised } from "./internal/memoised.ts"
+import { type Problem, quotaExceeded } from "./internal/problem.ts"
 import { clientAddress } from "./keys.ts"
-import type { errors } from "./problems.ts"
+import { type errors, ServiceUnavailable, TooManyRequests } from "./problems.ts"
 
 /**
  * What every server throttle takes.
@@ -202,20 +205,10 @@ const bounded = (policy: Throttle.Policy<any>, maxWait: Duration.Input | undefin
     : Throttle.all([policy], { maxWait, timeout: maxWait })
 }
 
-/** What is made of each policy value, once. */
-const memoised = <B>(f: (policy: Throttle.Policy<any>) => B): (policy: Throttle.Policy<any>) => B => {
-  const made = new WeakMap<Throttle.Policy<any>, B>()
-  return (policy) => {
-    let found = made.get(policy)
-    if (found === undefined) made.set(policy, found = f(policy))
-    return found
-  }
-}
-
 const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Gate, EX, RX | Scope.Scope> => {
   check(options)
   const { concurrencyStatus = 429, fields = "draft-10", global, maxWait, name = "default", shadow = false } = options
-  const inForce = memoised((policy) => {
+  const inForce = memoised((policy: Throttle.Policy<any>) => {
     const kept = bounded(policy, maxWait)
     return shadow && kept.data._tag !== "Shadow" ? Throttle.shadow(kept) : kept
   })
@@ -225,6 +218,7 @@ const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Ga
     globalName: global?.data.name ?? "global",
     shadow,
     dialect: fields,
+    writerOf: fields === "none" ? undefined : memoised((plan: Plan.Plan) => Fields.writerOf(fields, plan, name)),
     onStoreError: options.onStoreError ?? "allow",
     concurrencyStatus
   } as const
@@ -240,7 +234,7 @@ const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Ga
       if (Throttle.isPolicy(given)) return given
       throw new RangeError(`HttpThrottle: lookup must give a policy, got ${Formatter.format(given)}`)
     }
-    const holds = memoised((policy) => Plan.make(policy.data).holdings.length > 0)
+    const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).holdings.length > 0)
     const map = yield* ThrottleMap.make({ lookup: (key: string) => inForce(policyOf(key)), maxKeys, onFull, name })
     return { ...common, everybody: limit, map, holds: (key: string) => holds(policyOf(key)) }
   })
@@ -258,30 +252,20 @@ type Handler<E, R> = Effect.Effect<HttpServerResponse, E, R>
 /** A handler behind the gate. `answer` is what becomes of a problem. */
 type Limit<R> = <E1, R1, E2>(
   handler: Handler<E1, R1>,
-  answer: (problem: Gate.Problem) => Handler<E2, never>
+  answer: (problem: Problem) => Handler<E2, never>
 ) => Handler<E1 | E2, R1 | R | HttpServerRequest.HttpServerRequest | Scope.Scope>
 
 const makeLimit = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Limit<R>, EX, RX | Scope.Scope> => {
   const { cost, skip } = options
   const key: Effect.Effect<string, never, R> = options.key ?? clientAddress() as Effect.Effect<string, never, any>
-  return Effect.map(
-    makeGate(options),
-    (gate): Limit<R> => (handler, answer) =>
-      Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-        if (skip?.(request) === true) return handler
-        // A request whose client has gone must not stay in line, and all middleware of a router cannot be interrupted.
-        return Effect.interruptibleMask((restore) =>
-          Effect.flatMap(key, (key) =>
-            Gate.pass(
-              gate,
-              shortened(key),
-              typeof cost === "function" ? cost(request) : cost,
-              restore(handler),
-              answer
-            ))
-        )
-      })
-  )
+  return Effect.map(makeGate(options), (gate): Limit<R> => (handler, answer) =>
+    // A request whose client has gone must not stay in line, and in front of all routes nothing can be interrupted.
+    Effect.interruptibleMask((restore) => {
+      const request = Context.getUnsafe(Fiber.getCurrent()!.context, HttpServerRequest.HttpServerRequest)
+      if (skip?.(request) === true) return restore(handler)
+      return Effect.flatMap(key, (key) =>
+        Gate.pass(gate, shortened(key), typeof cost === "function" ? cost(request) : cost, restore(handler), answer))
+    }))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -366,7 +350,8 @@ export const middleware: {
   HttpRouter.middleware(
     Effect.map(
       makeLimit(options),
-      (limit) => (handler: Handler<Types.unhandled, never>) => limit(handler, HttpServerRespondable.toResponse)
+      (limit) => (handler: Handler<Types.unhandled, never>) =>
+        limit(handler, ({ kind, members }) => Effect.succeed(ProblemDetails.toResponse({ ...kind, ...members })))
     ),
     which
   )
@@ -420,6 +405,14 @@ export const layerApi = <Id, Requires, R extends Requires | HttpRouter.Provided,
   const limit = makeLimit(options)
   return Layer.effect(
     service,
-    Effect.map(limit, (limit) => (handler: Handler<Types.unhandled, never>) => limit(handler, Effect.fail)) as any
+    Effect.map(
+      limit,
+      (limit) => (handler: Handler<Types.unhandled, never>) =>
+        limit(
+          handler,
+          ({ kind, members }) =>
+            Effect.fail(kind === quotaExceeded ? new TooManyRequests(members) : new ServiceUnavailable(members))
+        )
+    ) as any
   )
 }

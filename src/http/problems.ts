@@ -5,6 +5,7 @@
  */
 import * as HttpApiError from "effect/http-api/HttpApiError"
 import * as Schema from "effect/Schema"
+import { quotaExceeded, reducedCapacity } from "./internal/problem.ts"
 
 const fields = {
   /** Seconds until it may be tried again, as in `Retry-After`; absent where trying again does not help. */
@@ -30,11 +31,11 @@ const fields = {
  * @category errors
  * @since 0.1.0
  */
-export class TooManyRequests extends HttpApiError.Problem<TooManyRequests>()("TooManyRequests", {
-  type: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-  status: 429,
-  title: "Too Many Requests"
-}, fields) {}
+export class TooManyRequests extends HttpApiError.Problem<TooManyRequests>()(
+  "TooManyRequests",
+  quotaExceeded,
+  fields
+) {}
 
 /**
  * 503: the server has no capacity left for anybody.
@@ -52,11 +53,11 @@ export class TooManyRequests extends HttpApiError.Problem<TooManyRequests>()("To
  * @category errors
  * @since 0.1.0
  */
-export class ServiceUnavailable extends HttpApiError.Problem<ServiceUnavailable>()("ServiceUnavailable", {
-  type: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-  status: 503,
-  title: "Service Unavailable"
-}, fields) {}
+export class ServiceUnavailable extends HttpApiError.Problem<ServiceUnavailable>()(
+  "ServiceUnavailable",
+  reducedCapacity,
+  fields
+) {}
 
 /**
  * What a throttled HttpApi fails with, for the `error` of its `HttpApiMiddleware.Service`.

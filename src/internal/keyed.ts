@@ -18,7 +18,7 @@ import { beginMasked, close, reject, tryStart } from "./limiter.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
-import { type Limiter, makeUnsafe, stateOf } from "./state.ts"
+import { dueFrom, type Limiter, makeUnsafe, noise, stateOf, time } from "./state.ts"
 
 /** What the keys of one policy have in common. */
 interface Kind {
@@ -174,6 +174,27 @@ export const beginFor = <K, A, E, R>(
       ? refuse(keyed, askOf(kindOf(keyed, key).scratch).cost)
       : beginMasked(busy.limiter, askOf(busy.limiter), self, restore)
   })
+}
+
+/**
+ * Charges a key and another limiter for one call that both let start at once and that will hold nothing. Where one of them
+ * does not, neither is charged.
+ */
+export const startBoth = <K>(keyed: Keyed<K>, key: K, askOf: (limiter: Limiter) => Ask, other: Limiter): boolean => {
+  if (keyed.closed || other.parts.gates.length > 0 || keyed.busy.has(key)) return false
+  tidy(keyed)
+  const idle = keyed.idle.get(key)
+  const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
+  if (!kind.holdsNothing) return false
+  const ask = askOf(kind.scratch)
+  if (ask.never !== undefined || idle === undefined && !makeRoom(keyed)) return false
+  load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
+  // The key is asked first and charged last: what the other one is charged cannot be given back.
+  const now = time(kind.scratch)
+  if (dueFrom(kind.scratch, ask, now) > now + noise || !tryStart(other, other.one)) return false
+  tryStart(kind.scratch, ask)
+  keep(keyed, key, idle, kind)
+  return true
 }
 
 /** What the call that was just let in has left. */

@@ -2,58 +2,58 @@
  * What a limiter has left for those who ask now, part by part. Reads only.
  */
 import { untilAvailable } from "./foresee.ts"
-import { fromNow, isHeld, type Limiter, noise, stateOf, time } from "./state.ts"
+import type { Holding, Plan, Timing } from "./plan.ts"
+import { type Clockwork, fromNow, isHeld, type Limiter, noise, stateOf, time } from "./state.ts"
 
-/** A part of a policy, and what is left of it. */
 export interface Remaining {
-  /** The name it was given. */
-  readonly given: string | undefined
-  readonly name: string
-  readonly unit: string
-  /** In the long run it grants so many permits in so many nanoseconds; undefined where permits are held, not spent. */
-  readonly pace: { readonly permits: number; readonly per: number } | undefined
-  /** The most that can be left. */
-  readonly capacity: number
   /** What could start now, all at once. */
   readonly left: number
   /** Nanoseconds until more than that is left, if nobody comes; undefined where nothing is spent, or nobody can know. */
   readonly more: number | undefined
 }
 
+/** The parts of a plan in the order in which {@link remaining} tells of them: spacing from the end is one, not two. */
+export const partsOf = ({ holdings, timings }: Plan): ReadonlyArray<Timing | Holding> => [
+  ...timings,
+  ...holdings.filter((_, i) => isOwnPart(timings, i))
+]
+
+const isOwnPart = (timings: ReadonlyArray<Timing>, holding: number): boolean =>
+  timings.every(({ chargedWhenFree }) => chargedWhenFree !== holding)
+
+/** The most that can be left of a part. */
+export const capacityOf = (part: Timing | Holding): number =>
+  part.flat ? 1 : "meter" in part ? part.meter.capacity : part.limit
+
 /** Nothing of a policy in shadow, which keeps nobody from anything. */
 export const remaining = (limiter: Limiter): ReadonlyArray<Remaining> => {
   if (limiter.plan.shadow) return []
-  const now = time(limiter)
   const { gates, timings } = limiter.parts
+  const now = time(limiter)
   // Nobody passes those who wait, and nobody starts in a pause.
-  const isBlocked = limiter.line.size > 0 || fromNow(limiter, now) > now + noise
-  const unblocked = isBlocked ? knowable(untilAvailable(limiter, limiter.one, now)) : undefined
-  const measured = timings.map((part): Remaining => {
-    const { chargedWhenFree, flat, given, meter, name, pace, unit } = part
-    const capacity = flat ? 1 : meter.capacity
-    const common = { given, name, unit, pace, capacity }
-    if (isBlocked) return { ...common, left: 0, more: unblocked }
-    // Spacing from the end: nobody knows when the call that runs ends.
-    if (chargedWhenFree !== undefined && isHeld(gates[chargedWhenFree]!)) return { ...common, left: 0, more: undefined }
-    const wait = (cost: number) => cost > capacity ? undefined : meter.due(stateOf(part), now, cost, limiter.wall) - now
-    const left = meter.left(stateOf(part), now, limiter.wall)
-    const more = wait(left + 1)
-    // What is due within the noise is due.
-    return more === undefined || more > noise
-      ? { ...common, left, more }
-      : { ...common, left: left + 1, more: wait(left + 2) }
+  if (limiter.line.size > 0 || fromNow(limiter, now) > now + noise) {
+    const wait = untilAvailable(limiter, limiter.one, now)
+    const more = wait <= noise || wait === Infinity ? undefined : wait
+    return partsOf(limiter.plan).map((part) => ({ left: 0, more: "meter" in part ? more : undefined }))
+  }
+  const all = timings.map((part) => ofTiming(limiter, part, now))
+  gates.forEach(({ free }, i) => {
+    if (isOwnPart(timings, i)) all.push({ left: Math.max(0, free), more: undefined })
   })
-  const held = gates.filter((_, i) => timings.every(({ chargedWhenFree }) => chargedWhenFree !== i))
-    .map(({ free, given, limit, name, unit }): Remaining => ({
-      given,
-      name,
-      unit,
-      pace: undefined,
-      capacity: limit,
-      left: isBlocked ? 0 : Math.max(0, free),
-      more: undefined
-    }))
-  return [...measured, ...held]
+  return all
 }
 
-const knowable = (nanos: number): number | undefined => nanos <= noise || nanos === Infinity ? undefined : nanos
+const ofTiming = (limiter: Limiter, part: Clockwork, now: number): Remaining => {
+  const { chargedWhenFree, meter } = part
+  // Spacing from the end: nobody knows when the call that runs ends.
+  if (chargedWhenFree !== undefined && isHeld(limiter.parts.gates[chargedWhenFree]!)) {
+    return { left: 0, more: undefined }
+  }
+  const capacity = capacityOf(part)
+  const state = stateOf(part)
+  const until = (cost: number) => cost > capacity ? undefined : meter.due(state, now, cost, limiter.wall) - now
+  const left = meter.left(state, now, limiter.wall)
+  const more = until(left + 1)
+  // What is due within the noise is due.
+  return more === undefined || more > noise ? { left, more } : { left: left + 1, more: until(left + 2) }
+}

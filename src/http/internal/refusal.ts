@@ -1,8 +1,9 @@
 /**
- * What a refusal comes to for a client: a status, and when to try again.
+ * What a refusal comes to for a client: a problem, and when to try again.
  */
 import * as Duration from "effect/Duration"
 import type { ThrottleError } from "../../ThrottleError.ts"
+import { type Problem, quotaExceeded, reducedCapacity } from "./problem.ts"
 
 /** Whose limit it was. */
 export type By = "key" | "global"
@@ -18,25 +19,31 @@ const reasons: ReadonlySet<string> = new Set([
 
 export const isOfStore = (error: ThrottleError): boolean => !reasons.has(error.reason._tag)
 
-export interface Judgement {
-  readonly status: 429 | 503
-  /** Whole seconds; undefined where it never helps to try again. */
-  readonly retryAfter: number | undefined
-  /** The names of what stood in the way. */
-  readonly violated: ReadonlyArray<string>
-}
-
-export const judge = (
+export const problemOf = (
   error: ThrottleError,
   by: By,
-  options: { readonly globalName: string; readonly concurrencyStatus: 429 | 503 }
-): Judgement => {
-  const { retryAfter } = error
+  options: {
+    readonly globalName: string
+    readonly concurrencyStatus: 429 | 503
+    /** By what clients know the part of this name. */
+    readonly partName: (name: string) => string
+  }
+): Problem => {
+  const { reason, retryAfter } = error
   // Nobody can know when those who run will end. A second is soon enough to ask again, and late enough not to hammer.
   const seconds = retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(retryAfter)))
-  if (error.reason._tag === "KeysExhausted" || isOfStore(error)) return { status: 503, retryAfter: 1, violated: [] }
-  if (by === "global") return { status: 503, retryAfter: seconds, violated: [options.globalName] }
-  const violated = error.reason.parts
-  if (error.reason._tag === "PermitsExceedCapacity") return { status: 429, retryAfter: undefined, violated }
-  return { status: retryAfter === undefined ? options.concurrencyStatus : 429, retryAfter: seconds, violated }
+  const again = { retryAfter: seconds, detail: `Try again in ${seconds} s.` }
+  if (reason._tag === "KeysExhausted" || isOfStore(error)) {
+    return { kind: reducedCapacity, members: { "violated-policies": [], ...again } }
+  }
+  if (by === "global") {
+    return { kind: reducedCapacity, members: { "violated-policies": [options.globalName], ...again } }
+  }
+  const violated = { "violated-policies": reason.parts.map(options.partName) }
+  if (reason._tag === "PermitsExceedCapacity") return { kind: quotaExceeded, members: violated }
+  const isForPermitsToSay = retryAfter === undefined
+  return {
+    kind: isForPermitsToSay && options.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
+    members: { ...violated, ...again }
+  }
 }
