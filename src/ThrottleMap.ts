@@ -189,21 +189,21 @@ export const peek = <K extends Key>(map: ThrottleMap<K>, key: K): Limiter | unde
 }
 
 /**
- * Charges a key and a throttle for one call that both let start at once and that will hold nothing; false where neither is
- * charged.
+ * Charges a key, and a throttle with it where there is one, for a call that may start at once and that will hold nothing.
+ * Where one of them does not let it, neither is charged.
  *
  * @internal
  */
-export const startBoth = <K extends Key>(
+export const startAtOnce = <K extends Key>(
   map: ThrottleMap<K>,
   key: K,
   cost: Throttle.Cost | undefined,
-  throttle: Throttle.Throttle
+  throttle: Throttle.Throttle | undefined
 ): boolean => {
   const keyed = keyedOf(map)
-  const limiter = Throttle.limiterOf(throttle)
-  return keyed !== undefined && limiter !== undefined &&
-    Keyed.startBoth(keyed, key, cost === undefined ? one : (own) => askFor(own.plan, cost), limiter)
+  const other = throttle === undefined ? undefined : Throttle.limiterOf(throttle)
+  if (keyed === undefined || (throttle !== undefined && other === undefined)) return false
+  return Keyed.startAtOnce(keyed, key, cost === undefined ? one : (limiter) => askFor(limiter.plan, cost), other)
 }
 
 const one = (limiter: Limiter): Ask => limiter.one

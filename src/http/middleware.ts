@@ -257,16 +257,22 @@ type Limit<R> = <E1, R1, E2>(
 
 const makeLimit = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Limit<R>, EX, RX | Scope.Scope> => {
   const { cost, skip } = options
-  const key: Effect.Effect<string, never, R> = options.key ?? clientAddress() as Effect.Effect<string, never, any>
-  return Effect.map(makeGate(options), (gate): Limit<R> => (handler, answer) =>
-    // A request whose client has gone must not stay in line, and in front of all routes nothing can be interrupted.
-    Effect.interruptibleMask((restore) => {
-      const request = Context.getUnsafe(Fiber.getCurrent()!.context, HttpServerRequest.HttpServerRequest)
-      if (skip?.(request) === true) return restore(handler)
-      return Effect.flatMap(key, (key) =>
-        Gate.pass(gate, shortened(key), typeof cost === "function" ? cost(request) : cost, restore(handler), answer))
-    }))
+  const key: Effect.Effect<string, never, R> = options.key === undefined
+    ? clientAddress() as Effect.Effect<string, never, any>
+    : Effect.interruptible(options.key)
+  return Effect.map(makeGate(options), (gate): Limit<R> => (handler, answer) => {
+    const limited = Effect.flatMap(
+      key,
+      (key) =>
+        Gate.pass(gate, shortened(key), typeof cost === "function" ? cost(currentRequest()) : cost, handler, answer)
+    )
+    return skip === undefined ? limited : Effect.suspend(() => skip(currentRequest()) ? handler : limited)
+  })
 }
+
+/** The request that this step's fiber answers. */
+const currentRequest = (): HttpServerRequest.HttpServerRequest =>
+  Context.getUnsafe(Fiber.getCurrent()!.context, HttpServerRequest.HttpServerRequest)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Middleware

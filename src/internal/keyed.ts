@@ -177,22 +177,29 @@ export const beginFor = <K, A, E, R>(
 }
 
 /**
- * Charges a key and another limiter for one call that both let start at once and that will hold nothing. Where one of them
- * does not, neither is charged.
+ * Charges an idle key, and another limiter with it where there is one, for a call that may start at once and that will hold
+ * nothing. Where one of them does not let it, neither is charged.
  */
-export const startBoth = <K>(keyed: Keyed<K>, key: K, askOf: (limiter: Limiter) => Ask, other: Limiter): boolean => {
-  if (keyed.closed || other.parts.gates.length > 0 || keyed.busy.has(key)) return false
-  tidy(keyed)
+export const startAtOnce = <K>(
+  keyed: Keyed<K>,
+  key: K,
+  askOf: (limiter: Limiter) => Ask,
+  other: Limiter | undefined
+): boolean => {
+  if (keyed.closed || keyed.busy.has(key) || (other !== undefined && other.parts.gates.length > 0)) return false
   const idle = keyed.idle.get(key)
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
   if (!kind.holdsNothing) return false
   const ask = askOf(kind.scratch)
-  if (ask.never !== undefined || idle === undefined && !makeRoom(keyed)) return false
+  if (ask.never !== undefined || (idle === undefined && !makeRoom(keyed))) return false
   load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
-  // The key is asked first and charged last: what the other one is charged cannot be given back.
-  const now = time(kind.scratch)
-  if (dueFrom(kind.scratch, ask, now) > now + noise || !tryStart(other, other.one)) return false
-  tryStart(kind.scratch, ask)
+  if (other !== undefined) {
+    // The key is asked first and charged last: what the other one is charged cannot be given back.
+    const now = time(kind.scratch)
+    if (dueFrom(kind.scratch, ask, now) > now + noise || !tryStart(other, other.one)) return false
+  }
+  if (!tryStart(kind.scratch, ask)) return false
+  tidy(keyed)
   keep(keyed, key, idle, kind)
   return true
 }

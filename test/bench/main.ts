@@ -11,6 +11,7 @@ import * as Added from "./sections/added.ts"
 import * as Block from "./sections/block.ts"
 import * as Bundle from "./sections/bundle.ts"
 import * as Cpu from "./sections/cpu.ts"
+import * as Http from "./sections/http.ts"
 import * as Idle from "./sections/idle.ts"
 import * as Keys from "./sections/keys.ts"
 import * as Leaving from "./sections/leaving.ts"
@@ -28,6 +29,7 @@ const sections: Record<string, () => Promise<Section>> = {
   cpu: Cpu.section,
   keys: Keys.section,
   memory: Memory.section,
+  http: Http.section,
   bundle: Bundle.section
 }
 

@@ -34,30 +34,34 @@ export interface Gate {
 
 type Response = HttpServerResponse.HttpServerResponse
 
-/** Runs the handler when both limits let it. Refused or interrupted before it has started, it has cost nothing. */
+/**
+ * Runs the handler when both limits let it. Refused or interrupted before it has started, it has cost nothing. To be called
+ * in a step of the fiber that will run it: for a request that need not wait and holds nothing, this step is all there is.
+ */
 export const pass = <E, R, E2>(
   gate: Gate,
   key: string,
   cost: Throttle.Cost | undefined,
   handler: Effect.Effect<Response, E, R>,
   answer: (problem: Problem) => Effect.Effect<Response, E2>
-): Effect.Effect<Response, E | E2, R | HttpServerRequest | Scope.Scope> =>
-  Effect.suspend(() => {
-    const { everybody, map } = gate
-    if (everybody !== undefined && ThrottleMap.startBoth(map, key, cost, everybody)) {
-      announce(gate, key)
-      return handler
-    }
+): Effect.Effect<Response, E | E2, R | HttpServerRequest | Scope.Scope> => {
+  if (ThrottleMap.startAtOnce(gate.map, key, cost, gate.everybody)) {
+    announce(gate, key)
+    return handler
+  }
+  // A request whose client has gone must not stay in line, and in front of all routes nothing can be interrupted.
+  return Effect.interruptibleMask((restore) => {
     let started = false
     const run = Effect.suspend(() => {
       started = true
       announce(gate, key)
-      return handler
+      return restore(handler)
     })
     const refused = (error: ThrottleError, by: Refusal.By) =>
       gate.shadow || (Refusal.isOfStore(error) && gate.onStoreError === "allow")
         ? undefined
         : refuse(gate, key, error, by, answer)
+    const { everybody, map } = gate
     if (everybody === undefined && !gate.holds(key)) {
       // What the handler fails with is its own, also where it is a ThrottleError.
       const isRefusal = (_: E | ThrottleError): _ is ThrottleError => !started
@@ -89,6 +93,7 @@ export const pass = <E, R, E2>(
       () => started ? Effect.void : Effect.forEach(permits, (permit) => permit.cancel, { discard: true })
     )
   })
+}
 
 const refuse = <A, E>(
   gate: Gate,
@@ -117,8 +122,14 @@ const announce = (gate: Gate, key: string, problem?: Problem): void => {
   HttpEffect.appendPreResponseHandlerUnsafe(Fiber.getCurrent()!.context, (_, response) => {
     const fields = problem?.kind === reducedCapacity ? undefined : fieldsOf(gate, key, response.headers)
     const all = problem === undefined ? fields : { ...fields, ...ofRefusal(problem) }
-    return Effect.succeed(all === undefined ? response : HttpServerResponse.setHeaders(response, all))
+    return Effect.succeed(all === undefined ? response : withFields(response, all))
   })
+}
+
+/** One by one: `setHeaders` takes 5 µs for two fields, `setHeader` twice 2 µs. */
+const withFields = (response: Response, fields: Fields.Fields): Response => {
+  for (const field of Object.keys(fields)) response = HttpServerResponse.setHeader(response, field, fields[field]!)
+  return response
 }
 
 const fieldsOf = ({ dialect, map, writerOf }: Gate, key: string, headers: Fields.Fields): Fields.Fields | undefined => {
