@@ -243,9 +243,12 @@ const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Ga
 /** So long may a key be: with 100,000 of them a header of 16 kB each would be 1.6 GB. */
 const longestKey = 256
 
-/** Of a long key both ends count: tokens begin alike and end in their signature. */
+/**
+ * Of a long key both ends count: tokens begin alike and end in their signature. `join` copies them; added together they
+ * would keep the whole header in memory.
+ */
 const shortened = (key: string): string =>
-  key.length <= longestKey ? key : `${key.slice(0, longestKey / 2)}${key.slice(-longestKey / 2)}`
+  key.length <= longestKey ? key : [key.slice(0, longestKey / 2), key.slice(-longestKey / 2)].join("")
 
 type Handler<E, R> = Effect.Effect<HttpServerResponse, E, R>
 

@@ -16,7 +16,7 @@ export const serve = <R>(app: Layer.Layer<never, never, R>): Effect.Effect<
       disableLogger: true,
       disableListenLog: true
     }).pipe(Layer.provideMerge(NodeHttpServer.layer(
-      () => createServer({ keepAliveTimeout: 1 }),
+      () => createServer(),
       { host: "127.0.0.1", port: 0, gracefulShutdownTimeout: 100 }
     )))
     const context = yield* Layer.build(Layer.orDie(server))
@@ -37,7 +37,8 @@ export const exchange = (port: number, bytes: string | Buffer, wait = 2_000): Pr
     socket.on("data", (chunk) => received += chunk.toString("latin1"))
     socket.on("error", done)
     socket.on("close", done)
-    socket.end(bytes)
+    // Not ended: to close its half would be to hang up.
+    socket.write(bytes)
   })
 
 /** One request, spelled as wished. */
