@@ -459,8 +459,10 @@ describe("shadow", () => {
 })
 
 describe("throttles", () => {
+  const perUser = Throttle.rate({ limit: 1, per: "1 minute", burst: 1, maxQueue: 1 })
+
   class Users extends ThrottleMap.Service<Users>()("test/Users", {
-    lookup: (_: string) => Throttle.rate({ limit: 1, per: "1 minute", burst: 1, maxQueue: 1 })
+    lookup: (_user: string) => perUser
   }) {}
 
   it.effect("shares a map with everybody else who uses it, and waits as its policies say", () =>

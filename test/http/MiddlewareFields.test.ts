@@ -113,7 +113,7 @@ describe("what is left", () => {
   }, ({ data, gaps, waits }) =>
     Effect.gen(function*() {
       const policy = Throttle.all([Throttle.fromData(data)], { maxQueue: 0 })
-      const map = yield* ThrottleMap.make({ lookup: (_: string) => policy })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
       const look = () => remaining(peek(map, "a")!)[0]!
       for (const gap of gaps) {
         yield* TestClock.adjust(gap)
@@ -154,7 +154,7 @@ describe("what is left", () => {
   it.effect("spacing from the end is one part, of which nothing is left while one runs", () =>
     Effect.gen(function*() {
       const policy = Throttle.spacing({ interval: "2 seconds", from: "end" })
-      const map = yield* ThrottleMap.make({ lookup: (_: string) => policy })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
       yield* map.withPermit("a")(Effect.sync(() => {
         assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: undefined }])
       }))

@@ -28,7 +28,7 @@ const start = (
 ) =>
   Effect.gen(function*() {
     const { maxKeys = 1_000, ...common } = options
-    const map = yield* ThrottleMap.make({ lookup: (_: string) => policy, maxKeys, onFull: "evict" })
+    const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy, maxKeys, onFull: "evict" })
     const throttle = HttpThrottle.middleware({ throttles: Effect.succeed(map), ...common }, { global: true })
     return { map, port: yield* serve(Layer.merge(route, throttle)) }
   })

@@ -64,7 +64,7 @@ export const pass = <E, R, E2>(
     const { everybody, map } = gate
     if (everybody === undefined && !gate.holds(key)) {
       // What the handler fails with is its own, also where it is a ThrottleError.
-      const isRefusal = (_: E | ThrottleError): _ is ThrottleError => !started
+      const isRefusal = (_error: E | ThrottleError): _error is ThrottleError => !started
       return Effect.catchIf(
         cost === undefined ? map.withPermit(key)(run) : map.withPermits(key, cost)(run),
         isRefusal,
