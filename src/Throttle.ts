@@ -176,12 +176,8 @@ interface OwnWithPermit {
   readonly [Own]?: { readonly withPermit: unknown; readonly limiter: State.Limiter }
 }
 
-/**
- * The limiter of a throttle whose `withPermit` is this module's. One that was put in its place must be the one called.
- *
- * @internal
- */
-export const limiterOf = ({ withPermit }: Throttle): State.Limiter | undefined => {
+/** The limiter of a throttle whose `withPermit` is this module's. One that was put in its place must be the one called. */
+const limiterOf = ({ withPermit }: Throttle): State.Limiter | undefined => {
   const own = (withPermit as OwnWithPermit)[Own]
   // Whoever copies or forwards a function's properties, as mocks do, has the properties but is not the function.
   return own !== undefined && own.withPermit === withPermit ? own.limiter : undefined
@@ -206,6 +202,28 @@ export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter):
   )
 }
 
+/**
+ * Takes permits until the scope closes. `granted` is told of them in the region in which they are taken: an interruption
+ * never comes between.
+ *
+ * @internal
+ */
+export const take = (
+  limiter: State.Limiter,
+  cost: Cost | undefined,
+  isTied: boolean,
+  granted?: (permit: Permit) => void
+): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
+  asking(limiter, cost, (ask) => {
+    const permitOf = (grant: Limiter.Grant): Permit => ({
+      cost: ask.cost,
+      settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
+      cancel: Settle.cancel(limiter, grant)
+    })
+    const noted = granted === undefined ? undefined : (grant: Limiter.Grant) => granted(permitOf(grant))
+    return Effect.map(Limiter.takeScoped(limiter, ask, isTied, noted), permitOf)
+  })
+
 /** @internal */
 export const live = (limiter: State.Limiter): Live => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
@@ -213,13 +231,6 @@ export const live = (limiter: State.Limiter): Live => {
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
   const withPermit: Throttle["withPermit"] = (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self))
-  const take = (cost: Cost | undefined, isTied: boolean): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
-    asking(limiter, cost, (ask) =>
-      Effect.map(Limiter.takeScoped(limiter, ask, isTied), (grant): Permit => ({
-        cost: ask.cost,
-        settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
-        cancel: Settle.cancel(limiter, grant)
-      })))
   // An inline policy without bounds adds no error to an effect's type, so an update must not either.
   const mayRefuse = Plan.isBounded(limiter.plan)
   // Not enumerable: whoever prints a context wants to see no clockwork.
@@ -233,11 +244,11 @@ export const live = (limiter: State.Limiter): Live => {
         refuseToHold(limiter)
         return Limiter.begin(limiter, ask, Effect.void)
       }),
-    takeScoped: (cost) => take(cost, false),
+    takeScoped: (cost) => take(limiter, cost, false),
     usePermits: eitherWayUse((use, cost) =>
       Effect.acquireUseRelease(
         Scope.make(),
-        (scope) => Effect.flatMap(Effect.provideService(take(cost, true), Scope.Scope, scope), use),
+        (scope) => Effect.flatMap(Effect.provideService(take(limiter, cost, true), Scope.Scope, scope), use),
         Scope.close
       )
     ),

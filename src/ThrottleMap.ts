@@ -189,7 +189,7 @@ export const peek = <K extends Key>(map: ThrottleMap<K>, key: K): Limiter | unde
 }
 
 /**
- * Charges a key, and a throttle with it where there is one, for a call that may start at once and that will hold nothing.
+ * Charges a key, and another limiter with it where there is one, for a call that may start at once and that will hold nothing.
  * Where one of them does not let it, neither is charged.
  *
  * @internal
@@ -198,12 +198,29 @@ export const startAtOnce = <K extends Key>(
   map: ThrottleMap<K>,
   key: K,
   cost: Throttle.Cost | undefined,
-  throttle: Throttle.Throttle | undefined
+  other: Limiter | undefined
 ): boolean => {
   const keyed = keyedOf(map)
-  const other = throttle === undefined ? undefined : Throttle.limiterOf(throttle)
-  if (keyed === undefined || (throttle !== undefined && other === undefined)) return false
-  return Keyed.startAtOnce(keyed, key, cost === undefined ? one : (limiter) => askFor(limiter.plan, cost), other)
+  return keyed !== undefined &&
+    Keyed.startAtOnce(keyed, key, cost === undefined ? one : (limiter) => askFor(limiter.plan, cost), other)
+}
+
+/**
+ * Takes permits of a key until the scope closes, and tells `granted` in the region in which they are taken; of a map that is
+ * not of this module, right after.
+ *
+ * @internal
+ */
+export const take = <K extends Key>(
+  map: ThrottleMap<K>,
+  key: K,
+  cost: Throttle.Cost | undefined,
+  granted: (permit: Throttle.Permit) => void
+): Effect.Effect<void, ThrottleError, Scope.Scope> => {
+  const keyed = keyedOf(map)
+  return keyed === undefined
+    ? Effect.map(map.takeScoped(key, cost), granted)
+    : Effect.asVoid(Keyed.use(keyed, key, cost ?? 1, (limiter) => Throttle.take(limiter, cost, false, granted)))
 }
 
 const one = (limiter: Limiter): Ask => limiter.one

@@ -17,6 +17,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import * as Limiter from "../internal/limiter.ts"
 import * as Plan from "../internal/plan.ts"
 import * as Throttle from "../Throttle.ts"
 import * as ThrottleMap from "../ThrottleMap.ts"
@@ -43,6 +44,11 @@ export interface CommonOptions<R = HttpServerRequest.HttpServerRequest> {
    * that is refused here does not count for its key. Default: none.
    */
   readonly global?: Throttle.Policy<any> | undefined
+  /**
+   * How long a request may wait for its key, and once more for `global`; with `throttles` for `global` alone, since the map's
+   * policies say how long for a key. Default: not at all.
+   */
+  readonly maxWait?: Duration.Input | undefined
   /** Requests that are let through without counting, such as health checks. Default: none. */
   readonly skip?: ((request: HttpServerRequest.HttpServerRequest) => boolean) | undefined
   /** What clients and logs call the limit. Printable ASCII. Default: "default". */
@@ -65,8 +71,6 @@ export interface CommonOptions<R = HttpServerRequest.HttpServerRequest> {
  * @since 0.1.0
  */
 export interface MapOptions<R = HttpServerRequest.HttpServerRequest> extends CommonOptions<R> {
-  /** How long a request may wait for its key, and once more for `global`. Default: not at all. */
-  readonly maxWait?: Duration.Input | undefined
   /** So many keys are remembered at once. A whole number of at least 1. Default: 100,000. */
   readonly maxKeys?: number | undefined
   /**
@@ -116,7 +120,6 @@ export interface ThrottlesOptions<R = HttpServerRequest.HttpServerRequest, EX = 
   readonly throttles: Effect.Effect<ThrottleMap.ThrottleMap<string>, EX, RX>
   readonly policy?: undefined
   readonly lookup?: undefined
-  readonly maxWait?: undefined
   readonly maxKeys?: undefined
   readonly onFull?: undefined
   readonly shadow?: undefined
@@ -167,7 +170,7 @@ const rules: Record<string, readonly [allowed: string, holds: (value: any) => bo
 }
 
 /** What makes no sense for a map that is there already. */
-const ofOwnMap = ["maxWait", "maxKeys", "onFull", "shadow"]
+const ofOwnMap = ["maxKeys", "onFull", "shadow"]
 
 const check = (options: Readonly<Record<string, any>>): void => {
   const bad = (what: string) => new RangeError(`HttpThrottle: ${what}`)
@@ -223,7 +226,7 @@ const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Ga
     concurrencyStatus
   } as const
   return Effect.gen(function*() {
-    const limit = everybody === undefined ? undefined : yield* Throttle.make(everybody)
+    const limit = everybody === undefined ? undefined : yield* Limiter.make(Plan.make(everybody.data))
     if (options.throttles !== undefined) {
       // What a map's policies hold is for the map to know.
       return { ...common, everybody: limit, map: yield* options.throttles, holds: () => true }

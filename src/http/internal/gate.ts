@@ -9,7 +9,8 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
 import type { Plan } from "../../internal/plan.ts"
 import { partsOf, remaining } from "../../internal/remaining.ts"
-import type * as Throttle from "../../Throttle.ts"
+import type { Limiter } from "../../internal/state.ts"
+import * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as ThrottleMap from "../../ThrottleMap.ts"
 import * as Fields from "./fields.ts"
@@ -20,7 +21,7 @@ export interface Gate {
   readonly map: ThrottleMap.ThrottleMap<string>
   /** Whether calls of this key may hold permits, which a request does until its response is sent. */
   readonly holds: (key: string) => boolean
-  readonly everybody: Throttle.Throttle | undefined
+  readonly everybody: Limiter | undefined
   /** What everybody's limit is called. */
   readonly globalName: string
   readonly shadow: boolean
@@ -72,23 +73,17 @@ export const pass = <E, R, E2>(
       )
     }
     const permits: Array<Throttle.Permit> = []
-    const take = (
-      taken: Effect.Effect<Throttle.Permit, ThrottleError, Scope.Scope>,
+    const granted = (permit: Throttle.Permit): void => void permits.push(permit)
+    const after = (
+      taken: Effect.Effect<unknown, ThrottleError, Scope.Scope>,
       by: Refusal.By,
       next: Effect.Effect<Response, E | E2, R | Scope.Scope>
-    ) =>
-      Effect.matchEffect(taken, {
-        onFailure: (error) => refused(error, by) ?? next,
-        onSuccess: (permit) => {
-          permits.push(permit)
-          return next
-        }
-      })
+    ) => Effect.matchEffect(taken, { onFailure: (error) => refused(error, by) ?? next, onSuccess: () => next })
     return Effect.onExit(
-      take(
-        map.takeScoped(key, cost),
+      after(
+        ThrottleMap.take(map, key, cost, granted),
         "key",
-        everybody === undefined ? run : take(everybody.takeScoped(), "global", run)
+        everybody === undefined ? run : after(Throttle.take(everybody, undefined, false, granted), "global", run)
       ),
       () => started ? Effect.void : Effect.forEach(permits, (permit) => permit.cancel, { discard: true })
     )
