@@ -63,6 +63,8 @@ export interface Keyed<K> {
   /** By when they were used last where they may be evicted, otherwise by when they came. */
   readonly idle: Map<K, Idle>
   readonly busy: Map<K, Busy>
+  /** The last of `idle`, where it is known. */
+  newest: Idle | undefined
   readonly totals: { refused: number; evicted: number }
   /** What was counted of keys that are idle, now or again. */
   readonly past: Counted
@@ -92,6 +94,7 @@ export const make = <K>(
     kinds: new WeakMap(),
     idle,
     busy,
+    newest: undefined,
     totals: { refused: 0, evicted: 0 },
     past: { ...Observe.counters(), waited: 0, longestWait: 0 },
     rounds: { idle: idle.entries(), busy: busy.entries() },
@@ -208,7 +211,7 @@ export const startAtOnce = <K>(
 const keep = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined, kind: Kind): void => {
   const state = stored(kind.scratch)
   keyed.past.admitted++
-  if (idle === undefined) keyed.idle.set(key, { kind, state })
+  if (idle === undefined) keyed.idle.set(key, keyed.newest = { kind, state })
   else {
     idle.state = state
     if (keyed.options.onFull === "evict") used(keyed, key, idle)
@@ -250,8 +253,10 @@ const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
   return busy
 }
 
-/** To the end of the line of those that may be evicted. */
+/** To the end of the line of those that may be evicted. One that is used again and again stays there at no cost. */
 const used = <K>(keyed: Keyed<K>, key: K, idle: Idle): void => {
+  if (keyed.newest === idle) return
+  keyed.newest = idle
   keyed.idle.delete(key)
   keyed.idle.set(key, idle)
 }
@@ -327,7 +332,7 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
     busy.delete(key)
     add(keyed.past, limiter)
     const left: Idle = { kind, state: stored(limiter) }
-    if (!isFresh(left, now)) idle.set(key, left)
+    if (!isFresh(left, now)) idle.set(key, keyed.newest = left)
     if (kind.spare.length < mostSpare) kind.spare.push(reset(limiter))
   }
   for (let i = 0; i < count && idle.size > 0; i++) {

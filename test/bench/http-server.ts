@@ -60,6 +60,7 @@ const servers: Readonly<Record<string, () => Promise<number>>> = {
   effect: () => effect(Layer.empty),
   "effect, limited": () => effect(limited({})),
   "effect, limited, and everybody": () => effect(limited({ global: Throttle.rate({ limit: often, burst: often }) })),
+  "effect, limited, no fields": () => effect(limited({ fields: "none" })),
   "effect, all refused": () => effect(limited({ policy: Throttle.rate({ limit: 1, per: "1 day" }) })),
   express: () => expressApp(false),
   "express, limited": () => expressApp(true),

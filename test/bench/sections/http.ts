@@ -9,7 +9,7 @@ import { atLeast, count, ratio, type Row, type Section } from "../report.ts"
 const entry = fileURLToPath(new URL("../http-server.js", import.meta.url))
 
 const connections = 16
-const requests = quick ? 2_000 : 10_000
+const seconds = quick ? 0.3 : 0.5
 
 const answer = async (server: ChildProcess): Promise<number> => (await once(server, "message"))[0] as number
 
@@ -29,13 +29,13 @@ export const own = (name: string): Run => {
     const { duration, non2xx, requests: seen, ...result } = await autocannon({
       url,
       connections,
-      amount: requests,
-      duration: 30,
-      sampleInt: 50
+      duration: seconds,
+      // Often enough to end in time.
+      sampleInt: 20
     })
     const after = await cpu(server)
-    insist(result.errors === 0 && seen.total === requests, `${name}: every request is answered`)
-    insist(name.endsWith("refused") === non2xx > requests / 2, `${name}: answers are what they should be`)
+    insist(result.errors === 0 && seen.total > 0, `${name}: every request is answered`)
+    insist(name.endsWith("refused") === non2xx > seen.total / 2, `${name}: answers are what they should be`)
     return { perSecond: seen.total / duration, micros: (after - before) / seen.total }
   }
 }
@@ -43,18 +43,24 @@ export const own = (name: string): Run => {
 const pairs = [
   ["effect", "effect, limited"],
   ["effect", "effect, limited, and everybody"],
+  ["effect", "effect, limited, no fields"],
   ["effect", "effect, all refused"],
   ["express", "express, limited"],
   ["fastify", "fastify, limited"]
 ] as const
 
 /** What only the long run tells. */
-const others: ReadonlySet<string> = new Set(["effect, limited, and everybody", "effect, all refused"])
+const others: ReadonlySet<string> = new Set([
+  "effect, limited, and everybody",
+  "effect, limited, no fields",
+  "effect, all refused"
+])
 
 const titles: Readonly<Record<string, string>> = {
   effect: "`effect/http`",
   "effect, limited": "with `HttpThrottle.middleware`",
   "effect, limited, and everybody": "with a `global` policy as well",
+  "effect, limited, no fields": "with `fields: \"none\"`",
   "effect, all refused": "with a limit that refuses everybody",
   express: "express",
   "express, limited": "with express-rate-limit",
@@ -66,7 +72,7 @@ export const section = async (): Promise<Section> => {
   const kept = pairs.filter(([, name]) => !quick || !others.has(name))
   const names = [...new Set(kept.flat())]
   const seen = await rounds(
-    { warmup: quick ? 1 : 3, count: quick ? 3 : 15 },
+    { warmup: quick ? 1 : 2, count: quick ? 3 : 11 },
     Object.fromEntries(names.map((name) => [name, ["http", name]]))
   )
   const figures = (name: string) => seen[name]!
@@ -86,7 +92,7 @@ export const section = async (): Promise<Section> => {
   return {
     title: "HTTP, with a limit and without",
     about: `A server process that answers a few bytes of JSON, and a process that loads it over ${connections} ` +
-      `connections of the loopback interface, ${count(requests)} requests a run. CPU is that of the server's process.`,
+      `connections of the loopback interface, ${seconds} s a run. CPU is that of the server's process.`,
     columns: ["requests/s", "of without", "µs CPU a request", "added"],
     rows
   }
