@@ -307,7 +307,8 @@ const currentRequest = (): HttpServerRequest.HttpServerRequest =>
  *
  * **Errors**
  *
- * Adds none: a refusal is a response. Throws a `RangeError` for bad options. A `lookup` that throws or gives no policy, and a cost that makes no sense, are defects, and so answered with 500.
+ * Adds none: a refusal is a response. Throws a `RangeError` for bad options. A `lookup` that throws or gives no policy, and
+ * a cost that makes no sense, are defects, and so answered with 500.
  *
  * **Example**
  *
