@@ -1,11 +1,11 @@
 /** What a throttled server answers, and when, on a clock that stands still. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Stream } from "effect"
+import { Context, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import { waitUntilWaiting } from "effect-throttle/testing"
 import { QueueFull, ThrottleError } from "effect-throttle/ThrottleError"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import { type Answer, ask, hello } from "../utils/web.ts"
 
@@ -166,6 +166,23 @@ describe("keys", () => {
       const asPaid = yield* request({ headers: { "x-plan": "paid" } })
       assert.strictEqual(asPaid.headers["ratelimit"], `"paid";r=9;t=60`)
       assert.strictEqual((yield* request()).headers["ratelimit"], `"default";r=1;t=60`)
+    }))
+
+  it.effect("may be a user whom another middleware has found out", () =>
+    Effect.gen(function*() {
+      class CurrentUser extends Context.Service<CurrentUser, { readonly id: string }>()("test/CurrentUser") {}
+      const authenticated = HttpRouter.middleware<{ provides: CurrentUser }>()((handler) =>
+        Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+          Effect.provideService(handler, CurrentUser, { id: headers["x-user"] ?? "nobody" }))
+      )
+      const perUser = HttpThrottle.middleware({
+        policy: Throttle.rate({ limit: 1, per: "1 minute" }),
+        key: Effect.map(CurrentUser, ({ id }) =>
+          `user:${id}`)
+      })
+      const request = yield* ask(hello.pipe(Layer.provide(perUser.combine(authenticated).layer)))
+      const as = (user: string) => Effect.map(request({ headers: { "x-user": user } }), ({ status }) => status)
+      assert.deepStrictEqual([yield* as("ada"), yield* as("ada"), yield* as("grace")], [200, 429, 200])
     }))
 
   it.effect("the two ends of a long one count", () =>
