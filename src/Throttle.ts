@@ -203,17 +203,26 @@ export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter):
   )
 }
 
-/** @internal */
+/**
+ * Takes permits until the scope closes. `granted` is told of them in the region in which they are taken: an interruption
+ * never comes between.
+ *
+ * @internal
+ */
 export const take = (
   limiter: State.Limiter,
   ask: Ask,
-  isTied: boolean
-): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
-  Effect.map(Limiter.takeScoped(limiter, ask, isTied), (grant) => ({
+  isTied: boolean,
+  granted?: (permit: Permit) => void
+): Effect.Effect<Permit, ThrottleError, Scope.Scope> => {
+  const permitOf = (grant: Limiter.Grant): Permit => ({
     cost: ask.cost,
     settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
     cancel: Settle.cancel(limiter, grant)
-  }))
+  })
+  const noted = granted === undefined ? undefined : (grant: Limiter.Grant) => granted(permitOf(grant))
+  return Effect.map(Limiter.takeScoped(limiter, ask, isTied, noted), permitOf)
+}
 
 /** @internal */
 export const usePermit = <A, E, R>(

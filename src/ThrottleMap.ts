@@ -173,15 +173,70 @@ const unused: Throttle.Statistics = {
   longestWait: Duration.zero
 }
 
+/** Under which a map of this module has what it counts with. */
+const Own = Symbol("effect-throttle/OwnMap")
+
+const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
+  (map as { readonly [Own]?: Keyed.Keyed<K> })[Own]
+
+/**
+ * The limiter of a key, to be asked in this step and no later; undefined for a map that is not of this module.
+ *
+ * @internal
+ */
+export const peek = <K extends Key>(map: ThrottleMap<K>, key: K): Limiter | undefined => {
+  const keyed = keyedOf(map)
+  return keyed === undefined ? undefined : Keyed.peek(keyed, key)
+}
+
+/**
+ * Charges a key, and another limiter with it where there is one, for a call that may start at once and that will hold nothing.
+ * Where one of them does not let it, neither is charged.
+ *
+ * @internal
+ */
+export const startAtOnce = <K extends Key>(
+  map: ThrottleMap<K>,
+  key: K,
+  cost: Throttle.Cost | undefined,
+  other: Limiter | undefined
+): boolean => {
+  const keyed = keyedOf(map)
+  return keyed !== undefined && Keyed.startAtOnce(keyed, key, asking(cost), other)
+}
+
+/**
+ * Takes permits of a key until the scope closes, and tells `granted` in the region in which they are taken; of a map that is
+ * not of this module, right after.
+ *
+ * @internal
+ */
+export const take = <K extends Key>(
+  map: ThrottleMap<K>,
+  key: K,
+  cost: Throttle.Cost | undefined,
+  granted: (permit: Throttle.Permit) => void
+): Effect.Effect<void, ThrottleError, Scope.Scope> => {
+  const keyed = keyedOf(map)
+  return keyed === undefined
+    ? Effect.map(map.takeScoped(key, cost), granted)
+    : Effect.asVoid(
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, false, granted))
+    )
+}
+
+const one = (limiter: Limiter): Ask => limiter.one
+
+/** A cost as a key's limiter sees it. */
+const asking = (cost: Throttle.Cost | undefined) =>
+  cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
+
 const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
-  const one = (limiter: Limiter): Ask => limiter.one
   const timingOnly = (askOf: (limiter: Limiter) => Ask) => (limiter: Limiter): Ask => {
     Throttle.refuseToHold(limiter)
     return askOf(limiter)
   }
-  const asking = (cost: Throttle.Cost | undefined) =>
-    cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
-  return {
+  const map: ThrottleMap<K> = {
     withPermit: (key) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, one, self)),
     withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
     withPermitsIfAvailable: (key, cost) => (self) =>
@@ -219,6 +274,8 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
         return limiter === undefined ? Effect.succeed(unused) : statistics(limiter)
       })
   }
+  // Not enumerable: whoever copies the map to change it has another map.
+  return Object.defineProperty(map, Own, { value: keyed })
 }
 
 /**

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { existsSync, readFileSync } from "node:fs"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { readFiles, root } from "./utils/files.ts"
 import { broken, reachable } from "./utils/links.ts"
 
@@ -38,21 +38,36 @@ ${fence}
 
 describe("the reference", () => {
   const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
-  /** "./Timer" and "./testing": what can be imported, but the barrel, which is made of the others. */
-  const entries = Object.keys(exports).filter((name) => /^\.\/\w+$/.test(name)).map((name) => name.slice(2))
-  const sourceOf = (entry: string) =>
-    join(root, exports[`./${entry}`].replace("./dist/", "src/").replace(/\.js$/, ".ts"))
+  /**
+   * The modules that can be imported, by name: "Timer" and "testing"; of an entry point that is made of namespaces, each of
+   * them. (But the barrel, which is made of the others.)
+   */
+  const modules: ReadonlyMap<string, string> = new Map(
+    Object.keys(exports).filter((name) => /^\.\/\w+$/.test(name)).flatMap((name) => {
+      const source = join(root, exports[name].replace("./dist/", "src/").replace(/\.js$/, ".ts"))
+      const namespaces = readFileSync(source, "utf8").matchAll(/^export \* as (\w+) from "(.*)"/gm)
+      const found = Array.from(namespaces, ([, namespace = "", file = ""]) => [namespace, join(dirname(source), file)])
+      return (found.length > 0 ? found : [[name.slice(2), source]]) as Array<[string, string]>
+    })
+  )
+  const names = [...modules.keys()]
+  /** A module's text, and those of the files that it passes on. */
+  const textsOf = (file: string): ReadonlyArray<string> => {
+    const text = readFileSync(file, "utf8")
+    const others = text.matchAll(/^export (?:\*|\{[^}]*\}) from "(.*)"/gm)
+    return [text, ...Array.from(others, ([, other = ""]) => textsOf(join(dirname(file), other))).flat()]
+  }
+  const sourceOf = (name: string) => modules.get(name)!
 
   it("has a page for each module", () =>
     assert.sameMembers(
       Object.keys(pages).filter((path) => path.startsWith("docs/api/")),
-      ["README", ...entries].map((name) => `docs/api/${name}.md`)
+      ["README", ...names].map((name) => `docs/api/${name}.md`)
     ))
 
-  it.each(entries)("%s: what its doc comments say now (else: npm run docs:api)", (entry) => {
-    const page = pages[`docs/api/${entry}.md`]!.replace(/\s+/g, " ")
-    const files = Object.values(readFiles([sourceOf(entry).slice(root.length).replace("/index.ts", "")], /\.ts$/))
-    const comments = files.flatMap((text) => text.match(/\/\*\*[^]*?\*\//g) ?? []).filter((text) =>
+  it.each(names)("%s: what its doc comments say now (else: npm run docs:api)", (name) => {
+    const page = pages[`docs/api/${name}.md`]!.replace(/\s+/g, " ")
+    const comments = textsOf(sourceOf(name)).flatMap((text) => text.match(/\/\*\*[^]*?\*\//g) ?? []).filter((text) =>
       /@category/.test(text)
     )
     // Links, tables and tags are written otherwise there; every other line is the same.
@@ -62,11 +77,11 @@ describe("the reference", () => {
     assert.deepStrictEqual(lines.filter((line) => !page.includes(line.replace(/\s+/g, " "))), [])
   })
 
-  it.each(entries)("%s: a heading for each export (else: npm run docs:api)", async (entry) => {
-    const page = pages[`docs/api/${entry}.md`]!
-    const source = readFileSync(sourceOf(entry), "utf8")
+  it.each(names)("%s: a heading for each export (else: npm run docs:api)", async (name) => {
+    const page = pages[`docs/api/${name}.md`]!
+    const source = readFileSync(sourceOf(name), "utf8")
     const isInternal = (name: string) => new RegExp(`@internal\\s+\\*/\\s*export const ${name}\\b`).test(source)
-    const values = Object.keys(await import(sourceOf(entry))).filter((name) => !isInternal(name))
+    const values = Object.keys(await import(sourceOf(name))).filter((name) => !isInternal(name))
     const types = Array.from(source.matchAll(/^export (?:interface|type) (\w+)/gm), ([, name]) => name!)
     const passedOn = Array.from(source.matchAll(/^export \{([^}]*)\}/gm), ([, names = ""]) => names.split(","))
     const expected = [...values, ...types, ...passedOn.flat().map((name) => name.replace("type", "").trim())]

@@ -29,6 +29,16 @@ const takes = <S>(meter: Meter<S>, state: S, now: number, cost: number, wall: Wa
     meter.due(state, now, cost, wall) > now ? undefined : meter.charge(state, now, cost, wall)
   )
 
+/** What is left may start at once, and no more. With a microsecond of noise, as everywhere: levels are sums of fractions. */
+const leaves = <S>(meter: Meter<S>, state: S, now: number, wall: Wall) => {
+  const noise = 1_000
+  const left = meter.left(state, now, wall)
+  const most = meter.capacity === Infinity ? 1 : meter.capacity
+  assert.isTrue(left >= 0 && left <= most, `${left} are left`)
+  if (left > 0) assert.isAtMost(meter.due(state, now, left, wall), now + noise)
+  if (left < most) assert.isAbove(meter.due(state, now - noise, left + 1, wall), now - noise)
+}
+
 const check = <S>(meter: Meter<S>, rows: ReadonlyArray<Row>) => {
   let state = meter.initial
   for (const [i, row] of rows.entries()) {
@@ -39,6 +49,7 @@ const check = <S>(meter: Meter<S>, rows: ReadonlyArray<Row>) => {
     // Asking changes nothing.
     assert.strictEqual(meter.due(state, row.at * ms, row.cost ?? 1, wall), due)
     takes(meter, state, row.at * ms, row.cost ?? 1, wall)
+    leaves(meter, state, row.at * ms, wall)
     state = meter.charge(state, row.charged === undefined ? due : row.charged * ms, row.cost ?? 1, wall)
   }
 }
@@ -217,6 +228,7 @@ describe("foresee", () => {
         for (let i = random(20); i > 0; i--) {
           const cost = 1 + random(heaviest)
           takes(meter, state, at + random(200) * ms, cost, wall)
+          leaves(meter, state, at + random(200) * ms, wall)
           at = meter.due(state, at + random(200) * ms, cost, wall)
           state = meter.charge(state, at, cost, wall)
         }

@@ -111,7 +111,8 @@ describe("in an empty project", () => {
   })
 
   test("what is internal stays closed", () => {
-    const program = `import("effect-throttle/internal/limiter").catch((error) => console.log(error.code))`
+    const inside = ["effect-throttle", "internal", "limiter"].join("/")
+    const program = `import(${JSON.stringify(inside)}).catch((error) => console.log(error.code))`
     writeFileSync(join(project, "closed.js"), program)
     expect(run(process.execPath, ["closed.js"], project)).toBe("ERR_PACKAGE_PATH_NOT_EXPORTED\n")
   })

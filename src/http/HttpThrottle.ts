@@ -1,7 +1,11 @@
 /**
- * An HTTP client that keeps to a server's limits, and what a server's answers say of them.
+ * Throttles for HTTP: a client that keeps to a server's limits, and a server that tells them.
  *
  * @since 0.1.0
+ * @module HttpThrottle
  */
 export * from "./client.ts"
+export * from "./keys.ts"
 export * from "./limits.ts"
+export * from "./middleware.ts"
+export * from "./problems.ts"

@@ -20,7 +20,7 @@ import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
-import { type Limiter, makeUnsafe, stateOf } from "./state.ts"
+import { dueFrom, type Limiter, makeUnsafe, noise, stateOf, time } from "./state.ts"
 
 /** What the keys of one policy have in common. */
 interface Kind {
@@ -196,13 +196,42 @@ const exceeds = <K>(keyed: Keyed<K>, limiter: Limiter, ask: Ask): Effect.Effect<
   return reject(limiter, Fiber.getCurrent()!, ask, never, 0)
 }
 
+/**
+ * Charges an idle key, and another limiter with it where there is one, for a call that may start at once and that will hold
+ * nothing. Where one of them does not let it, neither is charged.
+ */
+export const startAtOnce = <K>(
+  keyed: Keyed<K>,
+  key: K,
+  askOf: (limiter: Limiter) => Ask,
+  other: Limiter | undefined
+): boolean => {
+  if (keyed.closed || keyed.busy.has(key) || (other !== undefined && other.parts.gates.length > 0)) return false
+  const idle = keyed.idle.get(key)
+  const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
+  if (!kind.holdsNothing) return false
+  const ask = askOf(kind.scratch)
+  if (ask.never !== undefined || (idle === undefined && !makeRoom(keyed))) return false
+  load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
+  if (other !== undefined) {
+    // The key is asked first and charged last: what the other one is charged cannot be given back.
+    const now = time(kind.scratch)
+    if (dueFrom(kind.scratch, ask, now) > now + noise || !tryStart(other, other.one)) return false
+  }
+  if (!tryStart(kind.scratch, ask)) return false
+  tidy(keyed)
+  keep(keyed, key, idle, kind)
+  return true
+}
+
 /** What the call that was just let in has left. */
 const keep = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined, kind: Kind): void => {
   const state = stored(kind.scratch)
   keyed.past.admitted++
   if (idle === undefined) return remember(keyed, key, kind, state)
   idle.state = state
-  if (keyed.options.onFull === "evict") {
+  // One that is used again and again is the newest already.
+  if (keyed.options.onFull === "evict" && keyed.oldest.tail !== idle) {
     Line.leave(keyed.oldest, idle)
     Line.enter(keyed.oldest, idle)
   }

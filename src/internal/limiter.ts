@@ -420,11 +420,16 @@ export interface Grant {
 
 const nothing: Grant = { charges: [], permits: [], holder: undefined, open: false, settled: true }
 
-/** Takes its permits until the scope closes. `isTied`: whether this fiber is who closes it. */
+/**
+ * Takes its permits until the scope closes. `isTied`: whether this fiber is who closes it. `granted` is told in a region
+ * that cannot be interrupted, also where the call is interrupted as it starts: whoever takes permits of several limiters knows
+ * of all that it has to cancel.
+ */
 export const takeScoped = (
   limiter: Limiter,
   asked: Ask,
-  isTied = false
+  isTied = false,
+  granted?: (grant: Grant) => void
 ): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
     const ask = upToDate(limiter, asked)
@@ -432,17 +437,22 @@ export const takeScoped = (
     const holding = () => ask.holds ? hold(limiter, ask, isTied) : undefined
     if (limiter.plan.shadow && !limiter.closed) {
       const { refused, told } = judgeInShadow(limiter, ask, charges)
-      const kept = refused ? Effect.succeed(nothing) : keep(limiter, [], holding(), charges)
+      const kept = refused ? Effect.succeed(nothing) : keep(limiter, [], holding(), charges, granted)
       return told === undefined ? kept : Effect.tap(kept, () => restore(told))
     }
     const permits = permitsOf(limiter.parts, ask)
-    if (tryStart(limiter, ask, charges)) return keep(limiter, permits, holding(), charges)
+    if (tryStart(limiter, ask, charges)) return keep(limiter, permits, holding(), charges, granted)
     const call = arrive(limiter, ask, Effect.void, charges, isTied)
     if (Effect.isEffect(call)) return Effect.as(restore(call), nothing)
     // The Semaphores lend their permits for a moment at the start, and then for good: `free` keeps them for this call.
     const admitted = Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), (exit) => {
       if (call.state === "waiting") return giveUp(limiter, call)
       if (call.state !== "started" || Exit.isSuccess(exit)) return undefined
+      if (granted !== undefined) {
+        // Its Semaphores have their permits back; the rest is for whoever is told to give back.
+        granted({ charges, permits: [], holder: call.ask.holds ? call : undefined, open: true, settled: false })
+        return undefined
+      }
       closeGrant(limiter, charges)
       if (call.ask.holds) end(limiter, call)
       return undefined
@@ -454,7 +464,8 @@ export const takeScoped = (
           limiter,
           limiter.plan.shadow ? [] : permitsOf(call.parts, call.ask),
           call.ask.holds ? call : undefined,
-          charges
+          charges,
+          granted
         )
     )
   })
@@ -467,12 +478,16 @@ const keep = (
   limiter: Limiter,
   permits: Grant["permits"],
   holder: Holder | undefined,
-  charges: Array<Charge>
+  charges: Array<Charge>,
+  granted: ((grant: Grant) => void) | undefined
 ): Effect.Effect<Grant, never, Scope.Scope> => {
   // Where an update has just lowered the limit they may not be there; waiting for them here could not be interrupted.
   return Effect.filter(permits, ({ amount, semaphore }) => semaphore.takeIfAvailable(amount)).pipe(
     Effect.map((permits): Grant => ({ charges, permits, holder, open: true, settled: false })),
-    Effect.tap((grant) => Effect.addFinalizer(() => giveBack(limiter, grant, true)))
+    Effect.tap((grant) => {
+      granted?.(grant)
+      return Effect.addFinalizer(() => giveBack(limiter, grant, true))
+    })
   )
 }
 

@@ -13,8 +13,12 @@ export interface Timing {
   /** By which an update knows it again: its kind, its unit and the name it was given. */
   readonly key: string
   readonly name: string
+  /** The name it was given. */
+  readonly given: string | undefined
   readonly unit: string
   readonly meter: Meter<any>
+  /** In the long run it grants so many permits in so many nanoseconds. */
+  readonly pace: { readonly permits: number; readonly per: number }
   /** Whether a call counts once, whatever it costs. */
   readonly flat: boolean
   /** The holding (its index) at whose end it is charged; undefined for those charged at the start. */
@@ -25,6 +29,7 @@ export interface Timing {
 export interface Holding {
   readonly key: string
   readonly name: string
+  readonly given: string | undefined
   readonly unit: string
   readonly limit: number
   readonly flat: boolean
@@ -80,42 +85,54 @@ export const make = (data: PolicyData): Plan => {
     maxWait = Math.min(maxWait, nanos("maxWait" in part ? part.maxWait : undefined))
     timeout = Math.min(timeout, nanos(part.timeout))
     const unit = part.unit ?? inherited
-    const name = part.name ?? rule(part)
-    const keyOf = (kind: string) => JSON.stringify([kind, unit, part.name])
-    const timing = (kind: string, meter: Meter<any>) =>
-      timings.push({ key: keyOf(kind), name, unit, meter, flat: false, chargedWhenFree: undefined })
+    const given = part.name
+    const name = given ?? rule(part)
+    const keyOf = (kind: string) => JSON.stringify([kind, unit, given])
+    const timing = (kind: string, meter: Meter<any>, permits: number, per: number) =>
+      timings.push({
+        key: keyOf(kind),
+        name,
+        given,
+        unit,
+        meter,
+        pace: { permits, per: nanos(per) },
+        flat: false,
+        chargedWhenFree: undefined
+      })
     switch (part._tag) {
       case "None":
         return
       case "Rate": {
         const interval = nanos(part.per) / part.limit
-        timing("rate", rate({ interval, capacity: part.burst + 1, grace: catchUp }))
+        timing("rate", rate({ interval, capacity: part.burst + 1, grace: catchUp }), part.limit, part.per)
         return
       }
       case "TokenBucket": {
         const interval = nanos(part.per) / part.refill
-        timing("rate", rate({ interval, capacity: part.capacity, grace: catchUp }))
+        timing("rate", rate({ interval, capacity: part.capacity, grace: catchUp }), part.refill, part.per)
         return
       }
       case "Window": {
         const options = { limit: part.limit, per: nanos(part.per) }
-        timing(part.kind, part.kind === "sliding" ? sliding(options) : fixed(options))
+        timing(part.kind, part.kind === "sliding" ? sliding(options) : fixed(options), part.limit, part.per)
         return
       }
       case "Spacing": {
         const fromEnd = part.from === "end"
         const key = keyOf(`spacing from the ${part.from}`)
         const chargedWhenFree = fromEnd
-          ? holdings.push({ key, name, unit, limit: 1, flat: true, nested: part.nested ?? "die" }) - 1
+          ? holdings.push({ key, name, given, unit, limit: 1, flat: true, nested: part.nested ?? "die" }) - 1
           : undefined
         const meter = spacing({ interval: nanos(part.interval), align: part.align, fromEnd })
-        ;(part.align ? aligned : timings).push({ key, name, unit, meter, flat: true, chargedWhenFree })
+        const pace = { permits: 1, per: nanos(part.interval) }
+        ;(part.align ? aligned : timings).push({ key, name, given, unit, meter, pace, flat: true, chargedWhenFree })
         return
       }
       case "Concurrency":
         holdings.push({
           key: keyOf("concurrency"),
           name,
+          given,
           unit,
           limit: part.limit,
           flat: false,

@@ -16,6 +16,7 @@ const cases: Record<string, () => Promise<Case>> = {
   accuracy: () => import("./sections/accuracy.ts"),
   cpu: () => import("./sections/cpu.ts"),
   keys: () => import("./sections/keys.ts"),
+  http: () => import("./sections/http.ts"),
   memory: () => import("./sections/memory.ts")
 }
 

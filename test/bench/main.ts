@@ -11,6 +11,7 @@ import * as Added from "./sections/added.ts"
 import * as Block from "./sections/block.ts"
 import * as Bundle from "./sections/bundle.ts"
 import * as Cpu from "./sections/cpu.ts"
+import * as Http from "./sections/http.ts"
 import * as Idle from "./sections/idle.ts"
 import * as Keys from "./sections/keys.ts"
 import * as Leaving from "./sections/leaving.ts"
@@ -28,6 +29,7 @@ const sections: Record<string, () => Promise<Section>> = {
   cpu: Cpu.section,
   keys: Keys.section,
   memory: Memory.section,
+  http: Http.section,
   bundle: Bundle.section
 }
 
@@ -56,7 +58,7 @@ if (!quick && only === undefined) {
     [
       "# Benchmarks",
       "",
-      "Written by `npm run bench` (4 minutes at most; `npm run bench -- --quick` takes 45 seconds at most and writes",
+      "Written by `npm run bench` (5 minutes at most; `npm run bench -- --quick` takes a minute at most and writes",
       "nothing). All figures of a table are from the same run: warm-up, then several rounds with every case in each round,",
       "then medians. Machines differ, and most are shared: compare the ratios, not the nanoseconds. What the figures mean",
       "is on the [performance page](performance.md).",

@@ -39,6 +39,8 @@ export interface Meter<S> {
   readonly adopt: (state: S, from: Meter<S>, now: number) => S
   /** What the state measures a permit by; only to be compared with that of another meter of its kind. */
   readonly interval: number
+  /** How many permits could start at `now`, all at once. */
+  readonly left: (state: S, now: number, wall: Wall) => number
   /** Whether no call from now on could tell the state from that of a throttle that nobody has used yet. */
   readonly isFresh: (state: S, now: number) => boolean
   /** Like `due`, behind those who wait already, where that can be said without going through the line. */

@@ -132,6 +132,7 @@ export const rate = (options: {
       const lows = mapped(state.lows, -Infinity, (level) => level * interval / from.interval - above)
       return { level: scaled, at: now, lows, fallen: (state.fallen ?? 0) + above / interval }
     },
+    left: (state, now) => Math.max(0, Math.min(capacity, Math.floor(capacity - level(state, now) / interval))),
     isFresh: (state, now) => level(state, now) <= 0,
     // Those ahead start as soon as they may, so the bucket never runs empty in between: their sum is enough.
     behind: (state, from, cost, ahead) => due(state, from, ahead.total + cost)

@@ -40,6 +40,7 @@ export const spacing = (options: {
     // A policy in shadow charges starts that are still to come.
     adopt: (state, _from, now) => ({ last: Math.min(state.last, now) }),
     interval,
+    left: (state, now, wall) => due(state, now, wall) > now ? 0 : 1,
     isFresh: (state, now) => state.last + interval <= now,
     behind: (state, from, _cost, ahead, wall) => due(state, from, wall) + ahead.calls * interval
   }

@@ -128,6 +128,14 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     watch: (state) => state,
     unwatch: (state) => state,
     // A policy in shadow charges starts that are still to come: they count as of now.
+    left: ({ back, front, sum }, now) => {
+      let left = limit - sum
+      // The oldest of `front` have left the window first; those of `back` only once all of `front` have.
+      for (; front !== undefined && front.at + per <= now; front = front.next) left += front.cost
+      if (front !== undefined) return Math.max(0, left)
+      for (; back !== undefined; back = back.next) if (back.at + per <= now) left += back.cost
+      return Math.max(0, left)
+    },
     adopt: ({ back, front, sum }, _from, now) => ({ front: upTo(front, now), back: upTo(back, now), sum }),
     // The oldest first: while that still counts, nobody need look for the newest.
     isFresh: (state, now) =>
@@ -190,6 +198,7 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
       return from.interval === per ? state : { end: state.end, used: state.used, isForeign: true }
     },
     interval: per,
+    left: (state, now) => now >= state.end ? limit : Math.max(0, limit - state.used),
     isFresh: (state, now) => now >= state.end + per / 2,
     behind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)

@@ -1,0 +1,114 @@
+/**
+ * What a client is told of its limits: the fields of the IETF draft on rate limits (draft-ietf-httpapi-ratelimit-headers),
+ * in three of its versions.
+ */
+import type { Holding, Plan, Timing } from "../../internal/plan.ts"
+import { capacityOf, partsOf, type Remaining } from "../../internal/remaining.ts"
+
+export const dialects = ["draft-10", "draft-7", "draft-6", "none"] as const
+
+export type Dialect = typeof dialects[number]
+
+export type Fields = Readonly<Record<string, string>>
+
+/** Writes the fields for what is left of each part of a plan. */
+export type Writer = (left: ReadonlyArray<Remaining>) => Fields
+
+/** The largest integer of a structured field (RFC 9651). */
+const largest = 999_999_999_999_999
+
+/** Less than this beside a whole number is the noise of a fraction. */
+const grain = 1e-9
+
+export interface Quota {
+  readonly quota: number
+  /** In seconds; undefined where permits are held, not spent. */
+  readonly window: number | undefined
+}
+
+/**
+ * The quota of a part, and the window that it is for. It is never less than may start at once, and spending it evenly over
+ * the window is always allowed. So the window is the time that the limit is written for, or the time a bucket takes to
+ * fill where that is longer, in whole seconds.
+ */
+export const quotaOf = (part: Timing | Holding): Quota => {
+  const capacity = capacityOf(part)
+  if (!("meter" in part)) return { quota: capacity, window: undefined }
+  const { per, permits } = part.pace
+  const interval = per / permits
+  const window = Math.ceil(Math.max(per, capacity * interval) / 1e9 * (1 - grain))
+  const quota = Math.floor(window * 1e9 / interval * (1 + grain))
+  return { quota: Math.min(quota, largest), window: Math.min(window, largest) }
+}
+
+/** By what the fields call the parts: each by its own name; the only one by the middleware's; others by what they say. */
+export const namesOf = (plan: Plan, name: string): ReadonlyArray<string> => {
+  const parts = partsOf(plan)
+  return parts.map((part) => part.given ?? (parts.length === 1 ? name : part.name))
+}
+
+/** A structured field's string, which has no characters beyond ASCII. */
+const quoted = (text: string): string => `"${text.replace(/[^\x20-\x7e]/g, "?").replace(/["\\]/g, "\\$&")}"`
+
+const unitOf = (part: Timing | Holding): string =>
+  part.unit !== "permits" ? `;qu=${quoted(part.unit)}` : "meter" in part ? "" : `;qu="concurrent-requests"`
+
+/** Whole seconds until more is there, rounded up. */
+const seconds = (more: number): number => Math.min(largest, Math.max(1, Math.ceil(more / 1e9)))
+
+const draft10 = (plan: Plan, name: string): Writer => {
+  const names = namesOf(plan, name).map(quoted)
+  const policy = partsOf(plan).map((part, i) => {
+    const { quota, window } = quotaOf(part)
+    return `${names[i]};q=${quota}${window === undefined ? "" : `;w=${window}`}${unitOf(part)}`
+  }).join(", ")
+  return (left) => ({
+    "ratelimit-policy": policy,
+    ratelimit: left.map(({ left, more }, i) =>
+      more === undefined ? `${names[i]};r=${left}` : `${names[i]};r=${left};t=${seconds(more)}`
+    ).join(", ")
+  })
+}
+
+/** Earlier versions tell of one part only: the one that a client meets first. */
+const tightest = (left: ReadonlyArray<Remaining>): number =>
+  left.reduce((best, { left: here, more = 0 }, i) => {
+    const { left: least, more: wait = 0 } = left[best]!
+    return here < least || (here === least && more > wait) ? i : best
+  }, 0)
+
+const earlier = (write: (limit: number, left: number, reset: number) => Fields) => (plan: Plan): Writer => {
+  const quotas = partsOf(plan).map(quotaOf)
+  const policy = quotas.flatMap(({ quota, window }) => window === undefined ? [] : [`${quota};w=${window}`]).join(", ")
+  const fixed = policy === "" ? undefined : { "ratelimit-policy": policy }
+  return (left) => {
+    const i = tightest(left)
+    const { left: here, more } = left[i]!
+    return { ...fixed, ...write(quotas[i]!.quota, here, more === undefined ? 0 : seconds(more)) }
+  }
+}
+
+const writers: Record<Exclude<Dialect, "none">, (plan: Plan, name: string) => Writer> = {
+  "draft-10": draft10,
+  "draft-7": earlier((limit, left, reset) => ({ ratelimit: `limit=${limit}, remaining=${left}, reset=${reset}` })),
+  "draft-6": earlier((limit, left, reset) => ({
+    "ratelimit-limit": String(limit),
+    "ratelimit-remaining": String(left),
+    "ratelimit-reset": String(reset)
+  }))
+}
+
+/** What writes a plan's fields. What never changes is written once, here. */
+export const writerOf = (dialect: Exclude<Dialect, "none">, plan: Plan, name: string): Writer =>
+  writers[dialect](plan, name)
+
+/** Together with the fields of a throttle further out. A list goes on; the earlier versions have no list. */
+export const addTo = (dialect: Dialect, headers: Fields, fields: Fields): Fields =>
+  dialect !== "draft-10" || headers["ratelimit"] === undefined
+    ? fields
+    : Object.fromEntries(
+      Object.entries(fields).map(([field, value]) => [
+        field,
+        headers[field] === undefined ? value : `${headers[field]}, ${value}`
+      ])
+    )

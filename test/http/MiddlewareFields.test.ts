@@ -1,0 +1,163 @@
+/** What the fields say is true: of the quota, of what is left, and of when there is more. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Option, Schema } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
+import { TestClock } from "effect/testing"
+import { namesOf, quotaOf, writerOf } from "../../src/http/internal/fields.ts"
+import * as Plan from "../../src/internal/plan.ts"
+import { capacityOf, partsOf, remaining } from "../../src/internal/remaining.ts"
+import { peek } from "../../src/ThrottleMap.ts"
+
+const planOf = (policy: Throttle.Policy<any>) => Plan.make(policy.data)
+
+const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+
+describe("quota and window", () => {
+  it.each<[policy: Throttle.Policy<any>, quota: number, window: number | undefined]>([
+    [Throttle.rate({ limit: 100, per: "1 minute" }), 100, 60],
+    [Throttle.rate({ limit: 100, per: "1 minute", burst: 20 }), 100, 60],
+    [Throttle.rate({ limit: 10, burst: 50 }), 60, 6],
+    [Throttle.rate({ limit: 10, per: "100 millis" }), 100, 1],
+    [Throttle.rate({ limit: 1, per: "1500 millis" }), 1, 2],
+    [Throttle.rate({ limit: 3, per: "1 second" }), 3, 1],
+    [Throttle.rate({ limit: 7, per: "1 hour" }), 7, 3_600],
+    [Throttle.tokenBucket({ capacity: 1_000, refill: 10 }), 1_000, 100],
+    [Throttle.tokenBucket({ capacity: 500, refill: 500, per: "1 minute" }), 500, 60],
+    [Throttle.window({ limit: 100, per: "1 hour" }), 100, 3_600],
+    [Throttle.window({ limit: 100, per: "1 day", kind: "fixed" }), 100, 86_400],
+    [Throttle.window({ limit: 10, per: "250 millis" }), 40, 1],
+    [Throttle.spacing({ interval: "100 millis" }), 10, 1],
+    [Throttle.spacing({ interval: "5 seconds" }), 1, 5],
+    [Throttle.spacing({ interval: "5 seconds", from: "end" }), 1, 5],
+    [Throttle.concurrency({ limit: 5 }), 5, undefined]
+  ])("%s", (policy, quota, window) => {
+    const parts = partsOf(planOf(policy))
+    assert.strictEqual(parts.length, 1)
+    assert.deepStrictEqual(quotaOf(parts[0]!), { quota, window })
+  })
+
+  it.prop("spending the quota evenly is always allowed, and it is never less than may start at once", {
+    limit: int(1, 1_000),
+    per: int(1, 100_000),
+    burst: int(0, 1_000)
+  }, ({ burst, limit, per }) => {
+    for (
+      const policy of [
+        Throttle.rate({ limit, per, burst }),
+        Throttle.tokenBucket({ capacity: burst + 1, refill: limit, per }),
+        Throttle.window({ limit, per })
+      ]
+    ) {
+      const part = partsOf(planOf(policy))[0]!
+      const { quota, window } = quotaOf(part)
+      const interval = per / limit
+      assert.isAtLeast(quota, capacityOf(part))
+      assert.isAtMost(quota * interval, window! * 1_000 * (1 + 1e-6))
+      // No whole quota more would be.
+      assert.isAbove((quota + 1) * interval, window! * 1_000)
+    }
+  })
+})
+
+describe("names", () => {
+  const name = "default"
+
+  it("of one part: its own, or the middleware's", () => {
+    assert.deepStrictEqual(namesOf(planOf(Throttle.rate({ limit: 1 })), name), ["default"])
+    assert.deepStrictEqual(namesOf(planOf(Throttle.rate({ limit: 1, name: "paid" })), name), ["paid"])
+  })
+
+  it("of several: their own, or what they say", () =>
+    assert.deepStrictEqual(
+      namesOf(
+        planOf(Throttle.all([Throttle.rate({ limit: 1, name: "burst" }), Throttle.concurrency({ limit: 2 })])),
+        name
+      ),
+      ["burst", "at most 2 at once"]
+    ))
+
+  it("are strings of a structured field, whatever they are", () => {
+    const plan = planOf(Throttle.rate({ limit: 1, name: "a \"b\" \\ caf\u00e9\r\nX: y \u{1f600}" }))
+    assert.deepStrictEqual(writerOf("draft-10", plan, name)([{ left: 1, more: undefined }]), {
+      "ratelimit-policy": `"a \\"b\\" \\\\ caf???X: y ??";q=1;w=1`,
+      ratelimit: `"a \\"b\\" \\\\ caf???X: y ??";r=1`
+    })
+  })
+
+  it("numbers are within what a structured field can hold", () => {
+    const policy = Throttle.window({ limit: Number.MAX_SAFE_INTEGER, per: "1 millis" })
+    assert.strictEqual(
+      writerOf("draft-10", planOf(policy), name)([{ left: 1, more: 1e30 }])["ratelimit-policy"],
+      `"default";q=999999999999999;w=1`
+    )
+  })
+})
+
+const Timing = Schema.Union([
+  Schema.Struct({ _tag: Schema.Literal("Rate"), limit: int(1, 7), per: int(5, 4_000), burst: int(0, 4) }),
+  Schema.Struct({ _tag: Schema.Literal("TokenBucket"), capacity: int(1, 6), refill: int(1, 7), per: int(5, 4_000) }),
+  Schema.Struct({
+    _tag: Schema.Literal("Window"),
+    limit: int(1, 5),
+    per: int(5, 4_000),
+    kind: Schema.Literals(["sliding", "fixed"])
+  }),
+  Schema.Struct({ _tag: Schema.Literal("Spacing"), interval: int(1, 2_000), align: Schema.Boolean })
+])
+
+describe("what is left", () => {
+  it.effect.prop("so many may start at once and no more, or there are more when it says", {
+    data: Timing,
+    gaps: Schema.Array(int(0, 1_500)).check(Schema.isMaxLength(12)),
+    waits: Schema.Boolean
+  }, ({ data, gaps, waits }) =>
+    Effect.gen(function*() {
+      const policy = Throttle.all([Throttle.fromData(data)], { maxQueue: 0 })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
+      const look = () => remaining(peek(map, "a")!)[0]!
+      for (const gap of gaps) {
+        yield* TestClock.adjust(gap)
+        yield* Effect.ignore(map.wait("a"))
+      }
+      const { left, more } = look()
+      if (waits && more !== undefined) {
+        // To the millisecond: not one earlier, either.
+        if (more > 1e6) {
+          yield* TestClock.adjust(Math.ceil(more / 1e6) - 1)
+          assert.strictEqual(look().left, left)
+          yield* TestClock.adjust(1)
+        } else yield* TestClock.adjust(Math.ceil(more / 1e6))
+        assert.isAbove(look().left, left)
+      } else {
+        let started = 0
+        while (Option.isSome(yield* Effect.option(map.wait("a")))) started++
+        assert.strictEqual(started, left)
+      }
+    }).pipe(Effect.scoped), { arbitrary: { runs: 300 } })
+
+  it.effect("is nothing while others wait, or in a pause, or in shadow", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.all([Throttle.rate({ limit: 1 }), Throttle.concurrency({ limit: 2 })])
+      const map = yield* ThrottleMap.make({
+        lookup: (key: string) => key === "shadow" ? Throttle.shadow(policy) : policy
+      })
+      yield* map.pause("a", "5 seconds")
+      assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: 5e9 }, { left: 0, more: undefined }])
+      yield* map.resume("a")
+      assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 1, more: undefined }, { left: 2, more: undefined }])
+      yield* map.withPermit("b")(Effect.void)
+      yield* Effect.forkChild(map.withPermit("b")(Effect.void), { startImmediately: true })
+      assert.deepStrictEqual(remaining(peek(map, "b")!), [{ left: 0, more: 2e9 }, { left: 0, more: undefined }])
+      assert.deepStrictEqual(remaining(peek(map, "shadow")!), [])
+    }))
+
+  it.effect("spacing from the end is one part, of which nothing is left while one runs", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.spacing({ interval: "2 seconds", from: "end" })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
+      yield* map.withPermit("a")(Effect.sync(() => {
+        assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: undefined }])
+      }))
+      assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: 2e9 }])
+    }))
+})

@@ -1,0 +1,132 @@
+/**
+ * Requests whose client hangs up before any step of the scheduler: both limits are charged or none, and nothing is held.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
+import { HttpThrottle } from "effect-throttle/http"
+import { HttpEffect, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { remaining } from "../../src/internal/remaining.ts"
+import { peek } from "../../src/ThrottleMap.ts"
+import * as Simulator from "../utils/simulator.ts"
+
+/** Nothing comes back to it while a simulation lasts. */
+const budget = 5
+const spent = Throttle.rate({ limit: 1, per: "1 hour", burst: budget - 1 })
+const spentAndHeld = Throttle.all([spent, Throttle.concurrency({ limit: 1 })])
+/** Lets one in every 3 ms: those who come together wait. */
+const spentAndPaced = Throttle.all([spent, Throttle.rate({ limit: 1, per: "3 millis" })])
+
+interface Limits {
+  readonly policy: Throttle.Policy<any>
+  readonly global?: Throttle.Policy<any>
+}
+
+const cases: Record<string, Limits> = {
+  "a key that paces": { policy: spentAndPaced },
+  "a key that holds": { policy: spentAndHeld },
+  "neither waits": { policy: spent, global: spent },
+  "the key waits": { policy: spentAndPaced, global: spent },
+  "everybody waits": { policy: spent, global: spentAndPaced },
+  "both wait": { policy: spentAndPaced, global: spentAndPaced },
+  "both hold": { policy: spentAndHeld, global: spentAndHeld }
+}
+
+const callers = ["a", "a", "b", "a"]
+
+/** One run, with one of the callers interrupted before one step. Gives whether it came to that. */
+const run = ({ global, policy }: Limits, isGlobal: boolean, victim: number, step: number, where: string): boolean => {
+  let hit = false
+  const started: Array<string> = []
+  const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+  const scope = Scope.makeUnsafe()
+  let first = Infinity
+  const simulator = Simulator.make({
+    limit: 100_000,
+    beforeStep: (current) => {
+      if (current !== first + step || fibers.length < callers.length) return
+      hit = true
+      fibers[victim]!.interruptUnsafe()
+    }
+  })
+  const handler = Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
+    started.push(headers["x-key"]!)
+    return Effect.as(Effect.sleep(2), HttpServerResponse.text("hello"))
+  })
+  let map: ThrottleMap.ThrottleMap<string> | undefined
+  let http: Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, any> | undefined
+  simulator.fork(
+    Effect.gen(function*() {
+      map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
+      const throttle = HttpThrottle.middleware({
+        throttles: Effect.succeed(map),
+        key: Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) => headers["x-key"]!),
+        global
+      }, { global: isGlobal as true })
+      const route = HttpRouter.add("GET", "/", handler)
+      const app = isGlobal
+        ? Layer.merge(route, throttle)
+        : Layer.provide(route, (throttle as unknown as { readonly layer: Layer.Layer<never> }).layer)
+      http = yield* HttpRouter.toHttpEffect(app) as Effect.Effect<any, never, Scope.Scope>
+    }).pipe(Effect.provideService(Scope.Scope, scope))
+  )
+  simulator.run()
+  const statuses: Array<number> = []
+  const handled = HttpEffect.toHandled(http!, (_, response) => Effect.sync(() => void statuses.push(response.status)))
+  const request = HttpServerRequest.fromWeb(new Request("http://localhost/"))
+  const ask = (key: string) =>
+    simulator.fork(Effect.provideService(
+      handled as Effect.Effect<void, never, HttpServerRequest.HttpServerRequest>,
+      HttpServerRequest.HttpServerRequest,
+      request.modify({ headers: { "x-key": key } as any })
+    ))
+  first = simulator.steps()
+  for (const key of callers) fibers.push(ask(key))
+  simulator.run()
+  assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
+  for (const fiber of fibers) assert.isDefined(fiber.pollUnsafe(), `${where}: a request hangs`)
+  // What was charged is what was started; or one more, if the victim was gone before its first operation.
+  const limiter = (key: string) => peek(map!, key)!
+  const charged = (key: string) => budget - remaining(limiter(key))[0]!.left
+  const begun = (key: string) => started.filter((one) => one === key).length
+  for (const key of ["a", "b"]) {
+    const more = charged(key) - begun(key)
+    assert.isTrue(more === 0 || (more === 1 && hit && callers[victim] === key), `${where}: ${key} charged ${more} more`)
+    assert.strictEqual(limiter(key).line.size, 0, `${where}: line`)
+    assert.strictEqual(limiter(key).holders.size, 0, `${where}: holders`)
+    assert.strictEqual(limiter(key).open, 0, `${where}: open grants`)
+    for (const gate of limiter(key).parts.gates) assert.strictEqual(gate.free, gate.limit, `${where}: free`)
+  }
+  const total = charged("a") + charged("b")
+  if (global !== undefined) {
+    // Whoever comes later is let in as often as everybody's limit has something left, and no more often.
+    const before = statuses.length
+    for (let i = 0; i <= budget - total; i++) {
+      simulator.at(simulator.now() + 100 * (i + 1), () => void ask(`later ${i}`))
+    }
+    simulator.run()
+    const expected = Array.from({ length: budget - total + 1 }, (_, i) => (i < budget - total ? 200 : 503))
+    assert.deepStrictEqual(statuses.slice(before), expected, `${where}: both are charged, or none`)
+  }
+  simulator.fork(Scope.close(scope, Exit.void))
+  simulator.run()
+  return hit
+}
+
+/** Every step for the one that waits first; every fourth for the others, since a run takes milliseconds. */
+const sweep = (limits: Limits, isGlobal: boolean): number => {
+  let runs = 0
+  for (const [victim, stride] of [[1, 1], [0, 4], [3, 4]] as const) {
+    for (let step = 0; run(limits, isGlobal, victim, step, `victim ${victim}, step ${step}`); step += stride) runs++
+  }
+  return runs
+}
+
+describe("hanging up before every step", () => {
+  for (const [name, limits] of Object.entries(cases)) {
+    it(`${name}, in front of all routes`, () => assert.isAbove(sweep(limits, true), 60), 30_000)
+  }
+  for (const name of ["a key that paces", "both wait"]) {
+    it(`${name}, on a route`, () => assert.isAbove(sweep(cases[name]!, false), 60), 30_000)
+  }
+})
