@@ -163,11 +163,13 @@ export interface Throttle {
  */
 export const Throttle: Context.Service<Throttle, Throttle> = Context.Service<Throttle>("effect-throttle/Throttle")
 
-/** A throttle of this module, and what it counts with. */
-interface Live {
-  readonly throttle: Throttle
-  readonly limiter: State.Limiter
-}
+/** A throttle, and what it counts with. */
+type Live =
+  | { readonly throttle: Throttle; readonly limiter: State.Limiter }
+  /** Made elsewhere. Inline use goes through a function of its own, since it may add no error to those of the effect. */
+  | { readonly throttle: Throttle; readonly limiter: undefined; readonly inline: Inline }
+
+type Inline = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
 
 /** Under which a `withPermit` of this module has its limiter. Of this copy of the module: another one has its own. */
 const Own = Symbol("effect-throttle/Own")
@@ -195,7 +197,9 @@ const asking = <A, E, R>(
  *
  * @internal
  */
-export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter): void => {
+export const refuseToHold = ({ plan, parts: { gates: [gate] } }: Pick<State.Limiter, "plan"> & {
+  readonly parts: { readonly gates: ReadonlyArray<{ readonly name: string }> }
+}): void => {
   if (gate === undefined) return
   throw new RangeError(
     `throttle "${plan.name}": wait holds nothing, but "${gate.name}" counts those who run; use takeScoped or withPermit`
@@ -203,7 +207,7 @@ export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter):
 }
 
 /** @internal */
-export const live = (limiter: State.Limiter): Live => {
+export const live = (limiter: State.Limiter): Extract<Live, { readonly limiter: State.Limiter }> => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
@@ -238,7 +242,7 @@ export const live = (limiter: State.Limiter): Live => {
       )
     ),
     nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.sync(() => Foresee.nextAvailable(limiter, ask))),
-    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter, duration))),
+    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
     resume: Effect.sync(() => Limiter.resume(limiter)),
     update: (policy) =>
       Effect.suspend(() => {
@@ -256,26 +260,35 @@ export const live = (limiter: State.Limiter): Live => {
   return { throttle, limiter }
 }
 
-const nanosToPause = (limiter: State.Limiter, duration: Duration.Input): number => {
+/** @internal */
+export const nanosToPause = (name: string, duration: Duration.Input): number => {
   // A number is taken as it is: what is none would become a duration of 0.
   const millis = typeof duration === "number"
     ? duration
     : Option.getOrElse(Option.map(Duration.fromInput(duration), Duration.toMillis), () => NaN)
   if (millis >= 0) return millis * 1e6
   throw new RangeError(
-    `throttle "${limiter.plan.name}": a pause must be a duration of at least 0, got ${Formatter.format(duration)}`
+    `throttle "${name}": a pause must be a duration of at least 0, got ${Formatter.format(duration)}`
   )
 }
 
-/** The same for what is done with a permit: both `f(cost)(use)` and `f(use, cost)`. */
-const eitherWayUse = (f: (use: (permit: Permit) => Effect.Effect<any, any, any>, cost: Cost) => any): any =>
+/**
+ * The same for what is done with a permit: both `f(cost)(use)` and `f(use, cost)`.
+ *
+ * @internal
+ */
+export const eitherWayUse = (f: (use: (permit: Permit) => Effect.Effect<any, any, any>, cost: Cost) => any): any =>
 (
   first: unknown,
   cost: Cost
 ) => typeof first === "function" ? f(first as any, cost) : (use: any) => f(use, first as Cost)
 
-/** Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments. */
-const eitherWay =
+/**
+ * Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments.
+ *
+ * @internal
+ */
+export const eitherWay =
   (f: (self: Effect.Effect<any, any, any>, cost: Cost) => Effect.Effect<any, any, any>): any =>
   (first: unknown, cost: Cost) =>
     Effect.isEffect(first) ? f(first, cost) : (self: Effect.Effect<any, any, any>) => f(self, first as Cost)
@@ -332,6 +345,8 @@ interface PolicyImpl<E> extends Policy<E> {
   readonly find: (fiber: Fiber.Fiber<unknown, unknown>) => Live
   /** Under which its Layer provides it for inline use. */
   readonly key: Context.Key<never, Live>
+  /** A throttle as its Layer provides it: the service, and for inline use. */
+  readonly provided: (alive: Live) => Context.Context<Throttle>
 }
 
 /**
@@ -351,12 +366,11 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
   // A look-up of a key that nobody provided would take 60 ns, a sixth of a call.
   let everProvided = false
 
-  const build = (name: string) =>
-    Effect.map(Limiter.make({ ...plan, name }), (limiter) => {
-      everProvided = true
-      const alive = live(limiter)
-      return Context.add(Context.make(Throttle, alive.throttle), key, alive)
-    })
+  const provided = (alive: Live) => {
+    everProvided = true
+    return Context.add(Context.make(Throttle, alive.throttle), key, alive)
+  }
+  const build = (name: string) => Effect.map(Limiter.make({ ...plan, name }), (limiter) => provided(live(limiter)))
   const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
   const named = (name: string): Layer.Layer<Throttle> => {
     if (data.name !== undefined) return layer
@@ -387,14 +401,18 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     if (!Effect.isEffect(self)) return layer
     if (plan.holdings.length === 0) {
       return Effect.withFiber((fiber) => {
-        const { limiter } = find(fiber)
-        return Limiter.begin(limiter, limiter.one, self)
+        const found = find(fiber)
+        const { limiter } = found
+        return limiter === undefined ? found.inline(self) : Limiter.begin(limiter, limiter.one, self)
       })
     }
     // What holds permits runs in a masked region anyway: one step less than by way of `begin`.
     return Effect.uninterruptibleMask((restore) => {
-      const { limiter } = find(Fiber.getCurrent()!)
-      return Limiter.beginMasked(limiter, limiter.one, self, restore)
+      const found = find(Fiber.getCurrent()!)
+      const { limiter } = found
+      return limiter === undefined
+        ? restore(found.inline(self))
+        : Limiter.beginMasked(limiter, limiter.one, self, restore)
     })
   }
 
@@ -407,6 +425,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     named,
     find,
     key,
+    provided,
     toString: () => `Throttle(${description})`,
     toJSON: () => ({ _id: "effect-throttle/Policy", description, data }),
     [Inspectable.NodeInspectSymbol]: () => `Throttle(${description})`
@@ -416,6 +435,38 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
 const impl = <E>(policy: Policy<E>): PolicyImpl<E> => {
   if (isPolicy(policy)) return policy as PolicyImpl<E>
   throw new RangeError(`Throttle: a policy is needed here, got ${Formatter.format(policy)}`)
+}
+
+/**
+ * What the Layer of a policy provides, with a throttle that was made elsewhere.
+ *
+ * @internal
+ */
+export const provideElsewhere = (policy: Policy<any>, throttle: Throttle, inline: Inline): Context.Context<Throttle> =>
+  impl(policy).provided({ throttle, limiter: undefined, inline })
+
+/**
+ * The same for a Service class.
+ *
+ * @internal
+ */
+export const provideServiceElsewhere = <Self>(
+  service: ServiceClass<Self, any, any>,
+  throttle: Throttle,
+  inline: Inline
+): Context.Context<Self> =>
+  underKey(service, service.policy, impl(service.policy).provided({ throttle, limiter: undefined, inline }))
+
+/** What a policy's Layer provides, under the key of a Service class, and still for inline use. */
+const underKey = <Self>(
+  key: Context.Key<Self, Throttle>,
+  policy: Policy<any>,
+  context: Context.Context<Throttle>
+): Context.Context<Self> => {
+  const inline = impl(policy).key
+  return Context.make(key, Context.get(context, Throttle)).pipe(
+    Context.add(inline, Context.getUnsafe(context as Context.Context<any>, inline))
+  )
 }
 
 /**
@@ -1557,16 +1608,9 @@ export const Service =
     const key = Context.Service<Self, Throttle>()(id)
     const use = <A, E1, R>(f: (throttle: Throttle) => Effect.Effect<A, E1, R>) => Effect.flatMap(key, f)
     const layerWith = (policy: Policy<E>): Layer.Layer<Self> => {
-      const { key: inline, named } = impl(policy)
-      const layer = named(id)
+      const layer = impl(policy).named(id)
       return Layer.fromBuild((memoMap, scope) =>
-        Effect.map(
-          Layer.buildWithMemoMap(layer, memoMap, scope),
-          (context) =>
-            Context.make(key, Context.get(context, Throttle)).pipe(
-              Context.add(inline, Context.getUnsafe(context as Context.Context<any>, inline))
-            )
-        )
+        Effect.map(Layer.buildWithMemoMap(layer, memoMap, scope), (context) => underKey(key, policy, context))
       )
     }
     return Object.assign(key, {
