@@ -34,6 +34,7 @@ export default defineConfig({
   resolve: { alias },
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: "test/utils/redis-setup.ts",
     testTimeout: 10_000,
     hookTimeout: 30_000,
     // What examples and logging tests print is of interest only when they fail.
