@@ -16,7 +16,9 @@ const cases: Record<string, () => Promise<Case>> = {
   accuracy: () => import("./sections/accuracy.ts"),
   cpu: () => import("./sections/cpu.ts"),
   keys: () => import("./sections/keys.ts"),
-  memory: () => import("./sections/memory.ts")
+  memory: () => import("./sections/memory.ts"),
+  redis: () => import("./sections/redis.ts"),
+  processes: () => import("./sections/processes.ts")
 }
 
 const [name, ...args] = process.argv.slice(2).filter((arg) => !arg.startsWith("--"))

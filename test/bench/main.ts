@@ -15,6 +15,8 @@ import * as Idle from "./sections/idle.ts"
 import * as Keys from "./sections/keys.ts"
 import * as Leaving from "./sections/leaving.ts"
 import * as Memory from "./sections/memory.ts"
+import * as Processes from "./sections/processes.ts"
+import * as Redis from "./sections/redis.ts"
 import * as Waiting from "./sections/waiting.ts"
 
 const sections: Record<string, () => Promise<Section>> = {
@@ -28,6 +30,8 @@ const sections: Record<string, () => Promise<Section>> = {
   cpu: Cpu.section,
   keys: Keys.section,
   memory: Memory.section,
+  redis: Redis.section,
+  processes: Processes.section,
   bundle: Bundle.section
 }
 
