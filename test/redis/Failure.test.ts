@@ -115,6 +115,15 @@ describeRedis("when Redis", () => {
       assert.deepStrictEqual(messages, ["throttle.store.failed", "throttle.store.open", "throttle.store.recovered"])
     }))
 
+  test("is not there at the beginning: the client's Layer fails at once", (server) =>
+    Effect.gen(function*() {
+      yield* Effect.promise(server.stop)
+      const { exit, took } = yield* timed(Effect.provide(Throttle.wait(), on(server.address.port, bucket(1))))
+      assert.isBelow(took, slack)
+      const error = Option.getOrThrow(Exit.findErrorOption(exit))
+      assert.instanceOf(error, Redis.RedisError)
+    }).pipe(quiet))
+
   test("hangs: decisions that nobody waits for any more are not replayed, but for those under way", (server) =>
     Effect.gen(function*() {
       yield* Throttle.wait()

