@@ -19,7 +19,7 @@ import * as Redis from "effect/persistence/Redis"
  * The state of a key and the time. Every script begins with it.
  *
  * t: when it was last changed. o: what is added to the server's clock. v: version. l: the latest instant granted, q: the one
- * before a slot was reserved. p: until when it is paused. f: the last fencing number. n: how many have joined the line, w:
+ * before a slot was reserved, u: the levels before that, and when. p: until when it is paused. f: the last fencing number. n: how many have joined the line, w:
  * how long each may be silent. k: until when what is charged may be settled, lows: how low each bucket was meanwhile. Under
  * its own name what each part remembers; rate: the level, in permits; sliding: the sum of its log; fixed: the end of a window
  * and what is used of it, and the same of the one before; spacing: the last three starts; gates: permits held.
@@ -125,7 +125,7 @@ local function charge(i, at, cost)
       -- How low it was before each charge, oldest first; a lower one makes those before it superfluous.
       local all, low = S.lows[rule.field], max(0, level[i] - at / rule.interval)
       while #all > 0 and all[#all][2] >= low do table.remove(all) end
-      if #all >= 16 then all[2][2] = all[1][2] table.remove(all, 1) end
+      if #all >= 16 then all[2][2] = min(all[1][2], all[2][2]) table.remove(all, 1) end
       table.insert(all, { now + max(at, 0), low })
     end
     level[i] = max(level[i], at / rule.interval) + cost
@@ -191,7 +191,11 @@ if back and back.version == S.v then
   for i, rule in ipairs(T) do
     local kind, s = rule.kind, S[rule.field]
     local late, soon = slot and slot.timings[i] or 0, grants and grants.timings[i] or 0
-    if kind == 'rate' then level[i] = level[i] - late - soon
+    if kind == 'rate' then
+      -- A slot that another part has put off was charged from then on.
+      local before = late > 0 and S.u and S.u[rule.field]
+      if before then level[i] = max(before[1] - (now - before[2]) / rule.interval, -rule.grace / rule.interval) end
+      level[i] = level[i] - soon
     elseif kind == 'sliding' then
       if late > 0 then withdraw(i, slot.at, late) end
       if soon > 0 then withdraw(i, grants.at, soon) end
@@ -221,7 +225,7 @@ for _, one in ipairs(ask.settlements or {}) do
       if kind == 'rate' and watched then
         local lows, less = S.lows[rule.field], min(-more, max(0, level[i]))
         for _, low in ipairs(lows) do
-          if low[1] > one.at then less = min(less, low[2]) break end
+          if low[1] > one.at then less = min(less, low[2]) end
         end
         level[i] = level[i] - less
         for _, low in ipairs(lows) do
@@ -313,6 +317,12 @@ for _, run in ipairs(ask.runs) do
     if ask.isDry then wait, open = max(at, 0), false break end
     if at <= 1 then at = min(at, 0) else wait, open = at, false end
     if open or at <= ask.maxWait then
+      if not open then
+        S.u = {}
+        for i, rule in ipairs(T) do
+          if rule.kind == 'rate' then S.u[rule.field] = { level[i], now } end
+        end
+      end
       for i = 1, #T do if cost[i] > 0 then charge(i, at, cost[i]) end end
       if holds then lease(want) end
       if open then granted, id = granted + 1, id + 1 else q, reserved = l, at end
@@ -351,6 +361,7 @@ end
 
 if changed or dirty then
   if changed then S.v = max(S.v + 1, now) end
+  if changed and not reserved then S.u = nil end
   S.t = now
   local horizon = max(p, l, 0)
   if l > -huge then S.l = now + l end
