@@ -175,7 +175,10 @@ const decide = (
     const charged = key.charges.get(at)
     meters.forEach((meter, i) => {
       const field = fields[i]!
-      if (more[i]! > 0) key.states.set(field, meter.settle(state(i), state(i), now * 1e3, more[i]!, wall))
+      if (more[i]! > 0) {
+        const at = rules.timings[i]!.kind === "sliding" ? Math.max(now, roundUp(key.latest)) : now
+        key.states.set(field, meter.settle(state(i), state(i), at * 1e3, more[i]!, wall))
+      }
       if (more[i]! >= 0 || charged === undefined) return
       const [before, after] = [charged.before.get(field) ?? meter.initial, charged.after.get(field)]
       key.states.set(

@@ -220,7 +220,8 @@ for _, one in ipairs(ask.settlements or {}) do
   changed = true
   for i, rule in ipairs(T) do
     local more, kind, s = one.more[i], rule.kind, S[rule.field]
-    if more > 0 and kind ~= 'spacing' then charge(i, 0, more)
+    -- A log is kept in order: behind a slot that is still to come.
+    if more > 0 and kind ~= 'spacing' then charge(i, kind == 'sliding' and max(0, l) or 0, more)
     elseif more < 0 then
       if kind == 'rate' and watched then
         local lows, less = S.lows[rule.field], min(-more, max(0, level[i]))
