@@ -34,6 +34,7 @@ export default defineConfig({
   resolve: { alias },
   test: {
     include: ["test/**/*.test.ts"],
+    globalSetup: "test/utils/redis-setup.ts",
     // Sweeps over every step of the scheduler take seconds, on a busy machine several times as long.
     testTimeout: 30_000,
     hookTimeout: 30_000,

@@ -164,11 +164,13 @@ export interface Throttle {
  */
 export const Throttle: Context.Service<Throttle, Throttle> = Context.Service<Throttle>("effect-throttle/Throttle")
 
-/** A throttle of this module, and what it counts with. */
-interface Live {
-  readonly throttle: Throttle
-  readonly limiter: State.Limiter
-}
+/** A throttle, and what it counts with. */
+type Live =
+  | { readonly throttle: Throttle; readonly limiter: State.Limiter }
+  /** Made elsewhere. Inline use goes through a function of its own, since it may add no error to those of the effect. */
+  | { readonly throttle: Throttle; readonly limiter: undefined; readonly inline: Inline }
+
+type Inline = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
 
 /** Under which a `withPermit` of this module has its limiter. Of this copy of the module: another one has its own. */
 const Own = Symbol("effect-throttle/Own")
@@ -196,7 +198,9 @@ const asking = <A, E, R>(
  *
  * @internal
  */
-export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter): void => {
+export const refuseToHold = ({ plan, parts: { gates: [gate] } }: Pick<State.Limiter, "plan"> & {
+  readonly parts: { readonly gates: ReadonlyArray<{ readonly name: string }> }
+}): void => {
   if (gate === undefined) return
   throw new RangeError(
     `throttle "${plan.name}": wait holds nothing, but "${gate.name}" counts those who run; use takeScoped or withPermit`
@@ -241,7 +245,10 @@ export const usePermit = <A, E, R>(
  *
  * @internal
  */
-export const live = (limiter: State.Limiter, mayRefuse = Plan.isBounded(limiter.plan)): Live => {
+export const live = (
+  limiter: State.Limiter,
+  mayRefuse = Plan.isBounded(limiter.plan)
+): Extract<Live, { readonly limiter: State.Limiter }> => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
@@ -292,15 +299,23 @@ export const nanosToPause = (name: string, duration: Duration.Input): number => 
   )
 }
 
-/** The same for what is done with a permit: both `f(cost)(use)` and `f(use, cost)`. */
-const eitherWayUse = (f: (use: (permit: Permit) => Effect.Effect<any, any, any>, cost: Cost) => any): any =>
+/**
+ * The same for what is done with a permit: both `f(cost)(use)` and `f(use, cost)`.
+ *
+ * @internal
+ */
+export const eitherWayUse = (f: (use: (permit: Permit) => Effect.Effect<any, any, any>, cost: Cost) => any): any =>
 (
   first: unknown,
   cost: Cost
 ) => typeof first === "function" ? f(first as any, cost) : (use: any) => f(use, first as Cost)
 
-/** Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments. */
-const eitherWay =
+/**
+ * Both `f(cost)(self)` and `f(self, cost)`. Told apart by what comes first, since some callers pass more arguments.
+ *
+ * @internal
+ */
+export const eitherWay =
   (f: (self: Effect.Effect<any, any, any>, cost: Cost) => Effect.Effect<any, any, any>): any =>
   (first: unknown, cost: Cost) =>
     Effect.isEffect(first) ? f(first, cost) : (self: Effect.Effect<any, any, any>) => f(self, first as Cost)
@@ -357,6 +372,8 @@ interface PolicyImpl<E> extends Policy<E> {
   readonly find: (fiber: Fiber.Fiber<unknown, unknown>) => Live
   /** Under which its Layer provides it for inline use. */
   readonly key: Context.Key<never, Live>
+  /** A throttle as its Layer provides it: the service, and for inline use. */
+  readonly provided: (alive: Live) => Context.Context<Throttle>
 }
 
 /**
@@ -376,12 +393,11 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
   // A look-up of a key that nobody provided would take 60 ns, a sixth of a call.
   let everProvided = false
 
-  const build = (name: string) =>
-    Effect.map(Limiter.make({ ...plan, name }), (limiter) => {
-      everProvided = true
-      const alive = live(limiter)
-      return Context.add(Context.make(Throttle, alive.throttle), key, alive)
-    })
+  const provided = (alive: Live) => {
+    everProvided = true
+    return Context.add(Context.make(Throttle, alive.throttle), key, alive)
+  }
+  const build = (name: string) => Effect.map(Limiter.make({ ...plan, name }), (limiter) => provided(live(limiter)))
   const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
   const named = (name: string): Layer.Layer<Throttle> => {
     if (data.name !== undefined) return layer
@@ -412,14 +428,18 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     if (!Effect.isEffect(self)) return layer
     if (plan.holdings.length === 0) {
       return Effect.withFiber((fiber) => {
-        const { limiter } = find(fiber)
-        return Limiter.begin(limiter, limiter.one, self)
+        const found = find(fiber)
+        const { limiter } = found
+        return limiter === undefined ? found.inline(self) : Limiter.begin(limiter, limiter.one, self)
       })
     }
     // What holds permits runs in a masked region anyway: one step less than by way of `begin`.
     return Effect.uninterruptibleMask((restore) => {
-      const { limiter } = find(Fiber.getCurrent()!)
-      return Limiter.beginMasked(limiter, limiter.one, self, restore)
+      const found = find(Fiber.getCurrent()!)
+      const { limiter } = found
+      return limiter === undefined
+        ? restore(found.inline(self))
+        : Limiter.beginMasked(limiter, limiter.one, self, restore)
     })
   }
 
@@ -432,6 +452,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     named,
     find,
     key,
+    provided,
     toString: () => `Throttle(${description})`,
     toJSON: () => ({ _id: "effect-throttle/Policy", description, data }),
     [Inspectable.NodeInspectSymbol]: () => `Throttle(${description})`
@@ -441,6 +462,38 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
 const impl = <E>(policy: Policy<E>): PolicyImpl<E> => {
   if (isPolicy(policy)) return policy as PolicyImpl<E>
   throw new RangeError(`Throttle: a policy is needed here, got ${Formatter.format(policy)}`)
+}
+
+/**
+ * What the Layer of a policy provides, with a throttle that was made elsewhere.
+ *
+ * @internal
+ */
+export const provideElsewhere = (policy: Policy<any>, throttle: Throttle, inline: Inline): Context.Context<Throttle> =>
+  impl(policy).provided({ throttle, limiter: undefined, inline })
+
+/**
+ * The same for a Service class.
+ *
+ * @internal
+ */
+export const provideServiceElsewhere = <Self>(
+  service: ServiceClass<Self, any, any>,
+  throttle: Throttle,
+  inline: Inline
+): Context.Context<Self> =>
+  underKey(service, service.policy, impl(service.policy).provided({ throttle, limiter: undefined, inline }))
+
+/** What a policy's Layer provides, under the key of a Service class, and still for inline use. */
+const underKey = <Self>(
+  key: Context.Key<Self, Throttle>,
+  policy: Policy<any>,
+  context: Context.Context<Throttle>
+): Context.Context<Self> => {
+  const inline = impl(policy).key
+  return Context.make(key, Context.get(context, Throttle)).pipe(
+    Context.add(inline, Context.getUnsafe(context as Context.Context<any>, inline))
+  )
 }
 
 /**
@@ -1582,16 +1635,9 @@ export const Service =
     const key = Context.Service<Self, Throttle>()(id)
     const use = <A, E1, R>(f: (throttle: Throttle) => Effect.Effect<A, E1, R>) => Effect.flatMap(key, f)
     const layerWith = (policy: Policy<E>): Layer.Layer<Self> => {
-      const { key: inline, named } = impl(policy)
-      const layer = named(id)
+      const layer = impl(policy).named(id)
       return Layer.fromBuild((memoMap, scope) =>
-        Effect.map(
-          Layer.buildWithMemoMap(layer, memoMap, scope),
-          (context) =>
-            Context.make(key, Context.get(context, Throttle)).pipe(
-              Context.add(inline, Context.getUnsafe(context as Context.Context<any>, inline))
-            )
-        )
+        Effect.map(Layer.buildWithMemoMap(layer, memoMap, scope), (context) => underKey(key, policy, context))
       )
     }
     return Object.assign(key, {

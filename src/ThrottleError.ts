@@ -131,7 +131,51 @@ export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExha
 }
 
 /**
- * A call was refused. Its effect did not start and nothing was charged.
+ * The store that several processes share gave no decision: it was not reachable, did not answer in time, or has failed so
+ * often that it is left alone for a while. A throttle in memory never fails with it.
+ *
+ * `outcome` says which. After "timeout" the permits may have been spent all the same, so do not retry blindly; after
+ * "unavailable" and "open" nothing was charged as far as this process knows. Where `outcome` is "open", `retryAfter` says
+ * when the store is asked again.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
+  ...retryable,
+  outcome: Schema.Literals(["timeout", "unavailable", "open"]),
+  /** What the store or its client said. */
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `the store gave no decision (${this.outcome}): ${this.detail}${retry(this.retryAfter)}`
+  }
+}
+
+/**
+ * The lease on permits that several processes share was lost while the work ran, and the work was interrupted: no
+ * renewal reached the store in time, or the store lost the key. A throttle in
+ * memory never fails with it.
+ *
+ * `fence` is the lease's fencing number: whoever holds the permits now has a larger one.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.1.0
+ */
+export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
+  ...common,
+  fence: Schema.Number
+}) {
+  override get message(): string {
+    return `the lease on its permits (fencing number ${this.fence}) was lost, so the work was interrupted`
+  }
+}
+
+/**
+ * A call was refused. Its effect did not start and nothing was charged. (The two reasons of a store that several processes
+ * share differ: after a `StoreError` the permits may have been spent, and a `LeaseLost` interrupts work that has begun.)
  *
  * `Effect.catchTag("ThrottleError", …)` catches all of them, `Effect.catchReason("ThrottleError", "QueueFull", …)` one
  * reason. The error is a Schema, so it can cross a process boundary.
@@ -153,19 +197,20 @@ export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExha
  * ```
  *
  * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity}, {@link KeysExhausted} for the
- * reasons
+ * reasons; {@link StoreError}, {@link LeaseLost} for those of a store that several processes share
  * @category errors
  * @since 0.1.0
  */
 export class ThrottleError extends Schema.TaggedError<ThrottleError>()("ThrottleError", {
-  reason: Schema.Union([QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity, KeysExhausted])
+  reason: Schema.Union([QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity, KeysExhausted, StoreError, LeaseLost])
 }) {
   override get message(): string {
     return `${this.reason._tag}: throttle "${this.reason.throttle}": ${this.reason.message}`
   }
 
   /**
-   * When to ask again; see the reason's `retryAfter`. Always absent for `PermitsExceedCapacity` and `KeysExhausted`.
+   * When to ask again; see the reason's `retryAfter`. Always absent for `PermitsExceedCapacity`,
+   * `KeysExhausted` and `LeaseLost`.
    *
    * @since 0.1.0
    */

@@ -357,7 +357,9 @@ const makeKeyed = <K extends Key>(options: Options<K>) => {
 export interface ServiceClass<Self, Id extends string, K extends Key>
   extends Context.ServiceClass<Self, Id, ThrottleMap<K>>
 {
-  /** The Layer of the options it was defined with. */
+  /** The options it was defined with. */
+  readonly options: Options<K>
+  /** The Layer of these options. */
   readonly layer: Layer.Layer<Self>
   /** The Layer of other options: `layerWith({ lookup: () => Throttle.none })` in a test. */
   readonly layerWith: (options: Options<K>) => Layer.Layer<Self>
@@ -438,6 +440,7 @@ export const Service =
     const layerWith = (options: Options<K>): Layer.Layer<Self> => Layer.effect(key, make({ name: id, ...options }))
     const use = <A, E, R>(f: (map: ThrottleMap<K>) => Effect.Effect<A, E, R>) => Effect.flatMap(key, f)
     return Object.assign(key, {
+      options,
       layer: layerWith(options),
       layerWith,
       withPermit: (one: K) => <A, E, R>(self: Effect.Effect<A, E, R>) => use((map) => map.withPermit(one)(self)),

@@ -230,7 +230,6 @@ describe("run", () => {
     }))
 
   const rate = Throttle.rate({ limit: 1 })
-  const one = Simulation.list([0])
   it.each<[string, () => unknown]>([
     [`a policy is needed here, got undefined`, () => Simulation.run(undefined as any, [])],
     [`a policy is needed here, got 3`, () => Simulation.run([rate, 3 as any], [])],
@@ -264,12 +263,14 @@ describe("run", () => {
       `changes are for one policy, got 2`,
       () => Simulation.run([rate, rate], [], { changes: [{ at: 1, pause: 1 }] })
     ],
-    [`nothing here counts "tokens"`, () => Simulation.run(rate, [{ at: 0, cost: { tokens: 1 } }])],
-    [
-      `it was made without bounds`,
-      () => Simulation.run(rate, one, { changes: [{ at: 1, update: Throttle.rate({ limit: 1, maxQueue: 1 }) }] })
-    ]
+    [`nothing here counts "tokens"`, () => Simulation.run(rate, [{ at: 0, cost: { tokens: 1 } }])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
+})
+
+it("an update may add bounds", () => {
+  const changes = [{ at: 1, update: Throttle.rate({ limit: 1, maxQueue: 0 }) }]
+  const { calls } = Simulation.run(Throttle.rate({ limit: 1 }), Simulation.list([0, 2]), { changes })
+  assert.deepStrictEqual(calls.map(({ outcome }) => outcome), ["done", "QueueFull"])
 })
 
 describe("arrivals", () => {
@@ -374,7 +375,7 @@ describe("summary", () => {
     assert.deepStrictEqual(Simulation.summary(Simulation.run(policy, arrivals, { runs: 1_500 })), {
       calls: 7,
       started: 5,
-      refused: { QueueFull: 2, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, KeysExhausted: 0 },
+      refused: { QueueFull: 2, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
       interrupted: 1,
       duration: 10_500,
       throughput: 5 / 10.5,
@@ -388,7 +389,7 @@ describe("summary", () => {
     assert.deepStrictEqual(Simulation.summary(Simulation.run(Throttle.none, [])), {
       calls: 0,
       started: 0,
-      refused: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, KeysExhausted: 0 },
+      refused: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
       interrupted: 0,
       duration: 0,
       throughput: 0,

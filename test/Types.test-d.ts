@@ -4,7 +4,15 @@
 import { type Config, Effect, flow, Layer, type Option, type Schema, type Scope } from "effect"
 import type { Duration } from "effect"
 import { Policy, Throttle, ThrottleError } from "effect-throttle"
-import type { KeysExhausted, PermitsExceedCapacity, QueueFull, TimedOut, WaitTooLong } from "effect-throttle"
+import type {
+  KeysExhausted,
+  LeaseLost,
+  PermitsExceedCapacity,
+  QueueFull,
+  StoreError,
+  TimedOut,
+  WaitTooLong
+} from "effect-throttle"
 import { describe, expectTypeOf, test } from "vitest"
 
 declare const work: Effect.Effect<"done", "bad", "database">
@@ -398,7 +406,7 @@ describe("the error", () => {
       expectTypeOf(error).toEqualTypeOf<ThrottleError>()
       expectTypeOf(error.retryAfter).toEqualTypeOf<Duration.Duration | undefined>()
       expectTypeOf(error.reason).toEqualTypeOf<
-        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | KeysExhausted
+        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | KeysExhausted | StoreError | LeaseLost
       >()
       return Effect.void
     }))
@@ -432,8 +440,8 @@ describe("the error", () => {
 
   test("the reason narrows by its tag", () => {
     const use = ({ reason }: ThrottleError) => {
-      if (reason._tag === "PermitsExceedCapacity" || reason._tag === "KeysExhausted") {
-        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | KeysExhausted>()
+      if (reason._tag === "PermitsExceedCapacity" || reason._tag === "KeysExhausted" || reason._tag === "LeaseLost") {
+        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | KeysExhausted | LeaseLost>()
         // @ts-expect-error waiting does not help
         void reason.retryAfter
       } else {

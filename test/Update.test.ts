@@ -710,7 +710,7 @@ describe("those in line", () => {
         const exit = fibers[heavyAt]!.pollUnsafe()
         const { reason } = Option.getOrThrow(Exit.findErrorOption(exit!)) as ThrottleError
         assert.strictEqual(reason._tag, "PermitsExceedCapacity")
-        assert.strictEqual(reason.limit, 3)
+        assert.strictEqual("limit" in reason && reason.limit, 3)
         assert.deepStrictEqual(reason.cost, { permits: 4 })
         assert.strictEqual(reason.throttle, "bucket")
         const { rejected, waiting } = yield* throttle.statistics

@@ -854,7 +854,7 @@ export interface Statistics {
   readonly longestWait: Duration.Duration
 }
 
-export const statistics = (limiter: Limiter): Effect.Effect<Statistics> =>
+export const statistics = (limiter: Pick<Limiter, "counters">): Effect.Effect<Statistics> =>
   Effect.sync(() => {
     const { longestWait, rejected, waited, ...counters } = limiter.counters
     return {

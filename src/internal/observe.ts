@@ -163,8 +163,8 @@ export const metrics = {
   })
 } as const
 
-/** Why a throttle refuses. (A map that has no room for another key counts that itself.) */
-export type Rejection = Exclude<ThrottleError["reason"]["_tag"], "KeysExhausted">
+/** Why a throttle refuses. (A map that has no room for another key counts that itself, and so does what has a store.) */
+export type Rejection = Exclude<ThrottleError["reason"]["_tag"], "KeysExhausted" | "StoreError" | "LeaseLost">
 
 /** What happened, as plain numbers: adding to them costs nothing worth measuring, so they are always on. */
 export interface Counters {

@@ -9,7 +9,16 @@
  * @module
  */
 export * from "./arrivals.ts"
-export { type Call, type Change, type Changed, type Outcome, type Result, run, type RunOptions } from "./run.ts"
+export {
+  type Call,
+  type Change,
+  type Changed,
+  type Outcome,
+  type Refusal,
+  type Result,
+  run,
+  type RunOptions
+} from "./run.ts"
 export { type Summary, summary } from "./summary.ts"
 export { type Panel, svg, type SvgOptions } from "./svg.ts"
 export { text, type TextOptions } from "./text.ts"

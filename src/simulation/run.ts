@@ -21,7 +21,15 @@ import * as World from "./world.ts"
  * @category models
  * @since 0.1.0
  */
-export type Outcome = "done" | ThrottleError["reason"]["_tag"] | "interrupted" | "waiting"
+export type Outcome = "done" | Refusal | "interrupted" | "waiting"
+
+/**
+ * Why a throttle refuses; those of maps and of stores that processes share do not happen here.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Refusal = keyof Throttle.Statistics["rejected"]
 
 /**
  * A call of a simulation. All times are milliseconds since the beginning.
@@ -150,7 +158,7 @@ const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<v
  * **Errors**
  *
  * What a policy refuses is an outcome. Throws a `RangeError` for bad options, for arrivals that are no list of calls, for a
- * cost that makes no sense, and for an update that adds bounds to a policy without.
+ * cost that makes no sense.
  *
  * **Example**
  *
@@ -275,7 +283,7 @@ const callOf = ({ arrival, cost = 1, end, outcome, start }: Visit): Call => {
 const outcomeOf = (exit: Exit.Exit<unknown, ThrottleError>): Outcome => {
   if (Exit.isSuccess(exit)) return "done"
   const error = Cause.findErrorOption(exit.cause)
-  if (Option.isSome(error)) return error.value.reason._tag
+  if (Option.isSome(error)) return error.value.reason._tag as Refusal
   if (Cause.hasDies(exit.cause)) throw Cause.squash(exit.cause)
   return "interrupted"
 }

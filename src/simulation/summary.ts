@@ -1,6 +1,5 @@
 /** The numbers of a simulation. */
-import type { ThrottleError } from "../ThrottleError.ts"
-import type { Outcome, Result } from "./run.ts"
+import type { Outcome, Refusal, Result } from "./run.ts"
 import * as Series from "./series.ts"
 
 /**
@@ -16,7 +15,7 @@ export interface Summary {
   /** Those that started; each of the others was refused, interrupted while it waited, or waits for ever. */
   readonly started: number
   /** Those that were refused, by reason; a reason that did not occur is 0. */
-  readonly refused: Readonly<Record<ThrottleError["reason"]["_tag"], number>>
+  readonly refused: Readonly<Record<Refusal, number>>
   /** Those that were interrupted, while they waited or ran. */
   readonly interrupted: number
   /** From the first arrival until all was over. */
@@ -74,8 +73,7 @@ export const summary = (result: Result): Summary => {
       QueueFull: ended("QueueFull"),
       WaitTooLong: ended("WaitTooLong"),
       TimedOut: ended("TimedOut"),
-      PermitsExceedCapacity: ended("PermitsExceedCapacity"),
-      KeysExhausted: ended("KeysExhausted")
+      PermitsExceedCapacity: ended("PermitsExceedCapacity")
     },
     interrupted: ended("interrupted"),
     duration,

@@ -17,7 +17,9 @@ const cases: Record<string, () => Promise<Case>> = {
   cpu: () => import("./sections/cpu.ts"),
   keys: () => import("./sections/keys.ts"),
   http: () => import("./sections/http.ts"),
-  memory: () => import("./sections/memory.ts")
+  memory: () => import("./sections/memory.ts"),
+  redis: () => import("./sections/redis.ts"),
+  processes: () => import("./sections/processes.ts")
 }
 
 const [name, ...args] = process.argv.slice(2).filter((arg) => !arg.startsWith("--"))

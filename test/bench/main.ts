@@ -16,6 +16,8 @@ import * as Idle from "./sections/idle.ts"
 import * as Keys from "./sections/keys.ts"
 import * as Leaving from "./sections/leaving.ts"
 import * as Memory from "./sections/memory.ts"
+import * as Processes from "./sections/processes.ts"
+import * as Redis from "./sections/redis.ts"
 import * as Waiting from "./sections/waiting.ts"
 
 const sections: Record<string, () => Promise<Section>> = {
@@ -30,6 +32,8 @@ const sections: Record<string, () => Promise<Section>> = {
   keys: Keys.section,
   memory: Memory.section,
   http: Http.section,
+  redis: Redis.section,
+  processes: Processes.section,
   bundle: Bundle.section
 }
 

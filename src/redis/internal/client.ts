@@ -1,0 +1,292 @@
+/**
+ * A process's dealings with a store: how long it waits for an answer, when it stops asking, and who is woken.
+ *
+ * - No answer within `timeout`: the decision may have been made, so it is never asked for again. If the answer comes late
+ *   after all, what it granted is given back, as far as nothing has changed since.
+ * - Three failures in a row open the breaker for a second: asking is refused at once; then one request is let through.
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Queue from "effect/Queue"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
+import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
+
+/** So many failures in a row open the breaker. */
+const mostFailures = 3
+
+/** For so long: 1 s, in nanoseconds. */
+const openFor = 1e9
+
+export interface Client {
+  readonly store: ThrottleStore
+  readonly context: Context.Context<never>
+  readonly clock: Clock.Clock
+  /** What this process is called in the store. */
+  readonly owner: string
+  readonly scope: Scope.Scope
+  /** Whom to wake when permits of a key may be free. */
+  readonly sleepers: Map<string, Set<() => void>>
+  /** Whether it is told when permits are free; otherwise it has to ask again and again. */
+  subscription: "none" | "starting" | "live"
+  failures: number
+  /** When the breaker closes, in nanoseconds. */
+  openUntil: number
+}
+
+export const Client: Context.Service<Client, Client> = Context.Service<Client>("effect-throttle/redis/internal/Client")
+
+/** Of a channel's name, the part that all processes share. */
+export const channel = "effect-throttle:wake:"
+
+export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
+  return {
+    store: yield* ThrottleStore,
+    context: Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>,
+    clock: yield* Clock.Clock,
+    owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
+    scope: yield* Effect.scope,
+    sleepers: new Map(),
+    subscription: "none",
+    failures: 0,
+    openUntil: 0
+  }
+})
+
+/** One client for all throttles of a Layer graph. */
+export const layer: Layer.Layer<Client, never, ThrottleStore> = Layer.effect(Client, make)
+
+const time = (client: Client): number => Number(client.clock.monotonicTimeNanosUnsafe())
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Metrics
+// ---------------------------------------------------------------------------------------------------------------------
+
+export const decisions = Metric.counter("throttle_store_requests_total", {
+  description: "Requests to the store, by outcome",
+  incremental: true
+})
+
+export const fallbacks = Metric.counter("throttle_store_fallbacks_total", {
+  description: "Calls that the store gave no decision for, by what became of them",
+  incremental: true
+})
+
+type Outcome = "answered" | "timeout" | "unavailable" | "open"
+
+const outcomes: { readonly [O in Outcome]: Metric.Counter<number> } = {
+  answered: Metric.withAttributes(decisions, { outcome: "answered" }),
+  timeout: Metric.withAttributes(decisions, { outcome: "timeout" }),
+  unavailable: Metric.withAttributes(decisions, { outcome: "unavailable" }),
+  open: Metric.withAttributes(decisions, { outcome: "open" })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Asking
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Why there is no answer. */
+export interface Silence {
+  readonly outcome: Exclude<Outcome, "answered">
+  readonly detail: string
+  /** When it may be asked again, in nanoseconds from now. */
+  readonly retryAfter: number | undefined
+}
+
+/** What an answer is put into before the fiber that waits for it goes on. */
+interface Letterbox<A> {
+  answer: A | undefined
+}
+
+/**
+ * Asks the store within so many nanoseconds, if the breaker lets it. `onLate` gets an answer that nobody waits for: one
+ * that comes too late, or that finds its fiber interrupted just then.
+ */
+const ask = <A>(
+  client: Client,
+  timeout: number,
+  request: Effect.Effect<A, StoreFailure>,
+  onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
+): Effect.Effect<A, Silence> =>
+  Effect.suspend(() => {
+    if (client.failures >= mostFailures) {
+      const left = client.openUntil - time(client)
+      if (left > 0) {
+        outcomes.open.updateUnsafe(1, client.context)
+        return Effect.fail<Silence>({ outcome: "open", detail: "it is left alone for a while", retryAfter: left })
+      }
+      // Only this one goes through until it is known what becomes of it.
+      client.openUntil = time(client) + timeout
+    }
+    const letterbox: Letterbox<A> = { answer: undefined }
+    const answered = Effect.matchEffect(within(client, timeout, request, letterbox, onLate), {
+      onSuccess: (answer) => {
+        outcomes.answered.updateUnsafe(1, client.context)
+        if (client.failures === 0) return Effect.succeed(answer)
+        client.failures = 0
+        return Effect.as(Effect.logInfo("throttle.store.recovered"), answer)
+      },
+      onFailure: (silence) => {
+        outcomes[silence.outcome].updateUnsafe(1, client.context)
+        client.failures++
+        if (client.failures >= mostFailures) client.openUntil = time(client) + openFor
+        const message = client.failures === 1
+          ? "throttle.store.failed"
+          : client.failures === mostFailures
+          ? "throttle.store.open"
+          : undefined
+        const told = message === undefined
+          ? Effect.void
+          : Effect.annotateLogs(Effect.logWarning(message), { outcome: silence.outcome, detail: silence.detail })
+        return Effect.andThen(told, Effect.fail(silence))
+      }
+    })
+    return Effect.onExitPrimitive(answered, (exit) => {
+      const { answer } = letterbox
+      if (Exit.isFailure(exit) && answer !== undefined) late(client, onLate(answer))
+      return undefined
+    }, true)
+  })
+
+const late = (client: Client, effect: Effect.Effect<unknown, StoreFailure>): void =>
+  void Effect.runForkWith(client.context)(Effect.ignore(effect))
+
+const within = <A>(
+  client: Client,
+  timeout: number,
+  request: Effect.Effect<A, StoreFailure>,
+  letterbox: Letterbox<A>,
+  onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
+): Effect.Effect<A, Silence> =>
+  Effect.callback((resume) => {
+    let isOver = false
+    const run = Effect.runForkWith(client.context)
+    // A request that was sent cannot be called back, so nobody interrupts it.
+    const asked = run(request)
+    const timer = asked.pollUnsafe() === undefined
+      ? run(client.clock.sleep(Duration.millis(timeout / 1e6)))
+      : undefined
+    asked.addObserver((exit) => {
+      if (isOver) {
+        if (Exit.isSuccess(exit)) late(client, onLate(exit.value))
+        return
+      }
+      isOver = true
+      if (Exit.isSuccess(exit)) letterbox.answer = exit.value
+      timer?.interruptUnsafe()
+      resume(Effect.mapError(exit, ({ cause }): Silence => ({
+        outcome: "unavailable",
+        detail: detailOf(cause),
+        retryAfter: undefined
+      })))
+    })
+    timer?.addObserver(() => {
+      if (isOver) return
+      isOver = true
+      resume(Effect.fail({ outcome: "timeout", detail: `no answer within ${timeout / 1e6} ms`, retryAfter: undefined }))
+    })
+    return Effect.sync(() => {
+      isOver = true
+      timer?.interruptUnsafe()
+    })
+  })
+
+/** The innermost message: clients wrap what the network said. */
+const detailOf = (cause: unknown): string =>
+  cause instanceof Error
+    ? cause.cause === undefined ? cause.message || cause.name : detailOf(cause.cause)
+    : String(cause)
+
+const sum = (amounts: ReadonlyArray<ReadonlyArray<number>>, length: number): ReadonlyArray<number> =>
+  Array.from({ length }, (_, i) => amounts.reduce((all, one) => all + one[i]!, 0))
+
+/** A request that takes back all that an answer granted, and nothing else. */
+const undone = (request: Request, decision: Decision): Request => {
+  const calls = request.runs.flatMap((run) => Array.from({ length: run.count }, () => run))
+  const granted = calls.slice(0, decision.granted)
+  const slot = decision.slot === undefined ? undefined : calls[decision.granted]
+  return {
+    ...request,
+    returns: {
+      version: decision.version,
+      slot: slot === undefined ? undefined : { at: decision.slot!.at, timings: slot.timings },
+      grants: { at: decision.now, timings: sum(granted.map(({ timings }) => timings), request.rules.timings.length) }
+    },
+    settlements: [],
+    releases: (slot === undefined ? granted : [...granted, slot]).map(({ gates }, i) =>
+      leaseOf(request.rules, request.owner, request.firstLease + i, gates)
+    ),
+    runs: [],
+    joins: true
+  }
+}
+
+export const decide = (client: Client, timeout: number, request: Request): Effect.Effect<Decision, Silence> =>
+  ask(
+    client,
+    timeout,
+    client.store.decide(request),
+    (late) => request.isDry ? Effect.void : client.store.decide(undone(request, late))
+  )
+
+export const renew = (
+  client: Client,
+  timeout: number,
+  key: string,
+  leases: ReadonlyArray<string>,
+  ttl: number
+): Effect.Effect<ReadonlyArray<boolean>, Silence> =>
+  ask(client, timeout, client.store.renew(key, leases, ttl), () => Effect.void)
+
+export const pause = (client: Client, timeout: number, key: string, micros: number): Effect.Effect<void, Silence> =>
+  ask(client, timeout, client.store.pause(key, micros), () => Effect.void)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Waking
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Wakes whenever permits of the key may be free, until it is told to stop. */
+export const listen = (client: Client, key: string, wake: () => void): () => void => {
+  const all = client.sleepers.get(key) ?? new Set()
+  client.sleepers.set(key, all.add(wake))
+  return () => {
+    all.delete(wake)
+    if (all.size === 0 && client.sleepers.get(key) === all) client.sleepers.delete(key)
+  }
+}
+
+/**
+ * Whether those who listen are told. The first who asks subscribes, with a connection for the whole process; where that
+ * fails or ends, somebody tries again a second later.
+ */
+export const isTold = (client: Client): boolean => {
+  if (client.subscription === "none") {
+    client.subscription = "starting"
+    Effect.runForkWith(client.context)(Effect.forkIn(subscribed(client), client.scope))
+  }
+  return client.subscription === "live"
+}
+
+const subscribed = (client: Client): Effect.Effect<void> =>
+  Effect.scoped(Effect.gen(function*() {
+    const keys = yield* client.store.wakeups(channel + client.owner)
+    client.subscription = "live"
+    while (true) {
+      const key = yield* Queue.take(keys)
+      client.sleepers.get(key)?.forEach((wake) => wake())
+    }
+  })).pipe(
+    Effect.ignoreCause,
+    Effect.andThen(Effect.sync(() => {
+      client.subscription = "starting"
+    })),
+    Effect.andThen(client.clock.sleep(Duration.seconds(1))),
+    Effect.andThen(Effect.sync(() => {
+      client.subscription = "none"
+    }))
+  )

@@ -1,0 +1,417 @@
+/**
+ * A process's half of a throttle that several processes share: who waits, in which order, and who gives up. The store
+ * judges and charges.
+ *
+ * Every call enters the line ({@link arrive}); the pump asks the store and lets them in.
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { type Ask, askAgain, askOne } from "../../internal/ask.ts"
+import * as Core from "../../internal/limiter.ts"
+import * as Line from "../../internal/line.ts"
+import * as Observe from "../../internal/observe.ts"
+import type { Plan } from "../../internal/plan.ts"
+import * as Settle from "../../internal/settle.ts"
+import type { AnyFiber, Limiter as LocalLimiter } from "../../internal/state.ts"
+import { ThrottleError } from "../../ThrottleError.ts"
+import * as Client from "./client.ts"
+import { end, lose, release, underLease } from "./leases.ts"
+import { admit, drop, enter, giveUp, goOn, park, pass, tellToWait } from "./line.ts"
+import { fallback, startPump, tell } from "./pump.ts"
+import { exceeds, expectedBehind, needed, refusal, reject, storeError } from "./refuse.ts"
+import { grantsOf, hear, requestOf, retell } from "./request.ts"
+import { type Rules, rulesOf } from "./rules.ts"
+import {
+  type Call,
+  count,
+  current,
+  type Grant,
+  hasWork,
+  type Limiter,
+  pausedFor,
+  type Settings,
+  signal,
+  time
+} from "./state.ts"
+
+export const makeUnsafe = (
+  plan: Plan,
+  settings: Settings,
+  context: Context.Context<never>,
+  onIdle: () => void = () => {}
+): Limiter => {
+  const limiter: Limiter = {
+    settings,
+    context,
+    clock: settings.client.clock,
+    plan,
+    rules: rulesOf(plan),
+    one: askOne(plan),
+    line: Line.make(),
+    told: 0,
+    ahead: plan.timings.map(() => ({ total: 0, calls: 0 })),
+    slot: undefined,
+    surplus: [],
+    unwanted: [],
+    settlements: [],
+    releases: [],
+    leases: new Set(),
+    nextLease: 0,
+    since: undefined,
+    inTheWay: 0,
+    isBusy: false,
+    nextExpiry: undefined,
+    mayBeFree: false,
+    storePausedUntil: -Infinity,
+    pausedUntil: -Infinity,
+    counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
+    series: Observe.series(context, plan.name),
+    pump: undefined,
+    startPump: () => startPump(limiter),
+    wake: undefined,
+    isSignalled: false,
+    unheard: 0,
+    keeper: undefined,
+    renewer: undefined,
+    onIdle,
+    closed: false
+  }
+  return limiter
+}
+
+/** A limiter that closes with the scope. */
+export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.withFiber((fiber) => Effect.succeed(makeUnsafe(plan, settings, fiber.context))),
+    close
+  )
+
+/** Interrupts those who wait, and all who come later; work under a lease loses it. The store is told what is over. */
+export const close = (limiter: Limiter): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    limiter.closed = true
+    for (const call of Array.from(Line.members(limiter.line))) goOn(call, Effect.interrupt)
+    for (const lease of limiter.leases) {
+      limiter.releases.push(lease.name)
+      lose(limiter, lease)
+    }
+    const { keeper, pump, renewer } = limiter
+    const fibers = [keeper, pump, renewer].filter((fiber) => fiber !== undefined)
+    return Effect.andThen(
+      Fiber.interruptAll(fibers),
+      // Those who were interrupted have not all left the line yet; their slot comes back with this.
+      Effect.suspend(() =>
+        hasWork(limiter) || limiter.slot !== undefined ? Effect.ignore(tell(limiter, [])) : Effect.void
+      )
+    )
+  })
+
+const upToDate = (limiter: Limiter, ask: Ask): Ask => ask.plan === limiter.plan ? ask : askAgain(limiter.plan, ask)
+
+/** Runs the effect when its turn comes. `isInline`: whether its type knows no error of the store. */
+export const begin = <A, E, R>(
+  limiter: Limiter,
+  ask: Ask,
+  self: Effect.Effect<A, E, R>,
+  isInline = false
+): Effect.Effect<A, E | ThrottleError, R> =>
+  Effect.uninterruptibleMask((restore) => {
+    const call = arrive(limiter, ask, {
+      run: ({ lease }) => lease === undefined ? self : underLease(limiter, lease, self, isInline),
+      runLocally: (local) => Core.begin(local, askAgain(local.plan, ask), self),
+      isOpen: false,
+      isInline
+    })
+    if (Effect.isEffect(call)) return restore(call)
+    return Effect.onExitPrimitive(restore(park(limiter, call)), () => {
+      if (call.state === "waiting" || call.state === "granted") return giveUp(limiter, call)
+      if (call.state === "started") end(limiter, call.grant!)
+      return undefined
+    }, true)
+  })
+
+/** What is held for a scope, and what may still be settled. */
+export type Kept =
+  | { readonly _tag: "Kept"; readonly grant: Grant; isOpen: boolean; isSettled: boolean }
+  /** Granted by the limiter of this process, the store having failed. */
+  | { readonly _tag: "Local"; readonly limiter: LocalLimiter; readonly grant: Core.Grant }
+
+/** What a call holds that need not ask. */
+const nothingOf = (ask: Ask): Kept => ({
+  _tag: "Kept",
+  grant: { ask, at: 0, version: undefined, isSlot: false, lease: undefined },
+  isOpen: false,
+  isSettled: true
+})
+
+/** Takes its permits until the scope closes. */
+export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Kept, ThrottleError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) => {
+    const kept: { local: Kept | undefined } = { local: undefined }
+    const call = arrive(limiter, ask, {
+      run: () => Effect.void,
+      runLocally: (local) =>
+        Effect.map(Core.takeScoped(local, askAgain(local.plan, ask)), (grant) => {
+          kept.local = { _tag: "Local", limiter: local, grant }
+        }),
+      isOpen: true,
+      isInline: false
+    })
+    if (Effect.isEffect(call)) return Effect.as(restore(call), nothingOf(ask))
+    const admitted = Effect.onExitPrimitive(restore(park(limiter, call)), (exit) => {
+      if (call.state === "waiting" || call.state === "granted") return giveUp(limiter, call)
+      if (call.state === "started" && Exit.isFailure(exit)) end(limiter, call.grant!)
+      return undefined
+    }, true)
+    return Effect.flatMap(admitted, () => {
+      if (kept.local !== undefined) return Effect.succeed(kept.local)
+      const taken: Kept = { _tag: "Kept", grant: call.grant!, isOpen: true, isSettled: false }
+      return Effect.as(
+        Effect.addFinalizer(() =>
+          Effect.sync(() => {
+            if (!taken.isOpen) return
+            taken.isOpen = false
+            end(limiter, taken.grant)
+          })
+        ),
+        taken
+      )
+    })
+  })
+
+/** Charges or returns the difference to what it was charged. */
+export const settle = (limiter: Limiter, kept: Kept, actual: Ask): void => {
+  if (kept._tag === "Local") return Settle.settle(kept.limiter, kept.grant, askAgain(kept.limiter.plan, actual))
+  if (!kept.isOpen || kept.isSettled) return
+  kept.isSettled = true
+  correct(limiter, kept.grant, actual.timings, false)
+}
+
+/** As if it had never been let in. */
+export const cancel = (limiter: Limiter, kept: Kept): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (kept._tag === "Local") return Settle.cancel(kept.limiter, kept.grant)
+    if (!kept.isOpen || kept.isSettled) return Effect.void
+    kept.isSettled = true
+    kept.isOpen = false
+    correct(limiter, kept.grant, [], true)
+    end(limiter, kept.grant)
+    return Effect.void
+  })
+
+/** A part that an update has taken out counts no more. */
+const correct = (limiter: Limiter, grant: Grant, actual: ReadonlyArray<number>, isUndone: boolean): void => {
+  const { ask, at, version } = grant
+  // Nothing was charged where the store gave no decision, and to another policy's parts there is nothing to correct.
+  if (version === undefined || ask.plan !== limiter.plan) return
+  const more = ask.timings.map((amount, i) => (actual[i] ?? 0) - amount)
+  if (more.every((amount) => amount === 0)) return
+  limiter.settlements.push({ at, isUndone, more })
+  signal(limiter)
+}
+
+/** Runs the effect if it may start at once; otherwise does not run it at all. */
+export const runIfAvailable = <A, E, R>(
+  limiter: Limiter,
+  asked: Ask,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
+  Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
+    if (limiter.closed) return Effect.interrupt
+    const ask = upToDate(limiter, asked)
+    if (ask.never !== undefined) return restore(reject(limiter, current(), ask, exceeds(limiter, ask), 0))
+    // Nobody passes those who wait.
+    if (limiter.told > 0 || pausedFor(limiter) > 0) return Effect.succeedNone
+    const request = requestOf(limiter, [ask], { maxWait: -1, joins: false })
+    const sent = time(limiter)
+    const { client, onStoreError, timeout } = limiter.settings
+    return Effect.matchEffect(restore(Client.decide(client, timeout, request)), {
+      onSuccess: (decision): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
+        hear(limiter, request, decision)
+        if (decision.granted === 0) return Effect.succeedNone
+        const grant = grantsOf(limiter, [ask], request, decision, sent)[0]!
+        let isStarted = false
+        const body = Effect.suspend(() => {
+          isStarted = true
+          admit(limiter, ask)
+          return grant.lease === undefined ? self : underLease(limiter, grant.lease, self, false)
+        })
+        return Effect.onExitPrimitive(restore(Effect.asSome(body)), () => {
+          if (isStarted) end(limiter, grant)
+          else pass(limiter, grant)
+          return undefined
+        }, true)
+      },
+      onFailure: (silence) => {
+        // What was to be told is told another time.
+        retell(limiter, request)
+        if (onStoreError === "fail") {
+          fallback(limiter, "failed")
+          return restore(reject(limiter, current(), ask, storeError(limiter, ask, silence), 0))
+        }
+        if (onStoreError !== "allow") {
+          fallback(limiter, "local")
+          return restore(Core.runIfAvailable(onStoreError, askAgain(onStoreError.plan, ask), self))
+        }
+        fallback(limiter, "allowed")
+        admit(limiter, ask)
+        return restore(Effect.asSome(self))
+      }
+    })
+  })
+
+/** A call that enters the line, or is refused or interrupted. */
+const arrive = (
+  limiter: Limiter,
+  asked: Ask,
+  what: Pick<Call, "run" | "runLocally" | "isOpen" | "isInline">
+): Call | Effect.Effect<any, ThrottleError, any> => {
+  if (limiter.closed) return Effect.interrupt
+  const ask = upToDate(limiter, asked)
+  const fiber = current()
+  const now = time(limiter)
+  if (ask.never !== undefined) return reject(limiter, fiber, ask, exceeds(limiter, ask), 0)
+  // Nothing here counts anything.
+  if (limiter.plan.units === undefined) {
+    admit(limiter, ask)
+    return what.run({ ask, at: 0, version: undefined, isSlot: false, lease: undefined })
+  }
+  const nested = nestedIn(limiter, ask, fiber)
+  if (nested !== undefined) {
+    if (nested.nested === "die") return Effect.die(new Error(deadlock(limiter, nested.name)))
+    limiter.counters.admitted++
+    limiter.series.admitted++
+    return what.run({ ask, at: 0, version: undefined, isSlot: false, lease: undefined })
+  }
+  const mustWait = limiter.told > 0
+  if (mustWait) {
+    const refused = refusal(limiter, ask, expectedBehind(limiter, ask, now))
+    if (refused !== undefined) return reject(limiter, fiber, ask, refused, 0)
+  }
+  const call: Call = {
+    run: what.run,
+    runLocally: what.runLocally,
+    isOpen: what.isOpen,
+    isInline: what.isInline,
+    ahead: undefined,
+    behind: undefined,
+    ask,
+    fiber,
+    arrival: now,
+    traced: fiber.cache.tracerEnabled,
+    heard: Observe.isHeard(fiber),
+    state: "waiting",
+    isTold: false,
+    isWatched: false,
+    queued: 0,
+    expected: undefined,
+    grant: undefined,
+    instead: undefined,
+    resume: undefined,
+    next: undefined
+  }
+  const expected = mustWait ? expectedBehind(limiter, ask, now) : undefined
+  enter(limiter, call)
+  if (mustWait) tellToWait(limiter, call, expected)
+  else startPump(limiter)
+  return call
+}
+
+/** The part whose permits this fiber holds itself, so many that there can never be enough for what it asks. */
+const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber) => {
+  if (!ask.holds || limiter.leases.size === 0 || limiter.plan.timeout < Infinity) return undefined
+  const own = [...limiter.leases].filter((lease) => lease.fiber === fiber && lease.ask.plan === limiter.plan)
+  if (own.length === 0) return undefined
+  const short = limiter.plan.holdings.filter(({ limit }, j) => {
+    const held = own.reduce((all, lease) => all + lease.ask.holdings[j]!, 0)
+    return held > 0 && ask.holdings[j]! > 0 && held + ask.holdings[j]! > limit
+  })
+  return short.find(({ nested }) => nested === "die") ?? short[0]
+}
+
+const deadlock = (limiter: Limiter, part: string): string =>
+  `throttle "${limiter.plan.name}": this fiber holds the permits of "${part}" that it asks for, and would wait for ` +
+  `itself for ever. Ask once, outside; or construct the part with nested: "pass", and what is nested runs without asking.`
+
+/** How long a newcomer would wait; none where nobody can know. */
+export const nextAvailable = (limiter: Limiter, asked: Ask): Effect.Effect<Option.Option<Duration.Duration>> =>
+  Effect.suspend(() => {
+    const ask = upToDate(limiter, asked)
+    if (limiter.closed || ask.never !== undefined) return Effect.succeedNone
+    const { client, timeout } = limiter.settings
+    const request = requestOf(limiter, [ask], { isDry: true, joins: false })
+    return Effect.match(Client.decide(client, timeout, request), {
+      onFailure: () => {
+        retell(limiter, request)
+        return Option.none()
+      },
+      onSuccess: (decision) => {
+        hear(limiter, request, decision)
+        if (decision.isBusy || decision.wait === undefined) return Option.none()
+        // The store knows of the slot; of those behind it, only this process does.
+        const line = needed(limiter.rules, limiter.ahead, limiter.slot?.grant.ask, undefined)
+        return Option.some(Duration.millis(Math.max(pausedFor(limiter), decision.wait * 1e3 + line) / 1e6))
+      }
+    })
+  })
+
+/** Nobody starts for so many nanoseconds: here at once, in other processes from their next decision on. */
+export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    limiter.pausedUntil = Math.max(limiter.pausedUntil, time(limiter) + nanos)
+    signal(limiter)
+    const { client, key, timeout } = limiter.settings
+    return Effect.ignore(Client.pause(client, timeout, key, nanos / 1e3))
+  })
+
+export const resume = (limiter: Limiter): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { client, key, timeout } = limiter.settings
+    return Effect.andThen(
+      Effect.ignore(Client.pause(client, timeout, key, 0)),
+      Effect.sync(() => {
+        limiter.pausedUntil = -Infinity
+        limiter.storePausedUntil = -Infinity
+        signal(limiter)
+      })
+    )
+  })
+
+/** New limits, in this process. What the store has counted it keeps. */
+export const update = (limiter: Limiter, plan: Plan): void => {
+  const former = limiter.rules
+  limiter.plan = { ...plan, name: limiter.plan.name }
+  limiter.rules = rulesOf(plan)
+  limiter.one = askOne(limiter.plan)
+  limiter.ahead = plan.timings.map(() => ({ total: 0, calls: 0 }))
+  limiter.since = undefined
+  const slot = limiter.slot === undefined ? [] : [limiter.slot.grant]
+  const back = [...limiter.surplus, ...limiter.unwanted, ...slot]
+  limiter.slot = undefined
+  limiter.surplus = []
+  limiter.unwanted = []
+  if (isAlike(former, limiter.rules)) {
+    limiter.unwanted = back.map((grant) => ({ ...grant, ask: askAgain(limiter.plan, grant.ask) }))
+  } else {
+    // The store would take them for those of other parts: what is spent stays spent.
+    limiter.settlements = []
+    for (const { lease } of back) if (lease !== undefined) release(limiter, lease)
+  }
+  for (const call of Array.from(Line.members(limiter.line))) {
+    call.ask = askAgain(limiter.plan, call.ask)
+    count(limiter, call.ask, 1)
+  }
+  for (const call of Array.from(Line.members(limiter.line))) {
+    if (call.ask.never !== undefined) drop(limiter, call, exceeds(limiter, call.ask))
+  }
+  signal(limiter)
+}
+
+/** Whether the parts that decide by time are the same ones, in the same order. */
+const isAlike = (one: Rules, other: Rules): boolean =>
+  one.timings.length === other.timings.length && one.timings.every(({ field }, i) => field === other.timings[i]!.field)

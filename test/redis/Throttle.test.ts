@@ -1,0 +1,361 @@
+/**
+ * A throttle on a store behaves as one in memory: the store in memory on a TestClock, to the millisecond.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Duration, Effect, Exit, Fiber, Metric, Option, Scope } from "effect"
+import { Throttle, ThrottleError } from "effect-throttle"
+import { MemoryStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
+import * as Testing from "effect-throttle/testing"
+import { TestClock } from "effect/testing"
+
+const make = (policy: Throttle.Policy<any>, options: Partial<RedisThrottle.Options> = {}) =>
+  RedisThrottle.make(policy, { key: "test", ...options })
+
+const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
+
+const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
+
+const settled = TestClock.adjust(0)
+
+const startsOf = (throttle: Throttle.Throttle, costs: ReadonlyArray<Throttle.Cost>) =>
+  Effect.gen(function*() {
+    const starts: Array<number | string> = costs.map(() => "none")
+    const fibers = yield* Effect.forEach(costs, (cost, i) =>
+      fork(
+        Effect.flatMap(now, (at) => Effect.sync(() => void (starts[i] = at))).pipe(
+          throttle.withPermits(cost),
+          Effect.catchTag("ThrottleError", ({ reason }) => Effect.sync(() => void (starts[i] = reason._tag)))
+        )
+      ))
+    return { starts, fibers }
+  })
+
+const reasonOf = (exit: Exit.Exit<unknown, unknown>): ThrottleError["reason"] => {
+  const error = Option.getOrThrow(Exit.findErrorOption(exit))
+  assert.instanceOf(error, ThrottleError)
+  return (error as ThrottleError).reason
+}
+
+const test = (name: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope | ThrottleStore.ThrottleStore>) =>
+  it.effect(name, () => Effect.scoped(body()).pipe(Effect.provide(MemoryStore.layer)))
+
+describe("a throttle on a store", () => {
+  test("starts on schedule, first come, first served", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.rate({ limit: 10, burst: 1 }))
+      const { starts } = yield* startsOf(throttle, [1, 1, 1, 1, 1])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(starts, [0, 0, 100, 200, 300])
+    }))
+
+  test("a heavy call is not overtaken", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.tokenBucket({ capacity: 4, refill: 10 }))
+      const { starts } = yield* startsOf(throttle, [4, 3, 1, 1])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(starts, [0, 300, 400, 500])
+    }))
+
+  test("who is interrupted costs nothing: the slot goes to the next", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.rate({ limit: 10 }))
+      const { fibers, starts } = yield* startsOf(throttle, [1, 1, 1, 1, 1])
+      yield* settled
+      yield* TestClock.adjust("50 millis")
+      yield* Fiber.interruptAll([fibers[1]!, fibers[2]!])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(starts, [0, "none", "none", 100, 200])
+      const { interrupted, waiting } = yield* throttle.statistics
+      assert.deepStrictEqual([interrupted, waiting], [2, 0])
+    }))
+
+  test("and so where all are interrupted, also where the next asks for something else", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.tokenBucket({ capacity: 10, refill: 10 }))
+      const { fibers } = yield* startsOf(throttle, [10, ...Array.from({ length: 60 }, () => 10)])
+      yield* TestClock.adjust("50 millis")
+      yield* Fiber.interruptAll(fibers)
+      yield* settled
+      const { starts } = yield* startsOf(throttle, [1, 1])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(starts, [100, 200])
+      const heavy = yield* startsOf(throttle, [10, 1])
+      yield* TestClock.adjust(0)
+      yield* Fiber.interrupt(heavy.fibers[0]!)
+      yield* TestClock.adjust("3 seconds")
+      assert.isNumber(heavy.starts[1])
+    }))
+
+  test("bounds: maxQueue, maxWait, timeout", () =>
+    Effect.gen(function*() {
+      const queue = yield* make(Throttle.rate({ limit: 1, maxQueue: 2 }))
+      const first = yield* startsOf(queue, [1, 1, 1, 1])
+      yield* settled
+      assert.deepStrictEqual(first.starts, [0, "none", "none", "QueueFull"])
+      const late = yield* Effect.exit(queue.wait())
+      const reason = reasonOf(late)
+      assert.deepStrictEqual([reason._tag, reason.queued], ["QueueFull", 2])
+      assert.deepStrictEqual("retryAfter" in reason && reason.retryAfter, Duration.seconds(3))
+
+      const wait = yield* make(Throttle.rate({ limit: 1, maxWait: "2 seconds" }), { key: "wait" })
+      const second = yield* startsOf(wait, [1, 1, 1, 1])
+      yield* settled
+      assert.deepStrictEqual(second.starts, [0, "none", "none", "WaitTooLong"])
+
+      const timeout = yield* make(Throttle.rate({ limit: 1, timeout: "2 seconds" }), { key: "timeout" })
+      const third = yield* startsOf(timeout, [1, 1, 1, 1])
+      yield* TestClock.adjust("1999 millis")
+      assert.deepStrictEqual(third.starts, [0, 1_000, "none", "none"])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(third.starts, [0, 1_000, 2_000, "TimedOut"])
+
+      const never = yield* make(Throttle.rate({ limit: 1, maxQueue: 0 }), { key: "never" })
+      const fourth = yield* startsOf(never, [1, 1, 2])
+      yield* settled
+      assert.deepStrictEqual(fourth.starts.slice(1), ["QueueFull", "PermitsExceedCapacity"])
+      assert.strictEqual(Option.getOrThrow(yield* never.nextAvailable()).pipe(Duration.toMillis), 1_000 - 0)
+    }))
+
+  test("withPermitsIfAvailable never waits, passes nobody and leaves nothing behind", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.rate({ limit: 10 }))
+      const maybe = throttle.withPermitsIfAvailable(Effect.succeed("ran"), 1)
+      assert.deepStrictEqual(yield* maybe, Option.some("ran"))
+      assert.deepStrictEqual(yield* maybe, Option.none())
+      const { starts } = yield* startsOf(throttle, [1])
+      yield* settled
+      assert.deepStrictEqual(yield* maybe, Option.none())
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(starts, [100])
+      assert.deepStrictEqual(yield* maybe, Option.some("ran"))
+    }))
+
+  test("permits are held, and given back however it ends", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.concurrency({ limit: 2 }))
+      const run = (effect: Effect.Effect<unknown, unknown>) => fork(throttle.withPermit(effect))
+      const a = yield* run(Effect.never)
+      yield* run(Effect.delay(Effect.fail("failed"), "1 second").pipe(Effect.ignore))
+      yield* Testing.waitUntilRunning(throttle, 2)
+      const c = yield* run(Effect.never)
+      yield* TestClock.adjust("500 millis")
+      assert.strictEqual((yield* throttle.statistics).running, 2)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* throttle.statistics).running, 2)
+      yield* Fiber.interruptAll([a, c])
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* throttle.statistics).running, 0)
+      const { starts } = yield* startsOf(throttle, [2])
+      yield* TestClock.adjust("1 second")
+      assert.isNumber(starts[0])
+    }))
+
+  test("all: permits and time at one instant", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.all([Throttle.rate({ limit: 10 }), Throttle.concurrency({ limit: 1 })]))
+      const starts: Array<number> = []
+      const call = throttle.withPermit(
+        Effect.flatMap(now, (at) => Effect.delay(Effect.sync(() => starts.push(at)), "250 millis"))
+      )
+      yield* fork(Effect.all([call, call, call], { concurrency: "unbounded" }))
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(starts.length, 3)
+      for (let i = 1; i < 3; i++) {
+        assert.isAtLeast(starts[i]! - starts[i - 1]!, 250)
+        assert.isAtMost(starts[i]! - starts[i - 1]!, 251)
+      }
+    }))
+
+  test("settle and cancel", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.tokenBucket({ capacity: 100, refill: 100, unit: "tokens" }))
+      const wait = (tokens: number) =>
+        Effect.map(throttle.nextAvailable({ tokens }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
+      yield* throttle.usePermits({ tokens: 80 })((permit) => permit.settle({ tokens: 30 }))
+      yield* settled
+      assert.strictEqual(yield* wait(100), 300)
+      yield* throttle.usePermits({ tokens: 20 })((permit) => permit.settle({ tokens: 90 }))
+      yield* settled
+      assert.strictEqual(yield* wait(100), 1_200)
+      yield* TestClock.adjust("2 seconds")
+      yield* Effect.scoped(Effect.flatMap(throttle.takeScoped({ tokens: 100 }), (permit) => permit.cancel))
+      yield* settled
+      assert.strictEqual(yield* wait(100), 0)
+    }))
+
+  test("pause and resume", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.rate({ limit: 10 }))
+      const other = yield* make(Throttle.rate({ limit: 10 }))
+      const { starts } = yield* startsOf(throttle, [1, 1])
+      yield* settled
+      yield* throttle.pause("1 second")
+      const theirs = yield* startsOf(other, [1])
+      yield* TestClock.adjust("999 millis")
+      assert.deepStrictEqual([starts, theirs.starts], [[0, "none"], ["none"]])
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(starts[1], 1_000)
+      assert.strictEqual(theirs.starts[0], 1_000)
+      yield* throttle.pause("1 hour")
+      const more = yield* startsOf(throttle, [1])
+      yield* settled
+      yield* throttle.resume
+      yield* TestClock.adjust("1 second")
+      assert.isNumber(more.starts[0])
+    }))
+
+  test("update: new limits for those in line, and what is spent stays spent", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.rate({ limit: 1 }))
+      const { starts } = yield* startsOf(throttle, [1, 1, 1])
+      yield* TestClock.adjust("100 millis")
+      yield* throttle.update(Throttle.rate({ limit: 10 }))
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(starts[0], 0)
+      assert.isBelow(starts[2] as number, 500)
+    }))
+
+  test("when its scope closes, those who wait are interrupted, and so are later calls", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const throttle = yield* Scope.provide(make(Throttle.rate({ limit: 1 })), scope)
+      const { fibers } = yield* startsOf(throttle, [1, 1])
+      yield* settled
+      yield* Scope.close(scope, Exit.void)
+      const exit = yield* Fiber.await(fibers[1]!)
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+      const late = yield* Effect.exit(throttle.wait())
+      assert.isTrue(Exit.isFailure(late) && Cause.hasInterruptsOnly(late.cause))
+      // Its slot has come back
+      const next = yield* make(Throttle.rate({ limit: 1 }))
+      assert.strictEqual(Option.getOrThrow(yield* next.nextAvailable()).pipe(Duration.toMillis), 1_000)
+    }))
+
+  test("a fiber that would wait for itself is told so", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.concurrency({ limit: 1 }))
+      const exit = yield* Effect.exit(throttle.withPermit(throttle.withPermit(Effect.void)))
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+      const pass = yield* make(Throttle.concurrency({ limit: 1, nested: "pass" }), { key: "pass" })
+      assert.strictEqual(yield* pass.withPermit(pass.withPermit(Effect.succeed(1))), 1)
+      assert.strictEqual(yield* pass.withPermit(pass.usePermits(1)((permit) => Effect.as(permit.settle(1), 2))), 2)
+    }))
+
+  test("none: nobody is asked", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.none).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, {} as ThrottleStore.ThrottleStore)
+      )
+      assert.strictEqual(yield* throttle.withPermit(Effect.succeed(1)), 1)
+      assert.strictEqual(yield* throttle.usePermits(1)((permit) => Effect.as(permit.cancel, 2)), 2)
+      assert.strictEqual((yield* throttle.statistics).admitted, 2)
+    }))
+
+  test("a lease has a fencing number that grows, and it is lost where it is not renewed", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const state = { deaf: false }
+      const silent: ThrottleStore.ThrottleStore = {
+        ...store,
+        renew: (...args) =>
+          state.deaf
+            ? Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("no network") }))
+            : store.renew(...args)
+      }
+      const throttle = yield* make(Throttle.concurrency({ limit: 1 }), { leaseTtl: "3 seconds" }).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, silent)
+      )
+      const first = Option.getOrThrow(yield* throttle.withPermit(RedisThrottle.currentFence))
+      const work = yield* fork(throttle.withPermit(Effect.flatMap(RedisThrottle.currentFence, () => Effect.never)))
+      yield* Testing.waitUntilRunning(throttle, 1)
+      yield* TestClock.adjust("30 seconds")
+      assert.isUndefined(work.pollUnsafe())
+      state.deaf = true
+      yield* TestClock.adjust("3 seconds")
+      const reason = reasonOf(yield* Fiber.await(work))
+      assert.strictEqual(reason._tag, "LeaseLost")
+      assert.isAbove(reason._tag === "LeaseLost" ? reason.fence : 0, first)
+      assert.strictEqual((yield* throttle.statistics).running, 0)
+    }))
+
+  test("a permit that is held for a scope says when its lease is lost", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const forgetful = { ...store, renew: () => Effect.succeed([false]) }
+      const throttle = yield* make(Throttle.concurrency({ limit: 1 }), { leaseTtl: "3 seconds" }).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, forgetful)
+      )
+      const permit = yield* throttle.takeScoped()
+      const lease = Option.getOrThrow(RedisThrottle.leaseOf(permit))
+      const [one, two] = [yield* fork(lease.lost), yield* fork(lease.lost)]
+      yield* TestClock.adjust("999 millis")
+      assert.isUndefined(one.pollUnsafe())
+      yield* TestClock.adjust("1 millis")
+      for (const fiber of [one, two]) {
+        const reason = reasonOf(yield* Fiber.await(fiber))
+        assert.deepStrictEqual([reason._tag, reason._tag === "LeaseLost" && reason.fence], ["LeaseLost", lease.fence])
+      }
+      const timing = yield* make(Throttle.rate({ limit: 1 }), { key: "timing" })
+      assert.isTrue(Option.isNone(RedisThrottle.leaseOf(yield* timing.takeScoped())))
+      assert.isTrue(Option.isNone(yield* timing.withPermits(RedisThrottle.currentFence, 0)))
+    }))
+
+  test("a map: every operation, key by key", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.all([
+        Throttle.tokenBucket({ capacity: 10, refill: 10, unit: "tokens" }),
+        Throttle.concurrency({ limit: 2 })
+      ])
+      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string | number) => policy })
+      const wait = (key: string) =>
+        Effect.map(map.nextAvailable(key, { tokens: 10 }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
+      yield* map.withPermits("a", { tokens: 5 })(Effect.void)
+      yield* settled
+      assert.deepStrictEqual([yield* wait("a"), yield* wait("b")], [500, 0])
+      yield* map.usePermits("a", { tokens: 5 })((permit) => permit.settle({ tokens: 1 }))
+      yield* settled
+      assert.strictEqual(yield* wait("a"), 600)
+      const held = yield* fork(Effect.scoped(Effect.andThen(map.takeScoped("b"), Effect.never)))
+      yield* settled
+      assert.deepStrictEqual(
+        [(yield* map.statisticsOf("b")).running, (yield* map.statistics).running, (yield* map.statistics).keys],
+        [1, 1, 1]
+      )
+      yield* Fiber.interrupt(held)
+      yield* settled
+      assert.strictEqual((yield* map.statistics).keys, 0)
+      yield* map.pause("b", "1 second")
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable("b", 1)(Effect.void)))
+      assert.isTrue(Option.isSome(yield* map.withPermitsIfAvailable("a", 1)(Effect.void)))
+      yield* map.resume("b")
+      assert.isTrue(Option.isSome(yield* map.withPermitsIfAvailable("b", 1)(Effect.void)))
+      const { admitted } = yield* map.statistics
+      assert.strictEqual(admitted, 5)
+      const defect = yield* Effect.exit(map.wait("a"))
+      assert.isTrue(Exit.isFailure(defect) && Cause.hasDies(defect.cause))
+    }))
+
+  test("events, statistics and metrics are those of a throttle in memory", () =>
+    Effect.gen(function*() {
+      const events: Array<string> = []
+      const throttle = yield* make(Throttle.rate({ limit: 10, name: "observed", maxQueue: 1 }))
+      yield* fork(
+        Effect.all(Array.from({ length: 3 }, () => Effect.ignore(throttle.withPermit(Effect.void))), {
+          concurrency: "unbounded"
+        }).pipe(
+          Effect.provideService(Throttle.Observer, (event) =>
+            Effect.sync(() =>
+              void events.push(
+                event._tag === "Waiting" ? `Waiting ${event.queued} ${event.expected}` : event._tag
+              )
+            ))
+        )
+      )
+      yield* TestClock.adjust("1 second")
+      assert.sameMembers(events, ["Waiting 1 100", "Rejected", "Admitted"])
+      const { admitted, longestWait, rejected } = yield* throttle.statistics
+      assert.deepStrictEqual([admitted, rejected.QueueFull, Duration.toMillis(longestWait)], [2, 1, 100])
+      const metric = Metric.withAttributes(Throttle.metrics.admitted, { throttle: "observed" })
+      assert.strictEqual((yield* Metric.value(metric)).count, 2)
+    }))
+})
