@@ -34,7 +34,8 @@ export default defineConfig({
   resolve: { alias },
   test: {
     include: ["test/**/*.test.ts"],
-    testTimeout: 10_000,
+    // Sweeps over every step of the scheduler take seconds, on a busy machine several times as long.
+    testTimeout: 30_000,
     hookTimeout: 30_000,
     // What examples and logging tests print is of interest only when they fail.
     silent: "passed-only",

@@ -203,21 +203,40 @@ export const refuseToHold = ({ parts: { gates: [gate] }, plan }: State.Limiter):
 }
 
 /** @internal */
-export const live = (limiter: State.Limiter): Live => {
+export const take = (
+  limiter: State.Limiter,
+  ask: Ask,
+  isTied: boolean
+): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
+  Effect.map(Limiter.takeScoped(limiter, ask, isTied), (grant) => ({
+    cost: ask.cost,
+    settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
+    cancel: Settle.cancel(limiter, grant)
+  }))
+
+/** @internal */
+export const usePermit = <A, E, R>(
+  limiter: State.Limiter,
+  ask: Ask,
+  use: (permit: Permit) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E | ThrottleError, R> =>
+  Effect.acquireUseRelease(
+    Scope.make(),
+    (scope) => Effect.flatMap(Effect.provideService(take(limiter, ask, true), Scope.Scope, scope), use),
+    Scope.close
+  )
+
+/**
+ * `mayRefuse`: whether an update may give it bounds. Not where a policy without them is piped, for its type adds no error.
+ *
+ * @internal
+ */
+export const live = (limiter: State.Limiter, mayRefuse = Plan.isBounded(limiter.plan)): Live => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
   const withPermitsIfAvailable = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.runIfAvailable(limiter, ask, self))
   const withPermit: Throttle["withPermit"] = (self) => Effect.suspend(() => Limiter.begin(limiter, limiter.one, self))
-  const take = (cost: Cost | undefined, isTied: boolean): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
-    asking(limiter, cost, (ask) =>
-      Effect.map(Limiter.takeScoped(limiter, ask, isTied), (grant): Permit => ({
-        cost: ask.cost,
-        settle: (actual) => Effect.sync(() => Settle.settle(limiter, grant, askActual(limiter.plan, ask, actual))),
-        cancel: Settle.cancel(limiter, grant)
-      })))
-  // An inline policy without bounds adds no error to an effect's type, so an update must not either.
-  const mayRefuse = Plan.isBounded(limiter.plan)
   // Not enumerable: whoever prints a context wants to see no clockwork.
   Object.defineProperty(withPermit, Own, { value: { withPermit, limiter } })
   const throttle: Throttle = {
@@ -229,16 +248,11 @@ export const live = (limiter: State.Limiter): Live => {
         refuseToHold(limiter)
         return Limiter.begin(limiter, ask, Effect.void)
       }),
-    takeScoped: (cost) => take(cost, false),
-    usePermits: eitherWayUse((use, cost) =>
-      Effect.acquireUseRelease(
-        Scope.make(),
-        (scope) => Effect.flatMap(Effect.provideService(take(cost, true), Scope.Scope, scope), use),
-        Scope.close
-      )
-    ),
-    nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.sync(() => Foresee.nextAvailable(limiter, ask))),
-    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter, duration))),
+    takeScoped: (cost) => asking(limiter, cost, (ask) => take(limiter, ask, false)),
+    usePermits: eitherWayUse((use, cost) => asking(limiter, cost, (ask) => usePermit(limiter, ask, use))),
+    // In the step in which the cost is worked out: one step later the policy may be another.
+    nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.succeed(Foresee.nextAvailable(limiter, ask))),
+    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
     resume: Effect.sync(() => Limiter.resume(limiter)),
     update: (policy) =>
       Effect.suspend(() => {
@@ -256,14 +270,15 @@ export const live = (limiter: State.Limiter): Live => {
   return { throttle, limiter }
 }
 
-const nanosToPause = (limiter: State.Limiter, duration: Duration.Input): number => {
+/** @internal */
+export const nanosToPause = (name: string, duration: Duration.Input): number => {
   // A number is taken as it is: what is none would become a duration of 0.
   const millis = typeof duration === "number"
     ? duration
     : Option.getOrElse(Option.map(Duration.fromInput(duration), Duration.toMillis), () => NaN)
   if (millis >= 0) return millis * 1e6
   throw new RangeError(
-    `throttle "${limiter.plan.name}": a pause must be a duration of at least 0, got ${Formatter.format(duration)}`
+    `throttle "${name}": a pause must be a duration of at least 0, got ${Formatter.format(duration)}`
   )
 }
 
@@ -1023,7 +1038,7 @@ export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigEr
  * @since 0.1.0
  */
 export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> =>
-  Effect.map(Limiter.make(Plan.make(impl(policy).data)), (limiter) => live(limiter).throttle)
+  Effect.map(Limiter.make(Plan.make(impl(policy).data)), (limiter) => live(limiter, true).throttle)
 
 /**
  * The throttle that this policy has when it is used inline here: the provided one where the policy is provided,

@@ -112,7 +112,7 @@ export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapac
 }
 
 /**
- * A `ThrottleMap` has `maxKeys` keys, all of them in use or not yet as good as new, and may forget none.
+ * A `ThrottleMap` has `maxKeys` keys, and found none of them as good as new, and none that it may forget.
  *
  * `limit` is `maxKeys`. Nothing was charged. Raise the limit, or let the map evict the key used longest ago.
  *

@@ -14,7 +14,7 @@ import type * as Scope from "effect/Scope"
 import { type Ask, askFor } from "./internal/ask.ts"
 import * as Foresee from "./internal/foresee.ts"
 import * as Keyed from "./internal/keyed.ts"
-import { resume, statistics } from "./internal/limiter.ts"
+import { pause, runIfAvailable, statistics } from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
 import type { Limiter } from "./internal/state.ts"
@@ -44,9 +44,9 @@ export interface Options<K extends Key> {
   /** So many keys are remembered at once. A whole number of at least 1. Default: no bound. */
   readonly maxKeys?: number | undefined
   /**
-   * What a new key does when there are `maxKeys` already. "refuse": it fails with `KeysExhausted`. "evict": of the keys
-   * that nobody waits for and that hold nothing, the one used longest ago is forgotten, and what it has spent with it; if
-   * there is none, it fails too. Default: "refuse".
+   * What a new key does when there are `maxKeys` already. "refuse": it fails with `KeysExhausted`, until one that is
+   * as good as new is found. "evict": of the keys that nobody waits for, that hold nothing and are not paused, the one used
+   * longest ago is forgotten, and what it has spent with it; if there is none, it fails too. Default: "refuse".
    */
   readonly onFull?: "refuse" | "evict" | undefined
   /** What logs, metrics and errors call it. Default: "throttleMap", or the key of the Service class. */
@@ -132,7 +132,7 @@ export interface ThrottleMap<in K extends Key> {
   ) => <A, E, R>(
     use: (permit: Throttle.Permit) => Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | ThrottleError, R>
-  /** How long this cost would have to wait. */
+  /** How long this cost would have to wait, if there is room for the key. */
   readonly nextAvailable: (key: K, cost?: Throttle.Cost) => Effect.Effect<Option.Option<Duration.Duration>>
   /** Lets nobody of this key start for so long; the key is remembered until then. */
   readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError>
@@ -140,7 +140,7 @@ export interface ThrottleMap<in K extends Key> {
   readonly resume: (key: K) => Effect.Effect<void>
   /** What all keys together have done so far. */
   readonly statistics: Effect.Effect<Statistics>
-  /** What a key has done since somebody last began to wait for it or to hold its permits; zeros for an idle one. */
+  /** What a key that is waited for, held or paused has done since that began; zeros for any other. */
   readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics>
 }
 
@@ -173,13 +173,6 @@ const unused: Throttle.Statistics = {
 }
 
 const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
-  /** What needs a limiter of its own while it lasts. */
-  const use = <A, E, R>(
-    key: K,
-    cost: Throttle.Cost | undefined,
-    f: (throttle: Throttle.Throttle) => Effect.Effect<A, E, R>
-  ): Effect.Effect<A, E | ThrottleError, R> =>
-    Keyed.use(keyed, key, cost ?? 1, (limiter) => f(Throttle.live(limiter).throttle))
   const one = (limiter: Limiter): Ask => limiter.one
   const timingOnly = (askOf: (limiter: Limiter) => Ask) => (limiter: Limiter): Ask => {
     Throttle.refuseToHold(limiter)
@@ -191,21 +184,23 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     withPermit: (key) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, one, self)),
     withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
     withPermitsIfAvailable: (key, cost) => (self) =>
-      use(key, cost, (throttle) => throttle.withPermitsIfAvailable(self, cost)),
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => runIfAvailable(limiter, ask, self)),
     wait: (key, cost) => Effect.suspend(() => Keyed.beginFor(keyed, key, timingOnly(asking(cost)), Effect.void)),
-    takeScoped: (key, cost) => use(key, cost, (throttle) => throttle.takeScoped(cost)),
-    usePermits: (key, cost) => (f) => use(key, cost, (throttle) => throttle.usePermits(f, cost)),
+    takeScoped: (key, cost) =>
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, false)),
+    usePermits: (key, cost) => (f) =>
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.usePermit(limiter, ask, f)),
     nextAvailable: (key, cost) =>
       Effect.sync(() => {
         const limiter = Keyed.peek(keyed, key)
         return keyed.closed ? Option.none() : Foresee.nextAvailable(limiter, asking(cost)(limiter))
       }),
-    pause: (key, duration) => use(key, 0, (throttle) => throttle.pause(duration)),
-    resume: (key) =>
-      Effect.sync(() => {
-        const limiter = Keyed.busyLimiter(keyed, key)
-        if (limiter !== undefined) resume(limiter)
+    pause: (key, duration) =>
+      Effect.suspend(() => {
+        const nanos = Throttle.nanosToPause(keyed.name, duration)
+        return Keyed.use(keyed, key, one, (limiter) => Effect.sync(() => pause(limiter, nanos)))
       }),
+    resume: (key) => Effect.sync(() => Keyed.resumeFor(keyed, key)),
     statistics: Effect.sync(() => {
       const { longestWait, waited, ...counted } = Keyed.total(keyed)
       return {
@@ -213,8 +208,8 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
         waited: Duration.millis(waited / 1e6),
         longestWait: Duration.millis(longestWait / 1e6),
         keys: Keyed.size(keyed),
-        keysRefused: keyed.totals.refused,
-        keysEvicted: keyed.totals.evicted
+        keysRefused: keyed.refused.count,
+        keysEvicted: keyed.evicted.count
       }
     }),
     statisticsOf: (key) =>

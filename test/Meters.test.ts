@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { boundary, foresee, type Meter, type Wall } from "../src/internal/meter/meter.ts"
-import { rate } from "../src/internal/meter/rate.ts"
+import { rate, type RateState } from "../src/internal/meter/rate.ts"
 import { spacing } from "../src/internal/meter/spacing.ts"
 import { fixed, sliding } from "../src/internal/meter/window.ts"
 
@@ -246,7 +246,7 @@ interface Open<S> {
 
 /** The state after `cost` started at `at`, and what is kept to settle it. */
 const open = <S>(meter: Meter<S>, before: S, at: number, cost: number): readonly [S, Open<S>] => {
-  const charged = meter.watch(meter.charge(before, at * ms, cost, unixTime), true)
+  const charged = meter.watch(meter.charge(before, at * ms, cost, unixTime))
   return [charged, { cost, before, charged }]
 }
 
@@ -315,26 +315,52 @@ describe("settling", () => {
   })
 
   it.each(kinds)("%s: watched or not, it counts the same", (_, meter) => {
-    let watched = meter.watch(meter.initial, true)
+    const opened = meter.watch(meter.initial)
+    let watched = opened
     let plain = meter.initial
     for (const [at, cost] of [[0, 3], [10, 7], [900, 1], [1_500, 4]] as const) {
       watched = meter.charge(watched, at * ms, cost, unixTime)
       plain = meter.charge(plain, at * ms, cost, unixTime)
       assert.deepStrictEqual(dues(meter, watched, at), dues(meter, plain, at))
     }
-    assert.deepStrictEqual(meter.watch(watched, false), plain)
+    assert.deepStrictEqual(meter.unwatch(watched, opened), plain)
   })
 
   it("rate: the list of lows stays short, however long calls are open", () => {
     const meter = rate({ interval: 100 * ms, capacity: 10, grace: 0 })
-    let state = meter.watch(meter.initial, true)
+    let state = meter.watch(meter.initial)
     for (let i = 0; i < 1_000; i++) {
       const at = meter.due(state, i * 37 * ms, 1 + i % 7, unixTime)
-      state = meter.watch(meter.charge(state, at, 1 + i % 7, unixTime), true)
+      state = meter.watch(meter.charge(state, at, 1 + i % 7, unixTime))
     }
     let length = 0
     for (let { lows } = state; lows !== undefined; lows = lows.next) length++
     assert.isBelow(length, 20)
+  })
+
+  it("rate: no more lows than open calls, also while one call stays open for ever and the bucket fills", () => {
+    const meter = rate({ interval: 100 * ms, capacity: 10_000, grace: 0 })
+    const count = (state: RateState) => {
+      let length = 0
+      for (let { lows } = state; lows !== undefined; lows = lows.next) length++
+      return length
+    }
+    let [state, first] = open(meter, meter.initial, 0, 1)
+    const others: Array<Open<RateState>> = []
+    for (let i = 1; i <= 1_000; i++) {
+      const [next, other] = open(meter, state, i, 5)
+      others.push(other)
+      state = next
+      if (i % 3 === 0) continue
+      const [gone] = others.splice(i % others.length, 1)
+      state = meter.unwatch(meter.settle(state, gone!.charged, i * ms, -3, unixTime), gone!.charged)
+      assert.isAtMost(count(state), others.length + 1)
+    }
+    for (const { charged } of others) state = meter.unwatch(state, charged)
+    assert.strictEqual(count(state), 1)
+    state = meter.unwatch(state, first.charged)
+    assert.isUndefined(state.lows)
+    assert.isUndefined(state.fallen)
   })
 
   it("spacing: a start is a start, and undone only where none came after it", () => {
@@ -406,7 +432,6 @@ const live = (
   let state = meter.initial
   let now = 0
   let arrival = 0
-  let opened = 0
   const spent: Array<Spent> = []
   const pending: Array<{ readonly at: number; readonly settle: () => void }> = []
   const replay = () =>
@@ -435,8 +460,7 @@ const live = (
     spent.push(entry)
     look(state, replay(), now, `start of ${i}`)
     if (call.plain) continue
-    state = meter.watch(state, true)
-    opened++
+    state = meter.watch(state)
     const charged = state
     if (call.after > 50) continue
     pending.push({
@@ -456,7 +480,7 @@ const live = (
         }
         if (more < 0) entry.cost += more
         if (more > 0) spent.push({ at: now, cost: more })
-        if (--opened === 0) state = meter.watch(state, false)
+        state = meter.unwatch(state, charged)
         look(state, replay(), now, `settling ${i}`)
       }
     })

@@ -357,6 +357,16 @@ describe("a settlement", () => {
     }))
 })
 
+describe("after an update of the same numbers", () => {
+  it.effect("spacing is cancelled as before", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.spacing({ interval: "10 seconds" })
+      const throttle = yield* Throttle.make(policy)
+      yield* throttle.usePermits(1)((permit) => Effect.andThen(throttle.update(policy), permit.cancel))
+      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.zero))
+    }))
+})
+
 describe("several parts", () => {
   const all = Throttle.all([requests, tokens, Throttle.concurrency({ limit: 2, name: "slots" })])
 

@@ -824,6 +824,64 @@ describe("to and from shadow, by update", () => {
       }))
   }
 
+  it.effect("those who wait for more than the shadow would ever grant start as well", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 10, refill: 10, maxQueue: 9 }))
+      yield* throttle.wait(10)
+      const heavy = yield* Effect.forkChild(throttle.withPermits(Effect.succeed("ran"), 8), { startImmediately: true })
+      yield* throttle.update(Throttle.shadow(Throttle.tokenBucket({ capacity: 5, refill: 5 })))
+      yield* TestClock.adjust(0)
+      assert.strictEqual(yield* Fiber.join(heavy), "ran")
+    }))
+
+  it.effect("who would wait is known when the parts come in another order", () =>
+    Effect.gen(function*() {
+      const a = Throttle.concurrency({ limit: 1, name: "a", unit: "a" })
+      const b = Throttle.concurrency({ limit: 1, name: "b", unit: "b" })
+      const throttle = yield* Throttle.make(Throttle.shadow(Throttle.all([a, b], { maxQueue: 2 })))
+      const call = Effect.forkChild(throttle.withPermits(Effect.never, { a: 1 }), { startImmediately: true })
+      yield* call
+      yield* call
+      yield* throttle.update(Throttle.shadow(Throttle.all([b, a], { maxQueue: 2 })))
+      yield* call
+      assert.strictEqual((yield* throttle.statistics).rejected.QueueFull, 0)
+      yield* call
+      assert.strictEqual((yield* throttle.statistics).rejected.QueueFull, 1)
+    }))
+
+  it.effect("let in by a shadow, and held when it is in force again: nobody waits on the Semaphore", () =>
+    Effect.gen(function*() {
+      const one = Throttle.concurrency({ limit: 1 })
+      const throttle = yield* Throttle.make(one)
+      const first = yield* Effect.forkChild(throttle.withPermit(Effect.never), { startImmediately: true })
+      const second = yield* Effect.scoped(Effect.andThen(throttle.takeScoped(), Effect.never)).pipe(
+        Effect.provideService(
+          Throttle.Observer,
+          (event) => event._tag === "Admitted" ? Effect.sleep(100) : Effect.void
+        ),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* throttle.update(Throttle.shadow(one))
+      yield* TestClock.adjust(50)
+      yield* throttle.update(one)
+      yield* TestClock.adjust(100)
+      yield* Fiber.interrupt(second)
+      assert.strictEqual((yield* throttle.statistics).running, 1)
+      yield* Fiber.interrupt(first)
+      assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))
+    }))
+
+  it.effect("a start that is still to come, settled for more: the log stays in order", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.window({ limit: 2, per: "10 seconds" })
+      const throttle = yield* Throttle.make(Throttle.shadow(policy))
+      yield* throttle.wait(2)
+      // It would start at 10 s.
+      yield* throttle.usePermits(1)((permit) => permit.settle(2))
+      yield* TestClock.adjust("19 seconds")
+      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.seconds(1)))
+    }))
+
   it.effect("without a bound the line that is thought of ends at 10,000, however many would be late", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 1 })))

@@ -143,13 +143,21 @@ describe("a class of it", () => {
       yield* Tenants.withPermits("a", 1)(Effect.void)
       yield* Tenants.wait("b")
       yield* Effect.scoped(Tenants.takeScoped("c"))
-      yield* Tenants.usePermits("d", 1)((permit) => permit.cancel)
+      yield* Tenants.usePermits("d", 1)((permit) =>
+        Effect.gen(function*() {
+          assert.strictEqual((yield* Tenants.statisticsOf("d")).admitted, 1)
+          yield* permit.cancel
+        })
+      )
       assert.isTrue(Option.isSome(yield* Tenants.nextAvailable("e")))
       yield* Tenants.pause("f", "1 hour")
       assert.isTrue(Option.isNone(yield* Tenants.withPermitsIfAvailable("f", 1)(Effect.void)))
+      assert.strictEqual((yield* Tenants.statistics).keys, 4)
       yield* Tenants.resume("f")
-      assert.strictEqual((yield* Tenants.statistics).keys, 5)
-      assert.strictEqual((yield* Tenants.statisticsOf("d")).admitted, 1)
+      // Of a, b and c something is spent; d was taken back, e only asked about, and f is not paused any more.
+      assert.strictEqual((yield* Tenants.statistics).keys, 3)
+      assert.strictEqual((yield* Tenants.statisticsOf("d")).admitted, 0)
+      assert.strictEqual((yield* Tenants.statistics).admitted, 4)
     }).pipe(Effect.provide(Tenants.layerWith({ lookup: () => perSecond }))))
 })
 
@@ -221,15 +229,86 @@ describe("keys that go", () => {
       yield* map.statisticsOf("b")
       yield* map.nextAvailable("b")
       yield* map.resume("b")
-      yield* Effect.exit(map.withPermits("b", 2)(Effect.void))
-      yield* Effect.exit(map.withPermits("b", { apples: 1 })(Effect.void))
+      for (const cost of [2, { apples: 1 }]) {
+        yield* Effect.exit(map.withPermits("b", cost)(Effect.void))
+        yield* Effect.exit(map.withPermitsIfAvailable("b", cost)(Effect.void))
+        yield* Effect.exit(Effect.scoped(map.takeScoped("b", cost)))
+        yield* Effect.exit(map.usePermits("b", cost)(() => Effect.void))
+      }
+      const exit = yield* Effect.exit(map.pause("b", NaN))
+      assert.isTrue(Exit.hasDies(exit))
       yield* Effect.exit(map.withPermit("bad")(Effect.void))
       assert.strictEqual((yield* map.statistics).keysEvicted, 0)
-      assert.strictEqual((yield* map.statistics).rejected.PermitsExceedCapacity, 1)
+      assert.strictEqual((yield* map.statistics).rejected.PermitsExceedCapacity, 4)
       assert.isFalse(Option.exists(yield* map.nextAvailable("a"), Duration.isZero))
     }))
 
   const perHour = Throttle.rate({ limit: 1, per: "1 hour" })
+
+  it.effect("evicts by when a key was used last, however it was used", () =>
+    Effect.gen(function*() {
+      const uses: Record<string, (map: ThrottleMap.ThrottleMap<string>) => Effect.Effect<unknown, unknown>> = {
+        ifAvailable: (map) => map.withPermitsIfAvailable("a", 1)(Effect.void),
+        takeScoped: (map) => Effect.scoped(map.takeScoped("a")),
+        usePermits: (map) => map.usePermits("a", 1)(() => Effect.void),
+        paused: (map) =>
+          map.withPermit("a")(Effect.void).pipe(
+            Effect.andThen(map.pause("a", "1 hour")),
+            Effect.andThen(map.resume("a"))
+          )
+      }
+      for (const [name, use] of Object.entries(uses)) {
+        const map = yield* mapOf(perHour, { maxKeys: 2, onFull: "evict" })
+        yield* use(map)
+        yield* map.withPermit("b")(Effect.void)
+        yield* map.withPermit("c")(Effect.void)
+        const isKnown = (key: string) =>
+          Effect.map(map.nextAvailable(key), (wait) => !Option.exists(wait, Duration.isZero))
+        assert.deepStrictEqual(
+          [yield* isKnown("a"), yield* isKnown("b"), yield* isKnown("c")],
+          [false, true, true],
+          name
+        )
+      }
+    }))
+
+  it.effect("a key whose use is over makes room at once, however many others are in use", () =>
+    Effect.gen(function*() {
+      for (const onFull of ["refuse", "evict"] as const) {
+        for (let offset = 0; offset < 100; offset += 5) {
+          const map = yield* mapOf(Throttle.concurrency({ limit: 1 }), { maxKeys: 100, onFull })
+          const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+          for (let i = 0; i < 100; i++) {
+            const use = i % 2 === 0 ? map.withPermit(`k${i}`)(Effect.never) : Effect.scoped(
+              Effect.andThen(map.takeScoped(`k${i}`), Effect.never)
+            )
+            fibers.push(yield* Effect.forkChild(use, { startImmediately: true }))
+          }
+          yield* Fiber.interruptAll(fibers.filter((_, i) => (i - offset + 100) % 100 >= 50))
+          assert.strictEqual((yield* map.statistics).keys, 50)
+          yield* map.withPermit("new")(Effect.void)
+          yield* Fiber.interruptAll(fibers)
+          assert.strictEqual((yield* map.statistics).keys, 0)
+        }
+      }
+    }))
+
+  it.effect("evicting costs the same however many keys there are", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(perHour, { maxKeys: 30_000, onFull: "evict" })
+      const nanosOf = (from: number) =>
+        Effect.gen(function*() {
+          const start = process.hrtime.bigint()
+          for (let i = 0; i < 10_000; i++) yield* map.withPermit(`${from + i}`)(Effect.void)
+          return Number(process.hrtime.bigint() - start)
+        })
+      for (let i = 0; i < 30_000; i += 10_000) yield* nanosOf(i)
+      const evicting: Array<number> = []
+      for (let i = 30_000; i < 130_000; i += 10_000) evicting.push(yield* nanosOf(i))
+      assert.strictEqual((yield* map.statistics).keysEvicted, 100_000)
+      const [first, second] = [evicting.slice(0, 5), evicting.slice(5)].map((times) => Math.min(...times))
+      assert.isBelow(second! / first!, 4)
+    }))
 
   it.effect("whoever finds no room is an event like others that are refused", () =>
     Effect.gen(function*() {
@@ -240,7 +319,9 @@ describe("keys that go", () => {
         Effect.provideService(Throttle.Observer, (event) => Effect.sync(() => void events.push(event)))
       )
       assert.deepStrictEqual(events.map(({ _tag, throttle }) => [_tag, throttle]), [["Rejected", "hosts"]])
-    }))
+      const refused = Metric.withAttributes(Throttle.metrics.rejected, { throttle: "hosts", reason: "KeysExhausted" })
+      assert.strictEqual((yield* Metric.value(refused)).count, 1)
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
   const many = Array.from({ length: 20_000 }, (_, i) => `stranger ${i}`)
 

@@ -132,7 +132,74 @@ describe("rate", () => {
     }))
 })
 
+describe("nextAvailable", () => {
+  it("answers for one policy or for the other, in whatever step an update comes", () => {
+    const answers = new Set<string>()
+    for (let interleaving = 0; interleaving < 60; interleaving++) {
+      let step = interleaving
+      const simulator = Simulator.make({ context: Context.make(Metric.MetricRegistry, new Map()) })
+      const spent = Throttle.rate({ limit: 1, name: "spent" })
+      const other = Throttle.all([Throttle.window({ limit: 5, per: "1 second", name: "other" }), spent])
+      let throttle!: Throttle.Throttle
+      const made = Scope.provide(Throttle.make(Throttle.all([spent])), Scope.makeUnsafe())
+      simulator.fork(Effect.map(made, (made) => void (throttle = made)))
+      simulator.run()
+      simulator.fork(throttle.wait())
+      simulator.run()
+      const steps: Effect.Effect<void> = Effect.suspend(() =>
+        step-- > 0 ? Effect.andThen(Effect.void, steps) : Effect.void
+      )
+      simulator.fork(Effect.andThen(steps, throttle.update(other)))
+      const asking = simulator.fork(Effect.repeat(throttle.nextAvailable(1), { until: () => true }))
+      simulator.run()
+      answers.add(String(asking.pollUnsafe()))
+    }
+    assert.deepStrictEqual([...answers], [String(Exit.succeed(Option.some(Duration.seconds(1))))])
+  })
+})
+
+describe("concurrency, and an observer that takes its time", () => {
+  it.effect("a call that was let in runs on when the limit is lowered, whatever its observer still does", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
+      const started: Array<string> = []
+      const hold = (name: string) =>
+        throttle.withPermit(Effect.andThen(Effect.sync(() => started.push(name)), Effect.never))
+      yield* Effect.forkChild(hold("a"), { startImmediately: true })
+      const c = yield* Effect.forkChild(hold("c"), { startImmediately: true })
+      yield* hold("b").pipe(
+        Effect.provideService(
+          Throttle.Observer,
+          (event) => event._tag === "Admitted" ? Effect.sleep(1_000) : Effect.void
+        ),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* Fiber.interrupt(c)
+      yield* TestClock.adjust(1)
+      assert.strictEqual((yield* throttle.statistics).running, 2)
+      yield* throttle.update(Throttle.concurrency({ limit: 1 }))
+      yield* TestClock.adjust(1_000)
+      assert.deepStrictEqual(started, ["a", "c", "b"])
+    }))
+})
+
 describe("tokenBucket", () => {
+  it.effect("what was settled for more than there is stays owed, however often the limits are read again", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.tokenBucket({ capacity: 10, refill: 10 })
+      const throttle = yield* Throttle.make(policy)
+      yield* throttle.usePermits(1)((permit) => permit.settle(30))
+      assert.strictEqual(yield* next(throttle), 2_100)
+      for (let i = 0; i < 5; i++) yield* throttle.update(policy)
+      assert.strictEqual(yield* next(throttle), 2_100)
+      // Of the 10 that were there 5 could be now; the 20 beyond them are owed.
+      yield* throttle.update(Throttle.tokenBucket({ capacity: 5, refill: 10 }))
+      assert.strictEqual(yield* next(throttle), 2_100)
+      yield* TestClock.adjust("1 second")
+      yield* throttle.update(Throttle.tokenBucket({ capacity: 5, refill: 5 }))
+      assert.strictEqual(yield* next(throttle), 2_200)
+    }))
+
   it.effect("a larger bucket has the difference at once", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 2, refill: 10 }))
@@ -792,9 +859,9 @@ describe("bounds", () => {
       timeout: { timeout: 9 }
     })
   ) {
-    it.effect(`made without bounds, it dies of an update with ${name}, and nothing is changed`, () =>
+    it.effect(`of a policy without bounds, it dies of an update with ${name}, and nothing is changed`, () =>
       Effect.gen(function*() {
-        const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, name: "free" }))
+        const throttle = yield* Throttle.of(Throttle.rate({ limit: 10, name: "free" }))
         yield* throttle.wait()
         const { note, starts } = diary()
         yield* fork(throttle.withPermit(note("waited")))
@@ -808,11 +875,19 @@ describe("bounds", () => {
       }))
   }
 
-  it.effect("made without bounds, it dies of an all with a bounded part too", () =>
+  it.effect("of a policy without bounds, it dies of an all with a bounded part too", () =>
     Effect.gen(function*() {
-      const throttle = yield* Throttle.make(Throttle.none)
+      const throttle = yield* Throttle.of(Throttle.none)
       const bounded = Throttle.all([Throttle.rate({ limit: 1 }), Throttle.concurrency({ limit: 1, maxQueue: 0 })])
       assert.instanceOf(defectOf(yield* Effect.exit(throttle.update(bounded))), RangeError)
+    }))
+
+  it.effect("made by itself it may get some: nobody can have piped it, and its own functions may fail", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.none)
+      yield* throttle.update(Throttle.rate({ limit: 1, maxQueue: 0 }))
+      yield* throttle.wait()
+      assert.strictEqual((yield* Effect.flip(throttle.wait())).reason._tag, "QueueFull")
     }))
 
   it.effect("made with bounds, it may lose them and get them again", () =>

@@ -110,11 +110,11 @@ export const waiting = (limiter: Limiter, now: number): number => {
   if (!plan.shadow) return line.size
   while (late.head !== undefined && late.head.due <= now + noise) Line.leave(late, late.head)
   // And those that hold what is not there: the last to come, until the others fit.
-  const over = parts.gates.map(({ free }, i) => {
+  const over = parts.gates.map((gate) => {
     let calls = 0
-    let missing = -free
+    let missing = -gate.free
     for (let holder = holders.tail; holder !== undefined && missing > 0; holder = holder.ahead) {
-      missing -= holder.ask.holdings[i] ?? 0
+      missing -= holder.ask.holdings[holder.parts.gates.indexOf(gate)] ?? 0
       calls++
     }
     return calls

@@ -2,11 +2,12 @@
  * One limiter a key, for a million keys.
  *
  * A key that nobody waits for and that holds nothing is only the states of its meters: a call for it is judged by a
- * limiter that all idle keys of its policy have in common, with the key's states put in. A key that is waited for, or
- * holds permits, has a limiter of its own until that is over.
+ * limiter that all idle keys of its policy have in common, with the key's states put in. A key that is waited for, holds
+ * permits or is paused has a limiter of its own until that is over.
  *
- * Whatever cannot be told from a key that was never used is dropped: each call pays for looking at two keys, so there is
- * no timer, and all keys have been looked at after half as many calls.
+ * Whatever cannot be told from a key that was never used is dropped: each call pays for looking at two idle keys (and two
+ * that have a limiter, of which only the end of a pause is to be found), so there is no timer, and all keys have been
+ * looked at after half as many calls.
  */
 import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
@@ -14,7 +15,8 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { KeysExhausted, ThrottleError } from "../ThrottleError.ts"
 import { type Ask, type Cost, spelled } from "./ask.ts"
-import { beginMasked, close, reject, tryStart } from "./limiter.ts"
+import { beginMasked, close, reject, resume, tryStart } from "./limiter.ts"
+import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
@@ -27,23 +29,27 @@ interface Kind {
   /** Whether a call for an idle key can be judged without a limiter of its own. */
   readonly holdsNothing: boolean
   /** Limiters of keys that are idle again, for the next ones: to make one takes 1 µs and 4 kB. */
-  readonly spare: Array<Limiter>
+  readonly spare: Array<Busy>
 }
 
 /** More are left to the garbage collector. */
 const mostSpare = 64
 
-interface Idle {
+interface Idle extends Line.Place<Idle> {
+  readonly key: unknown
   readonly kind: Kind
   /** The state of the only timing part, or an array of the states of all. */
   state: unknown
 }
 
+/** A limiter, lent to a key. */
 interface Busy {
+  key: unknown
   readonly kind: Kind
   readonly limiter: Limiter
   /** How many are about to use it, in more than one step. */
   users: number
+  isLent: boolean
 }
 
 export interface Options {
@@ -60,14 +66,18 @@ export interface Keyed<K> {
   /** The plan of a key's policy. Policies that are the same value have the same plan. */
   readonly planOf: (key: K) => Plan
   readonly kinds: WeakMap<Plan, Kind>
-  /** By when they were used last where they may be evicted, otherwise by when they came. */
   readonly idle: Map<K, Idle>
+  /** Where they may be evicted: the idle ones, used longest ago first. */
+  readonly oldest: Line.Line<Idle>
   readonly busy: Map<K, Busy>
-  readonly totals: { refused: number; evicted: number }
+  readonly evicted: { count: number }
+  readonly refused: { count: number }
+  /** The same of all maps of this name, as a metric. */
+  readonly refusedMetric: { count: number }
   /** What was counted of keys that are idle, now or again. */
   readonly past: Counted
   /** Where the search for keys to drop goes on. */
-  rounds: { idle: Iterator<[K, Idle]>; busy: Iterator<[K, Busy]> }
+  rounds: { idle: Iterator<Idle>; busy: Iterator<Busy> }
   calls: number
   closed: boolean
 }
@@ -91,10 +101,13 @@ export const make = <K>(
     planOf,
     kinds: new WeakMap(),
     idle,
+    oldest: Line.make(),
     busy,
-    totals: { refused: 0, evicted: 0 },
+    evicted: { count: 0 },
+    refused: { count: 0 },
+    refusedMetric: Observe.keysRefused(context, name),
     past: { ...Observe.counters(), waited: 0, longestWait: 0 },
-    rounds: { idle: idle.entries(), busy: busy.entries() },
+    rounds: { idle: idle.values(), busy: busy.values() },
     calls: 0,
     closed: false
   }
@@ -131,7 +144,7 @@ const stored = ({ parts: { timings } }: Limiter): unknown =>
 const initial = (plan: Plan): unknown =>
   plan.timings.length === 1 ? plan.timings[0]!.meter.initial : plan.timings.map(({ meter }) => meter.initial)
 
-const isFresh = ({ kind: { plan: { timings } }, state }: Idle, now: number): boolean =>
+const isFresh = ({ plan: { timings } }: Kind, state: unknown, now: number): boolean =>
   timings.length === 1
     ? timings[0]!.meter.isFresh(state, now)
     : timings.every(({ meter }, i) => meter.isFresh((state as ReadonlyArray<unknown>)[i], now))
@@ -153,11 +166,8 @@ export const beginFor = <K, A, E, R>(
     const idle = keyed.idle.get(key)
     const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
     const ask = askOf(kind.scratch)
-    const never = Refuse.exceeds(kind.scratch, ask)
-    if (never !== undefined && !kind.plan.shadow) {
-      keyed.past.rejected.PermitsExceedCapacity++
-      return reject(kind.scratch, Fiber.getCurrent()!, ask, never, 0)
-    }
+    const never = exceeds(keyed, kind.scratch, ask)
+    if (never !== undefined) return never
     if (kind.holdsNothing) {
       if (idle === undefined && !makeRoom(keyed)) return refuse(keyed, ask.cost)
       load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
@@ -169,39 +179,67 @@ export const beginFor = <K, A, E, R>(
   }
   // It is found in the step in which it is used: one step later the key may be idle again, and its limiter another key's.
   return Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
+    if (keyed.closed) return Effect.interrupt
     const busy = find(keyed, key)
-    return busy === undefined
-      ? refuse(keyed, askOf(kindOf(keyed, key).scratch).cost)
-      : beginMasked(busy.limiter, askOf(busy.limiter), self, restore)
+    if (busy === undefined) return refuse(keyed, askOf(kindOf(keyed, key).scratch).cost)
+    const begun = beginMasked(busy.limiter, askOf(busy.limiter), self, restore)
+    rest(keyed, busy)
+    return begun
   })
+}
+
+/** The refusal of more than can ever be granted. A key that is only asked for that costs no other key its place. */
+const exceeds = <K>(keyed: Keyed<K>, limiter: Limiter, ask: Ask): Effect.Effect<never, ThrottleError> | undefined => {
+  const never = limiter.plan.shadow ? undefined : Refuse.exceeds(limiter, ask)
+  if (never === undefined) return undefined
+  keyed.past.rejected.PermitsExceedCapacity++
+  return reject(limiter, Fiber.getCurrent()!, ask, never, 0)
 }
 
 /** What the call that was just let in has left. */
 const keep = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined, kind: Kind): void => {
   const state = stored(kind.scratch)
   keyed.past.admitted++
-  if (idle === undefined) keyed.idle.set(key, { kind, state })
-  else {
-    idle.state = state
-    if (keyed.options.onFull === "evict") used(keyed, key, idle)
+  if (idle === undefined) return remember(keyed, key, kind, state)
+  idle.state = state
+  if (keyed.options.onFull === "evict") {
+    Line.leave(keyed.oldest, idle)
+    Line.enter(keyed.oldest, idle)
   }
+}
+
+const remember = <K>({ idle, oldest, options }: Keyed<K>, key: K, kind: Kind, state: unknown): void => {
+  const left: Idle = { key, kind, state, ahead: undefined, behind: undefined }
+  idle.set(key, left)
+  if (options.onFull === "evict") Line.enter(oldest, left)
+}
+
+const forget = <K>({ idle, oldest, options }: Keyed<K>, left: Idle): void => {
+  idle.delete(left.key as K)
+  if (options.onFull === "evict") Line.leave(oldest, left)
 }
 
 /** Does something with the limiter of a key, which is the key's for so long. Fails where there is no room for the key. */
 export const use = <K, A, E, R>(
   keyed: Keyed<K>,
   key: K,
-  cost: Cost,
-  f: (limiter: Limiter) => Effect.Effect<A, E, R>
+  askOf: (limiter: Limiter) => Ask,
+  f: (limiter: Limiter, ask: Ask) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     if (keyed.closed) return Effect.interrupt
     tidy(keyed)
-    const busy = find(keyed, key)
-    if (busy === undefined) return refuse(keyed, cost)
+    const known = keyed.busy.get(key)
+    const { scratch } = known?.kind ?? keyed.idle.get(key)?.kind ?? kindOf(keyed, key)
+    const ask = askOf(scratch)
+    const never = known === undefined ? exceeds(keyed, scratch, ask) : undefined
+    if (never !== undefined) return restore(never)
+    const busy = known ?? find(keyed, key)
+    if (busy === undefined) return restore(refuse(keyed, ask.cost))
     busy.users++
-    return Effect.onExitPrimitive(restore(Effect.suspend(() => f(busy.limiter))), () => {
+    return Effect.onExitPrimitive(restore(Effect.suspend(() => f(busy.limiter, ask))), () => {
       busy.users--
+      rest(keyed, busy)
       return undefined
     }, true)
   })
@@ -213,24 +251,53 @@ const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
   const idle = keyed.idle.get(key)
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
   if (idle === undefined && !makeRoom(keyed)) return undefined
-  const limiter = kind.spare.pop() ?? makeUnsafe(kind.plan, keyed.context, keyed.clock)
-  load(limiter, idle === undefined ? initial(kind.plan) : idle.state)
-  if (keyed.closed) close(limiter)
-  const busy: Busy = { kind, limiter, users: 0 }
-  keyed.idle.delete(key)
+  const busy = kind.spare.pop() ?? lendable(keyed, kind)
+  load(busy.limiter, idle === undefined ? initial(kind.plan) : idle.state)
+  busy.key = key
+  busy.isLent = true
+  if (idle !== undefined) forget(keyed, idle)
   keyed.busy.set(key, busy)
   return busy
 }
 
-/** To the end of the line of those that may be evicted. */
-const used = <K>(keyed: Keyed<K>, key: K, idle: Idle): void => {
-  keyed.idle.delete(key)
-  keyed.idle.set(key, idle)
+const lendable = <K>(keyed: Keyed<K>, kind: Kind): Busy => {
+  const limiter = makeUnsafe(kind.plan, keyed.context, keyed.clock)
+  const busy: Busy = { key: undefined, kind, limiter, users: 0, isLent: false }
+  limiter.whenOver = () => rest(keyed, busy)
+  return busy
+}
+
+/** Takes a limiter back, if nobody needs it any more. */
+const rest = <K>(keyed: Keyed<K>, busy: Busy): void => {
+  if (!busy.isLent || !isOver(busy)) return
+  const now = timeOf(keyed)
+  if (isOutOfTime(busy.limiter, now)) takeBack(keyed, busy, now)
+}
+
+const isOver = ({ limiter: { holders, line, open }, users }: Busy): boolean =>
+  users === 0 && line.size === 0 && holders.size === 0 && open === 0
+
+/** Whether no instant that the limiter remembers is still to come. */
+const isOutOfTime = ({ headSince, pausedUntil, plan }: Limiter, now: number): boolean =>
+  pausedUntil <= now && (!plan.shadow || headSince <= now)
+
+const takeBack = <K>(keyed: Keyed<K>, lent: Busy, now: number): void => {
+  const { kind, limiter } = lent
+  keyed.busy.delete(lent.key as K)
+  add(keyed.past, limiter)
+  const state = stored(limiter)
+  if (!isFresh(kind, state, now)) remember(keyed, lent.key as K, kind, state)
+  lent.isLent = false
+  if (kind.spare.length < mostSpare) {
+    reset(limiter)
+    kind.spare.push(lent)
+  }
 }
 
 const refuse = <K>(keyed: Keyed<K>, cost: Cost): Effect.Effect<never, ThrottleError> => {
   const { maxKeys } = keyed.options
-  keyed.totals.refused++
+  keyed.refused.count++
+  keyed.refusedMetric.count++
   const error = new ThrottleError({
     reason: new KeysExhausted({ throttle: keyed.name, cost: spelled(cost), queued: 0, parts: [], limit: maxKeys })
   })
@@ -255,6 +322,14 @@ export const peek = <K>(keyed: Keyed<K>, key: K): Limiter => {
   return scratch
 }
 
+/** Ends a pause of a key. */
+export const resumeFor = <K>(keyed: Keyed<K>, key: K): void => {
+  const busy = keyed.busy.get(key)
+  if (busy === undefined) return
+  resume(busy.limiter)
+  rest(keyed, busy)
+}
+
 /** The limiter of a key that is waited for, held or paused. */
 export const busyLimiter = <K>(keyed: Keyed<K>, key: K): Limiter | undefined => keyed.busy.get(key)?.limiter
 
@@ -271,13 +346,18 @@ const tidy = <K>(keyed: Keyed<K>): void => {
 
 /** Whether one more key may come. */
 const makeRoom = <K>(keyed: Keyed<K>): boolean => {
-  const { idle, options, totals } = keyed
-  if (size(keyed) < options.maxKeys) return true
+  const { maxKeys, onFull } = keyed.options
+  if (size(keyed) < maxKeys) return true
   search(keyed, 2 * calls)
-  if (size(keyed) < options.maxKeys) return true
-  if (options.onFull === "refuse" || idle.size === 0) return false
-  idle.delete(idle.keys().next().value as K)
-  totals.evicted++
+  return size(keyed) < maxKeys || (onFull === "evict" && evict(keyed))
+}
+
+/** Forgets the idle key that was used longest ago. */
+const evict = <K>(keyed: Keyed<K>): boolean => {
+  const oldest = keyed.oldest.head
+  if (oldest === undefined) return false
+  forget(keyed, oldest)
+  keyed.evicted.count++
   return true
 }
 
@@ -287,50 +367,45 @@ export const size = <K>({ busy, idle }: Keyed<K>): number => busy.size + idle.si
 const search = <K>(keyed: Keyed<K>, count: number): void => {
   const { busy, idle, rounds } = keyed
   const now = timeOf(keyed)
+  // An iterator that is left where it is keeps all that a Map has deleted since.
+  if (busy.size === 0) rounds.busy = busy.values()
+  if (idle.size === 0) rounds.idle = idle.values()
   for (let i = 0; i < count && busy.size > 0; i++) {
     let next = rounds.busy.next()
     if (next.done === true) {
-      rounds.busy = busy.entries()
+      rounds.busy = busy.values()
       next = rounds.busy.next()
     }
     if (next.done === true) break
-    const [key, { kind, limiter, users }] = next.value
-    if (users > 0 || !isIdle(limiter, now)) continue
-    busy.delete(key)
-    add(keyed.past, limiter)
-    const left: Idle = { kind, state: stored(limiter) }
-    if (!isFresh(left, now)) idle.set(key, left)
-    if (kind.spare.length < mostSpare) kind.spare.push(reset(limiter))
+    if (isOver(next.value) && isOutOfTime(next.value.limiter, now)) takeBack(keyed, next.value, now)
   }
   for (let i = 0; i < count && idle.size > 0; i++) {
     let next = rounds.idle.next()
     if (next.done === true) {
-      rounds.idle = idle.entries()
+      rounds.idle = idle.values()
       next = rounds.idle.next()
     }
     if (next.done === true) break
-    if (isFresh(next.value[1], now)) idle.delete(next.value[0])
+    if (isFresh(next.value.kind, next.value.state, now)) forget(keyed, next.value)
   }
 }
 
 /** As it was when it was made, but for the states of its meters. */
-const reset = (limiter: Limiter): Limiter => {
+const reset = (limiter: Limiter): void => {
   limiter.headSince = -Infinity
   limiter.pausedUntil = -Infinity
-  const { counters } = limiter
+  const { counters, counters: { rejected } } = limiter
   counters.admitted = 0
   counters.interrupted = 0
   counters.waited = 0
   counters.longestWait = 0
-  Object.assign(counters.rejected, Observe.counters().rejected)
-  return limiter
+  rejected.QueueFull = 0
+  rejected.WaitTooLong = 0
+  rejected.TimedOut = 0
+  rejected.PermitsExceedCapacity = 0
 }
 
 const timeOf = <K>(keyed: Keyed<K>): number => Number(keyed.clock.monotonicTimeNanosUnsafe())
-
-/** Whether all there is to know of it are its meters' states. */
-const isIdle = ({ headSince, holders, line, open, pausedUntil, plan }: Limiter, now: number): boolean =>
-  line.size === 0 && holders.size === 0 && open === 0 && pausedUntil <= now && (!plan.shadow || headSince <= now)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Counting

@@ -65,6 +65,10 @@ export const close = (limiter: Limiter): void => {
   for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
 }
 
+/** What an update has left nothing to wait for. In shadow nobody is refused. */
+const neverGranted = (limiter: Limiter, ask: Ask): ThrottleError | undefined =>
+  limiter.plan.shadow ? undefined : Refuse.exceeds(limiter, ask)
+
 /** When the head may start; Infinity while a permit is missing. */
 const dueOf = (limiter: Limiter, call: Call, now: number): number => {
   // Put in shadow while it waited.
@@ -137,7 +141,7 @@ const charge = (limiter: Limiter, ask: Ask, now: number, due: number, charges?: 
     const at = Math.max(due, now - part.meter.grace)
     if (amount > 0) part.state.ref.current = part.meter.charge(before, at, amount, limiter.wall)
     if (charges === undefined) continue
-    const charged = part.meter.watch(stateOf(part), true)
+    const charged = part.meter.watch(stateOf(part))
     part.state.ref.current = charged
     charges.push({ part, amount, before, charged })
   }
@@ -282,7 +286,7 @@ export const judge = (limiter: Limiter, call: Call): void => {
   if (call.resume === undefined) return
   stopTimer(call)
   if (limiter.closed) return goOn(call, Effect.interrupt)
-  const never = Refuse.exceeds(limiter, call.ask)
+  const never = neverGranted(limiter, call.ask)
   if (never !== undefined) return goOn(call, dropOut(limiter, call, never))
   if (limiter.line.head !== call) return
   const now = time(limiter)
@@ -378,9 +382,10 @@ export const beginMasked = <A, E, R>(
   const call = arrive(limiter, ask, self)
   if (Effect.isEffect(call)) return restore(call)
   return Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), () => {
-    if (call.state === "waiting") return giveUp(limiter, call)
+    const told = call.state === "waiting" ? giveUp(limiter, call) : undefined
     if (call.state === "started" && call.ask.holds) end(limiter, call)
-    return undefined
+    limiter.whenOver?.()
+    return told
   }, true)
 }
 
@@ -438,7 +443,7 @@ export const takeScoped = (
     const admitted = Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), (exit) => {
       if (call.state === "waiting") return giveUp(limiter, call)
       if (call.state !== "started" || Exit.isSuccess(exit)) return undefined
-      closeGrant(limiter)
+      closeGrant(limiter, charges)
       if (call.ask.holds) end(limiter, call)
       return undefined
     }, true)
@@ -464,10 +469,10 @@ const keep = (
   holder: Holder | undefined,
   charges: Array<Charge>
 ): Effect.Effect<Grant, never, Scope.Scope> => {
-  const grant: Grant = { charges, permits, holder, open: true, settled: false }
-  return Effect.forEach(permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }).pipe(
-    Effect.andThen(Effect.addFinalizer(() => giveBack(limiter, grant, true))),
-    Effect.as(grant)
+  // Where an update has just lowered the limit they may not be there; waiting for them here could not be interrupted.
+  return Effect.filter(permits, ({ amount, semaphore }) => semaphore.takeIfAvailable(amount)).pipe(
+    Effect.map((permits): Grant => ({ charges, permits, holder, open: true, settled: false })),
+    Effect.tap((grant) => Effect.addFinalizer(() => giveBack(limiter, grant, true)))
   )
 }
 
@@ -476,19 +481,20 @@ export const giveBack = (limiter: Limiter, grant: Grant, isCharged: boolean): Ef
   Effect.suspend(() => {
     if (!grant.open) return Effect.void
     grant.open = false
-    closeGrant(limiter)
+    closeGrant(limiter, grant.charges)
     // The Semaphores first, as ever.
     return Effect.andThen(
       Effect.forEach(grant.permits, ({ amount, semaphore }) => semaphore.release(amount), { discard: true }),
       Effect.sync(() => {
         if (grant.holder !== undefined) end(limiter, grant.holder, isCharged)
+        limiter.whenOver?.()
       })
     )
   })
 
-const closeGrant = (limiter: Limiter): void => {
-  if (--limiter.open > 0) return
-  for (const part of limiter.parts.timings) part.state.ref.current = part.meter.watch(stateOf(part), false)
+const closeGrant = (limiter: Limiter, charges: Grant["charges"]): void => {
+  limiter.open--
+  for (const { charged, part } of charges) part.state.ref.current = part.meter.unwatch(stateOf(part), charged)
 }
 
 /** The effect, and after it what it held given back. */
@@ -497,6 +503,7 @@ const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, 
   const holder = hold(limiter, ask, true)
   return Effect.onExitPrimitive(self, () => {
     end(limiter, holder)
+    limiter.whenOver?.()
     return undefined
   }, true)
 }
@@ -596,7 +603,7 @@ const awaitTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> =
 /** Starts the head: what it runs follows the charge in the same step. If it is not due after all, it waits on. */
 const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
   const now = time(limiter)
-  const never = Refuse.exceeds(limiter, call.ask)
+  const never = neverGranted(limiter, call.ask)
   if (never !== undefined) return dropOut(limiter, call, never)
   const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
   if (due > now + noise) {
@@ -610,9 +617,9 @@ const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
   leave(limiter, call)
   if (call.ask.holds) Line.enter(limiter.holders, call)
   noteWait(limiter, now - call.arrival)
-  const self = withPermitsOf(limiter, call.ask, call.self)
   const told = tellWaited(limiter, call, "Admitted")
-  return told === undefined ? self : Effect.andThen(told, self)
+  // With its permits in hand, for an observer may take its time.
+  return withPermitsOf(limiter, call.ask, told === undefined ? call.self : Effect.andThen(told, call.self))
 }
 
 /** The wait with its span around it, after telling of it. */

@@ -186,6 +186,8 @@ export const counters = (): Counters => ({
 /** All throttles of one name in one metric registry: their counters together, and their waits. */
 export interface Series extends Counters {
   readonly waits: Waits
+  /** Calls of maps that had no room for their key; undefined where no map has this name. */
+  keysRefused: { count: number } | undefined
 }
 
 /** A histogram of waits in seconds, as plain numbers too: an update of Effect's costs 1.3 µs a wait. */
@@ -234,6 +236,34 @@ export const series = (context: Context.Context<never>, name: string): Series =>
   return found
 }
 
+/** How often maps of this name had no room for a key: a metric of theirs alone. */
+export const keysRefused = (context: Context.Context<never>, name: string): { count: number } => {
+  const found = series(context, name)
+  if (found.keysRefused === undefined) {
+    const refused = found.keysRefused = { count: 0 }
+    pull(context, name, metrics.rejected, () => ({ count: refused.count, incremental: true }), "KeysExhausted")
+  }
+  return found.keysRefused
+}
+
+const pull = <State>(
+  context: Context.Context<never>,
+  name: string,
+  metric: Metric.Metric<number, State>,
+  get: () => State,
+  reason?: string
+): void => {
+  Metric.registerUnsafe(
+    metric,
+    Context.add(context, Metric.CurrentMetricAttributes, {
+      ...Context.get(context, Metric.CurrentMetricAttributes),
+      throttle: name,
+      ...(reason === undefined ? undefined : { reason })
+    }),
+    { get, update: () => {}, modify: () => {} }
+  )
+}
+
 const register = (context: Context.Context<never>, name: string): Series => {
   const series: Series = {
     ...counters(),
@@ -243,26 +273,17 @@ const register = (context: Context.Context<never>, name: string): Series => {
       min: Number.MAX_VALUE,
       max: -Number.MAX_VALUE,
       sum: 0
-    }
+    },
+    keysRefused: undefined
   }
-  const pull = <State>(metric: Metric.Metric<number, State>, get: () => State, reason?: string) =>
-    Metric.registerUnsafe(
-      metric,
-      Context.add(context, Metric.CurrentMetricAttributes, {
-        ...Context.get(context, Metric.CurrentMetricAttributes),
-        throttle: name,
-        ...(reason === undefined ? undefined : { reason })
-      }),
-      { get, update: () => {}, modify: () => {} }
-    )
   const count = (get: () => number) => () => ({ count: get(), incremental: true })
-  pull(metrics.admitted, count(() => series.admitted))
+  pull(context, name, metrics.admitted, count(() => series.admitted))
   for (const reason of ["QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity"] as const) {
-    pull(metrics.rejected, count(() => series.rejected[reason]), reason)
+    pull(context, name, metrics.rejected, count(() => series.rejected[reason]), reason)
   }
-  pull(metrics.interrupted, count(() => series.interrupted))
-  pull(metrics.waiting, () => ({ value: series.waiting }))
-  pull(metrics.running, () => ({ value: series.running }))
-  pull(metrics.waitSeconds, () => histogram(series.waits))
+  pull(context, name, metrics.interrupted, count(() => series.interrupted))
+  pull(context, name, metrics.waiting, () => ({ value: series.waiting }))
+  pull(context, name, metrics.running, () => ({ value: series.running }))
+  pull(context, name, metrics.waitSeconds, () => histogram(series.waits))
   return series
 }

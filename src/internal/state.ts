@@ -122,6 +122,8 @@ export interface Limiter {
   open: number
   pumping: boolean
   closed: boolean
+  /** Called when a call is over, last of all: who lent the limiter may take it back then. */
+  whenOver: (() => void) | undefined
 }
 
 /**
@@ -148,7 +150,8 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
   barred: plan.shadow,
   open: 0,
   pumping: false,
-  closed: false
+  closed: false,
+  whenOver: undefined
 })
 
 export const clockwork = (part: Timing): Clockwork => ({

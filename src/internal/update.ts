@@ -53,7 +53,7 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
     return Effect.forEach(gates, resized, { discard: true }).pipe(
       Effect.andThen(Effect.sync(() => {
         for (const call of Array.from(Line.members(limiter.line))) {
-          if (call.ask.never !== undefined) judge(limiter, call)
+          if (call.ask.never !== undefined && !limiter.plan.shadow) judge(limiter, call)
         }
         reconsider(limiter)
       }))

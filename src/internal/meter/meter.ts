@@ -31,8 +31,10 @@ export interface Meter<S> {
   readonly settle: (state: S, charged: S, now: number, more: number, wall: Wall) => S
   /** The state after a call of which nothing came: as if it had never been charged. `before` and `charged` are around it. */
   readonly undo: (state: S, before: S, charged: S, now: number, cost: number, wall: Wall) => S
-  /** The same state, right after the charge of a call that may be settled later; or, off, when no such call is left. */
-  readonly watch: (state: S, on: boolean) => S
+  /** The same state, right after the charge of a call that may be settled later. */
+  readonly watch: (state: S) => S
+  /** The same state, when that call is settled no more. `charged` is the state that `watch` gave it. */
+  readonly unwatch: (state: S, charged: S) => S
   /** The state of another meter of this kind carried over: what is spent stays spent. */
   readonly adopt: (state: S, from: Meter<S>, now: number) => S
   /** What the state measures a permit by; only to be compared with that of another meter of its kind. */

@@ -12,26 +12,44 @@ export interface RateState {
 
 /**
  * The lowest level before any charge since the call that opened it was charged, and until the next one was opened; newest
- * first. One that is no lower than a newer one tells nothing and is left out, so the list stays short.
+ * first. One that is no lower than a newer one tells nothing and becomes part of that, and one that no open call goes back
+ * to becomes part of the next older one, so there are at most as many as open calls.
  */
 interface Low {
   readonly level: number
   readonly opened: number
+  /** How many open calls go back to this one, and not to an older one. */
+  readonly calls: number
   readonly next: Low | undefined
 }
 
 const note = (low: Low, level: number): Low => {
   if (level >= low.level) return low
-  let { next } = low
-  while (next !== undefined && next.level >= level) next = next.next
-  return { level, opened: low.opened, next }
+  let { calls, next } = low
+  for (; next !== undefined && next.level >= level; next = next.next) calls += next.calls
+  return { level, opened: low.opened, calls, next }
 }
 
-/** The list with other levels. */
-const mapped = (lows: Low | undefined, f: (low: Low) => number): Low | undefined => {
-  const all: Array<Low> = []
-  for (; lows !== undefined; lows = lows.next) all.push(lows)
-  return all.reduceRight<Low | undefined>((next, low) => ({ level: f(low), opened: low.opened, next }), undefined)
+/** The list with other levels, as far back as a call. */
+const mapped = (lows: Low | undefined, since: number, f: (level: number) => number): Low | undefined => {
+  const newer: Array<Low> = []
+  for (; lows !== undefined && lows.opened >= since; lows = lows.next) newer.push(lows)
+  return newer.reduceRight<Low | undefined>(
+    (next, { calls, level, opened }) => ({ level: f(level), opened, calls, next }),
+    lows
+  )
+}
+
+/** The list without a call that is settled no more. */
+const closed = (lows: Low | undefined, since: number): Low | undefined => {
+  const newer: Array<Low> = []
+  for (; lows !== undefined && lows.opened >= since; lows = lows.next) newer.push(lows)
+  const own = newer.pop()
+  if (own === undefined) return lows
+  const rest = own.calls > 1
+    ? { ...own, calls: own.calls - 1, next: lows }
+    : lows && { ...lows, level: Math.min(lows.level, own.level) }
+  return newer.reduceRight<Low | undefined>((next, low) => ({ ...low, next }), rest)
 }
 
 /**
@@ -75,7 +93,7 @@ export const rate = (options: {
     // What has fallen away would have been the first to do so.
     const left = amount - ((state.fallen ?? 0) - (charged.fallen ?? 0))
     const back = Math.max(0, Math.min(left * interval, lowest))
-    const lows = back === 0 ? state.lows : mapped(state.lows, (low) => low.level - (low.opened >= since ? back : 0))
+    const lows = back === 0 ? state.lows : mapped(state.lows, since, (level) => level - back)
     return { level: before - back, at: now, lows, fallen: state.fallen }
   }
   return {
@@ -94,16 +112,25 @@ export const rate = (options: {
         ? takeBack(state, charged, now, -more)
         : poured(state, level(state, now), more, now),
     undo: (state, _before, charged, now, cost) => takeBack(state, charged, now, cost),
-    watch: ({ at, fallen = 0, level, lows }, on) =>
-      on
-        ? { level, at, lows: { level: Infinity, opened: (lows?.opened ?? 0) + 1, next: lows }, fallen }
-        : { level, at },
+    watch: ({ at, fallen = 0, level, lows }) => ({
+      level,
+      at,
+      lows: { level: Infinity, opened: (lows?.opened ?? 0) + 1, calls: 1, next: lows },
+      fallen
+    }),
+    unwatch: (state, charged) => {
+      const lows = closed(state.lows, charged.lows?.opened ?? Infinity)
+      return lows === undefined ? { level: state.level, at: state.at } : { ...state, lows }
+    },
     adopt: (state, from, now) => {
-      const scaled = level(state, now) * interval / from.interval
-      const above = Math.max(0, scaled - capacity * interval)
-      if (state.lows === undefined) return { level: scaled - above, at: now }
-      const lows = mapped(state.lows, (low) => low.level * interval / from.interval - above)
-      return { level: scaled - above, at: now, lows, fallen: (state.fallen ?? 0) + above / interval }
+      // What was let in counts for at most what could be now; what was settled for more than there was stays owed. (A
+      // policy in shadow charges starts that are still to come: they count as of now.)
+      const spent = level(state, Math.max(now, state.at)) / from.interval
+      const above = Math.max(0, Math.min(spent, from.capacity) - capacity) * interval
+      const scaled = spent * interval - above
+      if (state.lows === undefined) return { level: scaled, at: now }
+      const lows = mapped(state.lows, -Infinity, (level) => level * interval / from.interval - above)
+      return { level: scaled, at: now, lows, fallen: (state.fallen ?? 0) + above / interval }
     },
     isFresh: (state, now) => level(state, now) <= 0,
     // Those ahead start as soon as they may, so the bucket never runs empty in between: their sum is enough.

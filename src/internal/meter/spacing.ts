@@ -34,8 +34,9 @@ export const spacing = (options: {
     take: (state, now, _cost, wall) => due(state, now, wall) > now ? undefined : { last: now },
     // A start is a start, whatever it turns out to have cost.
     settle: (state) => state,
-    undo: (state, before, charged) => state === charged ? before : state,
+    undo: (state, before, charged) => state.last === charged.last ? before : state,
     watch: (state) => state,
+    unwatch: (state) => state,
     // A policy in shadow charges starts that are still to come.
     adopt: (state, _from, now) => ({ last: Math.min(state.last, now) }),
     interval,

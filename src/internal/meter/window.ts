@@ -46,6 +46,14 @@ const upTo = (list: List | undefined, at: number): List | undefined => {
   )
 }
 
+/** The last to start: the first of `back`, or the last of `front`. */
+const newest = ({ back, front }: SlidingState): List | undefined => {
+  if (back !== undefined) return back
+  let last = front
+  while (last?.next !== undefined) last = last.next
+  return last
+}
+
 const total = (list: List | undefined): number => {
   let sum = 0
   for (; list !== undefined; list = list.next) sum += list.cost
@@ -111,18 +119,19 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     },
     charge,
     take: (state, now, cost) => due(state, now, cost) > now ? undefined : charge(state, now, cost),
-    settle: (state, charged, now, more) => more < 0 ? takeBack(state, charged, -more) : charge(state, now, more),
+    settle: (state, charged, now, more) =>
+      more < 0
+        ? takeBack(state, charged, -more)
+        // The log is in order, also where a policy in shadow has starts in it that are still to come.
+        : charge(state, Math.max(now, newest(state)?.at ?? now), more),
     undo: (state, _before, charged, _now, cost) => takeBack(state, charged, cost),
     watch: (state) => state,
+    unwatch: (state) => state,
     // A policy in shadow charges starts that are still to come: they count as of now.
     adopt: ({ back, front, sum }, _from, now) => ({ front: upTo(front, now), back: upTo(back, now), sum }),
-    isFresh: ({ back, front }, now) => {
-      if (front === undefined) return true
-      if (front.at + per > now) return false
-      let newest = back ?? front
-      if (back === undefined) { while (newest.next !== undefined) newest = newest.next }
-      return newest.at + per <= now
-    }
+    // The oldest first: while that still counts, nobody need look for the newest.
+    isFresh: (state, now) =>
+      state.front === undefined || (state.front.at + per <= now && newest(state)!.at + per <= now)
   }
 }
 
@@ -174,6 +183,7 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     undo: (state, _before, charged, _now, cost) =>
       state.end === charged.end ? withUsed(state, Math.max(0, state.used - cost)) : state,
     watch: (state) => state,
+    unwatch: (state) => state,
     adopt: (state, from, now) => {
       // A policy in shadow opens windows that are still to come.
       if (state.end > now + from.interval) return { end: now + per, used: state.used, isForeign: true }
