@@ -252,7 +252,7 @@ export const live = (limiter: State.Limiter, mayRefuse = Plan.isBounded(limiter.
     usePermits: eitherWayUse((use, cost) => asking(limiter, cost, (ask) => usePermit(limiter, ask, use))),
     // In the step in which the cost is worked out: one step later the policy may be another.
     nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.succeed(Foresee.nextAvailable(limiter, ask))),
-    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
+    pause: (duration) => Effect.suspend(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
     resume: Effect.sync(() => Limiter.resume(limiter)),
     update: (policy) =>
       Effect.suspend(() => {

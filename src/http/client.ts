@@ -72,7 +72,7 @@ const known: ReadonlySet<string> = new Set(["key", "cost", "retry", "retryIf", "
 
 const checked = (caller: string, options: ClientOptions | WeightedClientOptions): Settings => {
   const { cost, jitter = 0.1, key = originOf, maxPause = "1 hour", parsers = dialects, retry = 3 } = options
-  const { retryIf = isRepeatable } = options
+  const { retryIf = byDefault } = options
   const bad = (option: string, allowed: string, got: unknown) =>
     new RangeError(`${caller}: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
   for (const option of Object.keys(options)) {
@@ -111,6 +111,10 @@ const isCost = (cost: unknown): boolean => {
   const amounts = Predicate.isObject(cost) && !Array.isArray(cost) ? Object.values(cost) : [cost]
   return amounts.every((amount) => Number.isSafeInteger(amount) && (amount as number) >= 0)
 }
+
+/** The server may know better than a rule of ours, not than one of the program's own. */
+const byDefault: Settings["retryIf"] = (request, response, wanted) =>
+  isRepeatable(request, response) || (wanted === true && canBeSentAgain(request.body))
 
 const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PUT", "DELETE"])
 

@@ -20,7 +20,7 @@ import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
-import { type Limiter, makeUnsafe, stateOf } from "./state.ts"
+import { type Limiter, makeUnsafe, noPauses, stateOf } from "./state.ts"
 
 /** What the keys of one policy have in common. */
 interface Kind {
@@ -394,6 +394,7 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
 const reset = (limiter: Limiter): void => {
   limiter.headSince = -Infinity
   limiter.pausedUntil = -Infinity
+  Object.assign(limiter.pauses, noPauses())
   const { counters, counters: { rejected } } = limiter
   counters.admitted = 0
   counters.interrupted = 0

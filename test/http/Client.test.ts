@@ -837,7 +837,14 @@ describe("logs and spans say why a request waited", () => {
         ["Info", "throttle.waiting", { ...common, queued: 2, expected: 200 }],
         // By its own limit.
         ["Info", "throttle.admitted", { ...common, waited: 100 }],
-        ["Info", "throttle.paused", { server: "http://a.example", status: 429, from: "retry-after", wait: 2_000 }],
+        ["Info", "throttle.paused", {
+          throttle: "api",
+          policy: "10 per second",
+          server: "http://a.example",
+          status: 429,
+          from: "retry-after",
+          wait: 2_000
+        }],
         ["Info", "throttle.waiting", { ...common, queued: 2, expected: 2_100, paused: 2_000 }],
         // By its own limit until 100, by the pause from then on.
         ["Info", "throttle.admitted", { ...common, waited: 2_100, paused: 2_000 }],
