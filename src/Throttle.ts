@@ -1648,8 +1648,9 @@ export type Event = Observe.Event
 export const Observer: Context.Reference<(event: Event) => Effect.Effect<void>> = Observe.Observer
 
 /**
- * The level at which waits are logged: a line `throttle.waiting` when a call has to wait and one `throttle.admitted` when
- * it is let in. Default: "Debug". "None" for no lines. Refusals and interruptions are always at Debug.
+ * The level at which waits are logged: a line `throttle.waiting` when a call has to wait, one `throttle.admitted` when it
+ * is let in, and one `throttle.paused` when a pause begins or becomes longer. Default: "Debug". "None" for no lines.
+ * Refusals and interruptions are always at Debug.
  *
  * **Example**
  *
