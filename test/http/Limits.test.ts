@@ -397,12 +397,13 @@ describe("malformed fields say nothing", () => {
     )
   }
   it.each(Object.entries(hostile))("a hostile answer does not hold up the process: %s", (_, headers) => {
-    read(429, headers)
-    const start = performance.now()
-    const { wait } = read(429, headers)
-    // It takes less than 2 ms; what is quadratic took 500 ms and more.
-    assert.isBelow(performance.now() - start, 100)
-    assert.strictEqual(wait, 0)
+    // The best of three, as machines are shared. It takes less than 2 ms; what was quadratic took 500 ms and more.
+    const times = [1, 2, 3].map(() => {
+      const start = performance.now()
+      assert.strictEqual(waitOf(429, headers), 0)
+      return performance.now() - start
+    })
+    assert.isBelow(Math.min(...times), 100)
   })
 
   it("a long field takes no long time", () => {

@@ -3,7 +3,7 @@
  * parameters. Strict: a value that is not well-formed is no value at all.
  */
 
-/** Integers and decimals are numbers; strings and tokens are their text, all else is its text as it was sent. */
+/** Numbers and booleans are what they say, strings and tokens their text. Nobody here needs the others decoded. */
 export type Bare = number | string | boolean
 
 export interface Item {
