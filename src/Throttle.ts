@@ -269,7 +269,7 @@ export const live = (
     usePermits: eitherWayUse((use, cost) => asking(limiter, cost, (ask) => usePermit(limiter, ask, use))),
     // In the step in which the cost is worked out: one step later the policy may be another.
     nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.succeed(Foresee.nextAvailable(limiter, ask))),
-    pause: (duration) => Effect.sync(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
+    pause: (duration) => Effect.suspend(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
     resume: Effect.sync(() => Limiter.resume(limiter)),
     update: (policy) =>
       Effect.suspend(() => {
@@ -1704,8 +1704,9 @@ export type Event = Observe.Event
 export const Observer: Context.Reference<(event: Event) => Effect.Effect<void>> = Observe.Observer
 
 /**
- * The level at which waits are logged: a line `throttle.waiting` when a call has to wait and one `throttle.admitted` when
- * it is let in. Default: "Debug". "None" for no lines. Refusals and interruptions are always at Debug.
+ * The level at which waits are logged: a line `throttle.waiting` when a call has to wait, one `throttle.admitted` when it
+ * is let in, and one `throttle.paused` when a pause begins or becomes longer. Default: "Debug". "None" for no lines.
+ * Refusals and interruptions are always at Debug.
  *
  * **Example**
  *

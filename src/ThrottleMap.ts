@@ -254,7 +254,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     pause: (key, duration) =>
       Effect.suspend(() => {
         const nanos = Throttle.nanosToPause(keyed.name, duration)
-        return Keyed.use(keyed, key, one, (limiter) => Effect.sync(() => pause(limiter, nanos)))
+        return Keyed.use(keyed, key, one, (limiter) => pause(limiter, nanos))
       }),
     resume: (key) => Effect.sync(() => Keyed.resumeFor(keyed, key)),
     statistics: Effect.sync(() => {

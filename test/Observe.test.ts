@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, Layer, type LogLevel, Metric, Option, References, Scope } from "effect"
-import { Throttle, ThrottleError } from "effect-throttle"
+import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { collect } from "./utils/telemetry.ts"
 
@@ -694,6 +694,69 @@ describe("how much of a wait was a pause", () => {
         })
       )
       assert.deepStrictEqual(events, [["Waiting", undefined], ["Admitted", 200], ["span", 200]])
+    }))
+
+  it.effect("all of several", () =>
+    Effect.gen(function*() {
+      const events = yield* told((throttle) =>
+        Effect.gen(function*() {
+          yield* throttle.pause(100)
+          yield* TestClock.adjust(60)
+          // 40 ms of the first, 50 of a second that is cut short, 300 of a third that is made longer.
+          yield* call(throttle)
+          yield* TestClock.adjust(140)
+          yield* throttle.pause(Infinity)
+          yield* TestClock.adjust(50)
+          yield* throttle.resume
+          yield* TestClock.adjust(100)
+          yield* throttle.pause(200)
+          yield* TestClock.adjust(100)
+          yield* throttle.pause(200)
+          yield* TestClock.adjust(5_000)
+        })
+      )
+      assert.deepStrictEqual(events, [["Waiting", 40], ["Admitted", 390], ["span", 390]])
+    }))
+
+  it.effect("of a key whose limiter another key had before", () =>
+    Effect.gen(function*() {
+      const seen = observed()
+      const map = yield* ThrottleMap.make({ lookup: () => Throttle.concurrency({ limit: 1 }) })
+      for (const key of ["a", "b"]) {
+        yield* map.pause(key, 300)
+        yield* fork(seen.in(map.withPermit(key)(Effect.void)))
+        yield* TestClock.adjust(1_000)
+      }
+      const told = seen.events.map((event) => "paused" in event ? event.paused : undefined)
+      assert.deepStrictEqual(told, [300, 300, 300, 300])
+    }))
+
+  it.effect("and a line says when a pause begins or becomes longer", () =>
+    Effect.gen(function*() {
+      const telemetry = collect()
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, name: "api" }))
+      const shadow = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 1 })))
+      const map = yield* ThrottleMap.make({ name: "hosts", lookup: () => Throttle.rate({ limit: 1 }) })
+      yield* Effect.gen(function*() {
+        yield* throttle.pause(100)
+        yield* throttle.pause(100)
+        yield* throttle.pause(50)
+        yield* throttle.pause("1 second")
+        yield* throttle.pause(Infinity)
+        yield* throttle.resume
+        yield* shadow.pause(100)
+        yield* map.pause("a", 20)
+      }).pipe(Effect.annotateLogs("why", "test"), Effect.provideService(Throttle.WaitLogLevel, "Info"), telemetry.in)
+      const common = { why: "test", throttle: "api", policy: "1 per second" }
+      assert.deepStrictEqual(
+        telemetry.lines,
+        [
+          { ...common, wait: 100 },
+          { ...common, wait: 1_000 },
+          common,
+          { ...common, throttle: "hosts", wait: 20 }
+        ].map((annotations) => ({ message: "throttle.paused", level: "Info", annotations }))
+      )
     }))
 
   it.effect("one without an end, up to its resume", () =>

@@ -39,16 +39,20 @@ export interface ClientOptions {
   /**
    * How often a request that was refused is sent again: a number, or a schedule, which is asked with the answer. The
    * delays of the schedule are waited where the answer names no time; with a number they are 1, 2, 4 … seconds. 0 for
-   * never. Default: 3.
+   * never. A retry stands in line, so a policy with `maxQueue: 0`, or a `maxWait` below the pause, lets none wait: there
+   * the refusal is the answer. Default: 3.
    */
   readonly retry?: number | Schedule.Schedule<unknown, HttpClientResponse.HttpClientResponse> | undefined
-  /** Whether this request may be sent again after this answer. Default: {@link isRepeatable}. */
+  /**
+   * Whether this request may be sent again after this answer. A server's `should-retry: false` stands whatever this says.
+   * Default: {@link isRepeatable}, and where the server says `should-retry: true`, whatever can be sent again.
+   */
   readonly retryIf?:
     | ((request: HttpClientRequest.HttpClientRequest, response: HttpClientResponse.HttpClientResponse) => boolean)
     | undefined
-  /** The dialects to read. Default: {@link dialects}. */
+  /** The dialects to read. One that throws says nothing. Default: {@link dialects}. */
   readonly parsers?: ReadonlyArray<Parser> | undefined
-  /** No answer makes anybody wait longer. A finite duration above 0. Default: 1 hour. */
+  /** No answer makes anybody wait longer, jitter included. A finite duration above 0. Default: 1 hour. */
   readonly maxPause?: Duration.Input | undefined
   /**
    * Up to this fraction is added to what is waited, 5 seconds at most, so that clients do not all come back at once. From
@@ -72,7 +76,7 @@ const known: ReadonlySet<string> = new Set(["key", "cost", "retry", "retryIf", "
 
 const checked = (caller: string, options: ClientOptions | WeightedClientOptions): Settings => {
   const { cost, jitter = 0.1, key = originOf, maxPause = "1 hour", parsers = dialects, retry = 3 } = options
-  const { retryIf = isRepeatable } = options
+  const { retryIf = byDefault } = options
   const bad = (option: string, allowed: string, got: unknown) =>
     new RangeError(`${caller}: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
   for (const option of Object.keys(options)) {
@@ -112,6 +116,10 @@ const isCost = (cost: unknown): boolean => {
   return amounts.every((amount) => Number.isSafeInteger(amount) && (amount as number) >= 0)
 }
 
+/** The server may know better than a rule of ours, not than one of the program's own. */
+const byDefault: Settings["retryIf"] = (request, response, wanted) =>
+  isRepeatable(request, response) || (wanted === true && canBeSentAgain(request.body))
+
 const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PUT", "DELETE"])
 
 /**
@@ -119,7 +127,8 @@ const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRAC
  *
  * **Details**
  *
- * Its body must be there to be sent again: none, bytes, a text or form data, not a stream. And after a 503, which may come
+ * The rule of {@link ClientOptions.retryIf}, where the server does not say `should-retry` itself. The body must be there to be
+ * sent again: none, bytes, a text or form data, not a stream. And after a 503, which may come
  * from a gateway when the server behind it has done the work already, it must be a request that does no harm twice: an
  * idempotent method (GET, HEAD, OPTIONS, TRACE, QUERY, PUT, DELETE), or an `Idempotency-Key`. A 429 or 403 says that it was
  * not done, so any method will do.
@@ -202,13 +211,23 @@ export interface MakeClient<R> {
  * **Details**
  *
  * The wait comes before each attempt, so it belongs inside of `HttpClient.retryTransient`. Permits are held until the head
- * of the answer is there; the body is read without them ({@link clientScoped} holds them longer).
+ * of the answer is there; the body is read without them ({@link clientScoped} holds them longer). `HttpClient.mapRequest`
+ * and `mapRequestEffect` run once, before the wait, wherever they stand: what must be fresh when it is sent, such as a
+ * signature with a time, belongs in a client inside,
+ * `HttpClient.make((request) => Effect.flatMap(sign(request), self.execute))`.
  *
  * An answer that says when to come back ({@link read}) pauses the throttle of its key, for those in line too; pauses only
  * lengthen, so the 429s of one burst count once. A request that was refused stands in line again, up to `retry` times and
- * if it may be repeated. After that the answer is what the client gives, as it came; so too where the policy's bounds let
- * a retry not wait. A refused request whose answer names no time waits as `retry` says: after a 429 with everybody, after a
- * 503 alone. The bodies of answers that are given up are read, so that connections are free.
+ * if it may be repeated. After that the answer is what the client gives, as it came; so too where the policy refuses the
+ * retry on arrival (`maxQueue`, `maxWait`). A refused request whose answer names no time waits as `retry` says: after a 429
+ * with everybody, after a 503 alone. If somebody resumes the throttle, the refused request alone waits on, without a permit.
+ *
+ * While a retry waits, the body of the answer that is given up is read, for 1 second at most, so that its connection is
+ * free. Where the policy refuses the retry after that (`timeout`), that body can be read as text, JSON or bytes if it was
+ * there by then, not as a stream.
+ *
+ * `retryIf` and the schedule are asked after the pause has begun and the permits are back. Where the answer names no time
+ * they decide how long the pause is, so then the permits are held while they are asked.
  *
  * State lives as that of an inline policy: one for each value that `client(…)` gives and Clock, so make it once, outside
  * the function that uses it. A policy's throttles remember 10,000 keys; beyond that the idle key that was used longest ago
@@ -260,9 +279,11 @@ export const client: MakeClient<never> = (source: Source, options?: ClientOption
  *
  * **Details**
  *
- * Permits come back when the scope of the caller closes; at once those of an attempt that failed, or that is to be made
- * again. Use one scope a request: a fiber that keeps the scope of one open waits for itself if it asks for more than the
- * policy has. `HttpClient.retryTransient` sends all attempts in one scope, so repeat the scoped effect instead.
+ * Permits come back when the scope of the caller closes; at once those of an attempt that failed, was refused, or was
+ * answered by a redirect (3xx with a `Location`). So `HttpClient.followRedirects` may stand outside, where each hop waits
+ * its turn, or inside, where a request and its hops are one. Use one scope a request: a fiber that keeps the scope of one
+ * open waits for itself if it asks for more than the policy has. `HttpClient.retryTransient` sends all attempts in one
+ * scope, so repeat the scoped effect instead.
  *
  * **Errors**
  *

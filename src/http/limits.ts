@@ -35,7 +35,8 @@ export interface Limit {
  *
  * `now` is the server's clock in milliseconds since 1970: its `Date` field, or where there is none the client's clock. So
  * instants that the server names are measured by the server's own clock. A pure function; for fields that are absent or
- * malformed it gives nothing. A time that is no number above 0 is as good as absent.
+ * malformed it gives nothing. A time that is no number above 0 is as good as absent, and so is what a parser that throws
+ * would have read.
  *
  * **Example**
  *
@@ -77,16 +78,21 @@ const units: Readonly<Record<string, number>> = {
   µs: 1e-3,
   ns: 1e-6
 }
-const spans = /(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])/g
+const span = /(\d+(?:\.\d+)?)(ms|us|µs|ns|[dhms])/g
+const onlySpans = /^(?:\d+(?:\.\d+)?(?:ms|us|µs|ns|[dhms]))+$/
+
+/** No span or date that a server means is longer. What reads them is not made for 16 kB, and needs no time for this. */
+const mostCharacters = 64
 
 /** "6m0s", "1h2m3.5s", "12ms": durations as Go prints them. */
 const spanOf = (text: string): number | undefined =>
-  text === "" || text.replace(spans, "") !== ""
-    ? undefined
-    : Array.from(text.matchAll(spans), ([, amount, unit]) => Number(amount) * units[unit!]!).reduce((a, b) => a + b)
+  text.length <= mostCharacters && onlySpans.test(text)
+    ? Array.from(text.matchAll(span), ([, amount, unit]) => Number(amount) * units[unit!]!).reduce((a, b) => a + b)
+    : undefined
 
 /** The instant of an HTTP-date, or of a date and time by RFC 3339, in milliseconds since 1970. */
 const instantOf = (text: string): number | undefined => {
+  if (text.length > mostCharacters) return undefined
   const date = /^\d{4}-\d\d-\d\dT/.test(text)
     ? Option.getOrUndefined(DateTime.make(text))
     : Result.getOrUndefined(Headers.parseHttpDate(text))
@@ -107,6 +113,9 @@ const resetOf = (text: string | undefined, now: number): number | undefined => {
   if (number !== undefined) return number >= 1e11 ? number - now : number >= 1e9 ? number * 1e3 - now : number * 1e3
   return spanOf(trimmed) ?? until(trimmed, now)
 }
+
+/** A finer field may say 0 where the coarser one beside it says how long: a time that is none above 0 is no time. */
+const isTime = (millis: number | undefined): millis is number => millis !== undefined && millis > 0
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Dialects
@@ -129,15 +138,15 @@ const resetOf = (text: string | undefined, now: number): number | undefined => {
  * @since 0.1.0
  */
 export const retryAfter: Parser = (headers, now) => {
-  for (const name of ["retry-after-ms", "x-ms-retry-after-ms"]) {
-    const millis = numberOf(headers[name])
-    if (millis !== undefined) return [{ from: name, retryAfter: millis }]
+  for (const from of ["retry-after-ms", "x-ms-retry-after-ms"]) {
+    const millis = numberOf(headers[from])
+    if (isTime(millis)) return [{ from, retryAfter: millis }]
   }
   const value = headers["retry-after"]?.trim()
   if (value === undefined) return []
   const seconds = numberOf(value)
   const wait = seconds === undefined ? until(value, now) : seconds * 1e3
-  return wait === undefined ? [] : [{ from: "retry-after", retryAfter: wait }]
+  return isTime(wait) ? [{ from: "retry-after", retryAfter: wait }] : []
 }
 
 const families = ["x-ratelimit-", "x-rate-limit-", "ratelimit-"]
@@ -150,7 +159,8 @@ const families = ["x-ratelimit-", "x-rate-limit-", "ratelimit-"]
  * **Details**
  *
  * The reset is in seconds left, in seconds or milliseconds since 1970, a span such as `6m0s`, or a date;
- * `X-RateLimit-Reset-After` is read before it. A bucket without a reset of its own has that of the family.
+ * `X-RateLimit-Reset-After` is read before it. A bucket without a reset of its own above 0 has that of the family. Spans and
+ * dates of more than 64 characters are none.
  *
  * **Example**
  *
@@ -167,18 +177,24 @@ const families = ["x-ratelimit-", "x-rate-limit-", "ratelimit-"]
  * @category dialects
  * @since 0.1.0
  */
-export const rateLimitFields: Parser = (headers, now) =>
-  Object.keys(headers).flatMap((name): ReadonlyArray<Limit> => {
-    const family = families.find((prefix) => name.startsWith(prefix))
-    if (family === undefined) return []
-    const [, what, bucket = ""] = /^(remaining|reset)(-.+)?$/.exec(name.slice(family.length)) ?? []
-    const remaining = `${family}remaining${bucket}`
-    // A reset is read with what remains, or alone.
-    if (what === undefined || bucket === "-after" || (what === "reset" && remaining in headers)) return []
-    const ownReset = bucket === "" ? [] : [`${family}reset${bucket}`]
-    const resets = [...ownReset, `${family}reset-after`, `${family}reset`].map((field) => resetOf(headers[field], now))
-    return limitOf(name, numberOf(headers[remaining]), resets.find((reset) => reset !== undefined))
+export const rateLimitFields: Parser = (headers, now) => {
+  const names = Object.keys(headers)
+  return families.flatMap((family) => {
+    const ownNames = names.filter((name) => name.startsWith(family))
+    if (ownNames.length === 0) return []
+    const resetIn = (what: string) => resetOf(headers[`${family}${what}`], now)
+    // Once, and not for each bucket: there may be as many as fit into an answer's head.
+    const shared = [resetIn("reset-after"), resetIn("reset")].find(isTime)
+    return ownNames.flatMap((name): ReadonlyArray<Limit> => {
+      const [, what, bucket = ""] = /^(remaining|reset)(-.+)?$/.exec(name.slice(family.length)) ?? []
+      const remaining = `${family}remaining${bucket}`
+      // A reset is read with what remains, or alone.
+      if (what === undefined || bucket === "-after" || (what === "reset" && remaining in headers)) return []
+      const own = bucket === "" ? undefined : resetIn(`reset${bucket}`)
+      return limitOf(name, numberOf(headers[remaining]), isTime(own) ? own : shared)
+    })
   })
+}
 
 const limitOf = (from: string, remaining: number | undefined, reset: number | undefined): ReadonlyArray<Limit> =>
   remaining === undefined && reset === undefined
@@ -212,8 +228,9 @@ const limitOf = (from: string, remaining: number | undefined, reset: number | un
  */
 export const anthropic: Parser = (headers, now) =>
   Object.keys(headers).flatMap((name) => {
-    const bucket = /^(anthropic-ratelimit-.+-)remaining$/.exec(name)?.[1]
-    return bucket === undefined ? [] : limitOf(name, numberOf(headers[name]), resetOf(headers[`${bucket}reset`], now))
+    const [, bucket, what] = /^(anthropic-ratelimit-.+-)(remaining|reset)$/.exec(name) ?? []
+    if (bucket === undefined || (what === "reset" && `${bucket}remaining` in headers)) return []
+    return limitOf(name, numberOf(headers[`${bucket}remaining`]), resetOf(headers[`${bucket}reset`], now))
   })
 
 /**
@@ -390,7 +407,7 @@ export const read = (
   const isCached = (numberOf(headers["age"]) ?? 0) > 0
   const date = headers["date"]
   const serverNow = (date === undefined ? undefined : instantOf(date.trim())) ?? now
-  const limits = isCached ? [] : parsers.flatMap((parser) => parser(headers, serverNow))
+  const limits = isCached ? [] : parsers.flatMap((parser) => readBy(parser, headers, serverNow))
 
   const said = longest(limits, ({ retryAfter }) => retryAfter)
   const usedUp = longest(limits, ({ remaining, reset }) => remaining !== undefined && remaining < 1 ? reset : undefined)
@@ -404,6 +421,10 @@ export const read = (
     retry: limits.find(({ retry }) => retry !== undefined)?.retry
   }
 }
+
+/** A field that its parser cannot bear must not cost the answer that it came with. */
+const readBy = (parser: Parser, headers: Headers.Headers, now: number): ReadonlyArray<Limit> =>
+  Result.getOrElse(Result.try(() => parser(headers, now)), () => [])
 
 const longest = (
   limits: ReadonlyArray<Limit>,

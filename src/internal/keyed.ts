@@ -20,7 +20,7 @@ import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
-import { dueFrom, type Limiter, makeUnsafe, noise, stateOf, time } from "./state.ts"
+import { dueFrom, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
 
 /** What the keys of one policy have in common. */
 interface Kind {
@@ -423,6 +423,7 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
 const reset = (limiter: Limiter): void => {
   limiter.headSince = -Infinity
   limiter.pausedUntil = -Infinity
+  Object.assign(limiter.pauses, noPauses())
   const { counters, counters: { rejected } } = limiter
   counters.admitted = 0
   counters.interrupted = 0

@@ -589,6 +589,7 @@ const enter = (
     parts: limiter.parts,
     fiber,
     arrival: now,
+    pausedBefore: pausedUpTo(limiter, now),
     traced,
     heard,
     queued: limiter.line.size + 1,
@@ -647,7 +648,7 @@ const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any>
       queued: call.queued,
       expected: millis(call.expected),
       waited: waited(limiter, call),
-      ...paused(limiter, call.arrival, time(limiter))
+      ...paused(limiter, call, time(limiter))
     }))
     : turn(limiter, call)
   if (!call.heard) return wait
@@ -658,7 +659,7 @@ const watchedTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any>
     cost: call.ask.cost,
     queued: call.queued,
     ...(call.expected === undefined ? undefined : { expected: millis(call.expected)! }),
-    ...paused(limiter, call.arrival, Infinity)
+    ...paused(limiter, call, Infinity)
   }))
   return told === undefined ? wait : Effect.andThen(told, wait)
 }
@@ -668,9 +669,13 @@ const millis = (nanos: number | undefined): number | undefined => nanos === unde
 /** Milliseconds since it arrived. */
 const waited = (limiter: Limiter, call: Call): number => (time(limiter) - call.arrival) / 1e6
 
-/** For how many milliseconds of this span the throttle was, or will be, paused; nothing to tell where it was not. */
-const paused = ({ lastPause }: Limiter, from: number, to: number): { readonly paused?: number } => {
-  const nanos = Math.min(to, lastPause.until) - Math.max(from, lastPause.from)
+/** Nanoseconds for which the throttle was, or will be, paused until then. */
+const pausedUpTo = ({ pauses: { from, past, until } }: Limiter, at: number): number =>
+  past + Math.max(0, Math.min(at, until) - from)
+
+/** For how many milliseconds of its wait, until then, there was a pause; nothing to tell where there was none. */
+const paused = (limiter: Limiter, call: Call, to: number): { readonly paused?: number } => {
+  const nanos = pausedUpTo(limiter, to) - call.pausedBefore
   return nanos > 0 && nanos < Infinity ? { paused: nanos / 1e6 } : {}
 }
 
@@ -682,7 +687,7 @@ const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted
       policy: limiter.plan.description,
       cost: call.ask.cost,
       waited: waited(limiter, call),
-      ...paused(limiter, call.arrival, time(limiter))
+      ...paused(limiter, call, time(limiter))
     }))
     : undefined
 
@@ -814,20 +819,31 @@ const dropOut = (limiter: Limiter, call: Call, error: ThrottleError): Effect.Eff
 // Pausing
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Nobody starts for so many nanoseconds; a pause that lasts longer stays as it is. */
-export const pause = (limiter: Limiter, nanos: number): void => {
+/** Nobody starts for so many nanoseconds; a pause that lasts longer stays as it is, and is not told of again. */
+export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
   const now = time(limiter)
   const until = now + nanos
-  if (until <= limiter.pausedUntil) return
-  if (limiter.lastPause.until <= now) limiter.lastPause.from = now
-  limiter.lastPause.until = until
+  if (until <= limiter.pausedUntil) return Effect.void
+  const { pauses } = limiter
+  if (pauses.until <= now) {
+    pauses.past = pausedUpTo(limiter, now)
+    pauses.from = now
+  }
+  pauses.until = until
   limiter.pausedUntil = until
   limiter.barred = true
   reconsider(limiter)
+  // In shadow it holds nobody back.
+  if (limiter.plan.shadow) return Effect.void
+  return Observe.tellPaused(current(), () => ({
+    throttle: limiter.plan.name,
+    policy: limiter.plan.description,
+    ...(nanos === Infinity ? undefined : { wait: nanos / 1e6 })
+  })) ?? Effect.void
 }
 
 export const resume = (limiter: Limiter): void => {
-  limiter.lastPause.until = Math.min(limiter.lastPause.until, time(limiter))
+  limiter.pauses.until = Math.min(limiter.pauses.until, time(limiter))
   limiter.pausedUntil = -Infinity
   reconsider(limiter)
 }

@@ -93,14 +93,16 @@ export const tell = (
   return observer === silent ? log : Effect.andThen(log, () => observer(happened))
 }
 
-/** Tells of a pause that a server's answer has made; undefined where nobody listens. */
-export const tellPaused = (
-  fiber: AnyFiber,
-  annotations: () => Readonly<Record<string, unknown>>
-): Effect.Effect<void> | undefined => {
+/** Tells of a pause that has begun or become longer; undefined where nobody listens. */
+export const tellPaused = (fiber: AnyFiber, annotations: () => Annotations): Effect.Effect<void> | undefined =>
+  tellOf(fiber, "throttle.paused", annotations)
+
+type Annotations = Readonly<Record<string, unknown>>
+
+const tellOf = (fiber: AnyFiber, message: string, annotations: () => Annotations): Effect.Effect<void> | undefined => {
   const level = fiber.getRef(WaitLogLevel)
   return isLogged(fiber, level)
-    ? Effect.annotateLogs(Effect.logWithLevel(level)("throttle.paused"), annotations())
+    ? Effect.annotateLogs(Effect.logWithLevel(level)(message), annotations())
     : undefined
 }
 
@@ -130,7 +132,7 @@ const attributes = (event: Event): Record<string, unknown> => {
  */
 export const withWaitSpan = <A, E, R>(
   wait: Effect.Effect<A, E, R>,
-  attributes: () => Readonly<Record<string, unknown>>
+  attributes: () => Annotations
 ): Effect.Effect<A, E, R> =>
   Effect.useSpan("throttle.wait", (span) =>
     Effect.onExitPrimitive(wait, () => {
@@ -138,6 +140,19 @@ export const withWaitSpan = <A, E, R>(
       for (const key in known) if (known[key] !== undefined) span.attribute(key, known[key])
       return undefined
     }))
+
+/** A wait before a retry that no throttle asks for, and so tells of: a line, and a span with the reason "retry". */
+export const retryWait = (
+  fiber: AnyFiber,
+  wait: Effect.Effect<void>,
+  annotations: () => Annotations
+): Effect.Effect<void> => {
+  const spanned = fiber.cache.tracerEnabled
+    ? withWaitSpan(wait, () => ({ reason: "retry", ...annotations() }))
+    : wait
+  const told = tellOf(fiber, "throttle.retrying", annotations)
+  return told === undefined ? spanned : Effect.andThen(told, spanned)
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Metrics

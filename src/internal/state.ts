@@ -65,6 +65,8 @@ export interface Call extends Line.Place<Call> {
   parts: Parts
   readonly fiber: AnyFiber
   readonly arrival: number
+  /** For how long the throttle had been paused until then. */
+  readonly pausedBefore: number
   /** Whether the wait has a span, and whether anyone else hears of it. */
   readonly traced: boolean
   readonly heard: boolean
@@ -96,6 +98,15 @@ export interface Late extends Line.Place<Late> {
   readonly due: number
 }
 
+/** So that those who have waited can be told for how long of that there was a pause. */
+export interface Pauses {
+  /** Nanoseconds of all pauses before the latest. */
+  past: number
+  /** The latest, present or past. */
+  from: number
+  until: number
+}
+
 export interface Limiter {
   plan: Plan
   parts: Parts
@@ -114,8 +125,7 @@ export interface Limiter {
   readonly late: Line.Line<Late>
   /** Nobody starts before this. */
   pausedUntil: number
-  /** The latest pause, present or past: so that those who have waited can be told for how long of that it was. */
-  readonly lastPause: { from: number; until: number }
+  readonly pauses: Pauses
   /** Set where it may be that it is closed, paused or in shadow. */
   barred: boolean
   /** How many calls may still be settled. */
@@ -146,13 +156,15 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
   headSince: -Infinity,
   late: Line.make(),
   pausedUntil: -Infinity,
-  lastPause: { from: -Infinity, until: -Infinity },
+  pauses: noPauses(),
   barred: plan.shadow,
   open: 0,
   pumping: false,
   closed: false,
   whenOver: undefined
 })
+
+export const noPauses = (): Pauses => ({ past: 0, from: 0, until: 0 })
 
 export const clockwork = (part: Timing): Clockwork => ({
   ...part,

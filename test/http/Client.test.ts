@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Option, Random, Schedule, Scope, Stream } from "effect"
 import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
-import { HttpBody, HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
+import { HttpBody, HttpClient, type HttpClientError, HttpClientRequest, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import { collect } from "../utils/telemetry.ts"
 import * as Memory from "./memory.ts"
@@ -244,6 +244,36 @@ describe("permits", () => {
     }))
 })
 
+describe("clientScoped and followRedirects", () => {
+  const orders: Record<string, (client: HttpClient.HttpClient) => HttpClient.HttpClient.With<any, Scope.Scope>> = {
+    "outside": (client) =>
+      HttpClient.followRedirects(HttpThrottle.clientScoped(Throttle.concurrency({ limit: 1 }))(client)),
+    "inside": (client) =>
+      HttpThrottle.clientScoped(Throttle.concurrency({ limit: 1 }))(HttpClient.followRedirects(client))
+  }
+  it.effect.each(Object.entries(orders))(
+    "%s: a hop does not wait for the permit of the one before",
+    ([, order]) =>
+      Effect.gen(function*() {
+        const server = Memory.make(({ url }) =>
+          url.endsWith("/end") ? ok : { status: 302, headers: { location: url.endsWith("/hop") ? "/end" : "/hop" } }
+        )
+        const client = order(server.client)
+        const get = client.get("http://a.example/").pipe(
+          Effect.tap(Effect.sleep(100)),
+          Effect.scoped
+        )
+        const fibers = [yield* fork(get), yield* fork(get)]
+        yield* TestClock.adjust(1_000)
+        assert.deepStrictEqual(yield* statusesOf(fibers), [200, 200])
+        assert.strictEqual(server.seen.length, 6)
+        // The last hop of each keeps its permit while the body is read.
+        const [first, second] = server.seen.filter(({ url }) => url.endsWith("/end"))
+        assert.strictEqual(second!.at - first!.at, 100)
+      })
+  )
+})
+
 describe("a pause", () => {
   it.effect("that an answer asks for holds everybody back, those in line too", () =>
     Effect.gen(function*() {
@@ -326,6 +356,41 @@ describe("a pause", () => {
           assert.strictEqual(second! - first!, seconds * 1_000)
         }
       }
+    }))
+
+  it.effect("never lasts longer than maxPause, jitter included", () =>
+    Effect.gen(function*() {
+      for (const seed of ["a", "b", "c"]) {
+        const server = Memory.make([tooMany(59), ok])
+        const client = HttpThrottle.client(Throttle.none, { jitter: 1, maxPause: "1 minute" })(server.client)
+        yield* day(client.get("http://a.example/")).pipe(Random.withSeed(seed))
+        const [first, second] = server.times()
+        assert.isTrue(second! - first! > 59_000 && second! - first! <= 60_000, `${second! - first!}`)
+      }
+    }))
+
+  it.effect("that somebody ends is over for all but the request that was refused, which holds up nobody", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.all([paced, Throttle.concurrency({ limit: 1 })]))
+      const server = Memory.make([tooMany(30), ok])
+      const client = HttpThrottle.client(throttle, exact)(server.client)
+      const fibers = yield* getAll(client, 2)
+      yield* TestClock.adjust(5_000)
+      assert.strictEqual(server.seen.length, 1)
+      yield* throttle.resume
+      yield* TestClock.adjust(1_000)
+      const { running, waiting } = yield* throttle.statistics
+      assert.deepStrictEqual([running, waiting], [0, 0])
+      // The turn that came before its time has cost nothing.
+      const late = yield* fork(client.get("http://a.example/late"))
+      yield* TestClock.adjust(60_000)
+      assert.deepStrictEqual(yield* statusesOf([...fibers, late]), [200, 200, 200])
+      assert.deepStrictEqual(server.seen.map(({ at, url }) => `${at} ${url.split("/").at(-1)}`), [
+        "0 0",
+        "5000 1",
+        "6000 late",
+        "30000 0"
+      ])
     }))
 
   it.effect("of another server's clock is measured by that", () =>
@@ -473,14 +538,176 @@ describe("a retry", () => {
       assert.strictEqual((yield* throttle.statistics).admitted, 4)
     }))
 
-  it.effect("that the policy's bounds refuse is none: the answer stands, and can be read", () =>
+  /** A client of one answer, whose body comes as a stream when it is asked for. */
+  const streaming = (refusal: Memory.Answer) => {
+    const read: Array<string> = []
+    const client = HttpClient.make((request) =>
+      Effect.sync(() => {
+        const chunks = ["too ", "many"]
+        const body = new ReadableStream<Uint8Array>({
+          pull: (controller) => {
+            const chunk = chunks.shift()
+            if (chunk === undefined) return controller.close()
+            read.push(chunk)
+            controller.enqueue(new TextEncoder().encode(chunk))
+          }
+        }, { highWaterMark: 0 })
+        return HttpClientResponse.fromWeb(request, new Response(body, refusal))
+      })
+    )
+    return { client, read }
+  }
+  const refusing: Record<string, Throttle.Policy<unknown>> = {
+    maxWait: Throttle.rate({ limit: 10, maxWait: "5 seconds" }),
+    maxQueue: Throttle.rate({ limit: 10, maxQueue: 0 })
+  }
+  it.effect.each(Object.entries(refusing))(
+    "that the policy refuses on arrival (%s) is none: the answer stands at once, its body untouched",
+    ([, policy]) =>
+      Effect.gen(function*() {
+        const { client, read } = streaming(tooMany(30))
+        const response = yield* HttpThrottle.client(policy, exact)(client).get("http://a.example/")
+        assert.strictEqual(response.status, 429)
+        yield* settled
+        assert.deepStrictEqual(read, [])
+        assert.strictEqual(yield* Stream.mkString(Stream.decodeText(response.stream)), "too many")
+      })
+  )
+
+  it.effect("that the policy refuses later is none: the answer stands, and what was read of it is kept", () =>
     Effect.gen(function*() {
-      const server = Memory.make([{ ...tooMany(30), body: "{\"error\":1}" }, ok])
-      const policy = Throttle.rate({ limit: 10, maxWait: "5 seconds" })
-      const response = yield* HttpThrottle.client(policy, exact)(server.client).get("http://a.example/")
+      const { client } = streaming(tooMany(30))
+      const limited = HttpThrottle.client(Throttle.rate({ limit: 10, timeout: "5 seconds" }), exact)(client)
+      const fiber = yield* fork(limited.get("http://a.example/"))
+      yield* TestClock.adjust(4_999)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      const response = yield* Fiber.join(fiber)
       assert.strictEqual(response.status, 429)
-      assert.deepStrictEqual(yield* response.json, { error: 1 })
-      assert.deepStrictEqual(server.times(), [0])
+      assert.strictEqual(yield* response.text, "too many")
+    }))
+
+  it.effect("stands in line before the answer that is given up is read", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const endless = HttpClient.make((request) =>
+        Effect.sync(() => HttpClientResponse.fromWeb(request, new Response(new ReadableStream(), tooMany(30))))
+      )
+      const fiber = yield* fork(HttpThrottle.client(throttle, exact)(endless).get("http://a.example/"))
+      yield* settled
+      assert.strictEqual((yield* throttle.statistics).waiting, 1)
+      yield* Fiber.interrupt(fiber)
+    }))
+
+  it.effect("after a 503 alone is refused as others are: the answer stands", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([unavailable(), { ...ok, takes: 5_000 }])
+      const policy = Throttle.concurrency({ limit: 1, maxQueue: 0 })
+      const client = HttpThrottle.client(policy, exact)(server.client)
+      const first = yield* fork(client.get("http://a.example/0"))
+      yield* settled
+      yield* fork(client.get("http://a.example/1"))
+      yield* TestClock.adjust(1_000)
+      const response = yield* Fiber.join(first)
+      assert.deepStrictEqual([response.status, server.seen.length], [503, 2])
+      assert.strictEqual(yield* response.text, "too many")
+    }))
+
+  /** A schedule that needs so long to say when. */
+  const pondering = (millis: number) =>
+    Schedule.spaced("1 second").pipe(
+      Schedule.upTo({ times: 3 }),
+      Schedule.while(() => Effect.as(Effect.sleep(millis), true))
+    )
+
+  it.effect("by a schedule that takes its time lets nobody slip in before the pause", () =>
+    Effect.gen(function*() {
+      for (const [refusal, others] of [[tooMany(5), 5_000], [tooMany(), 1_200]] as const) {
+        const server = Memory.make([refusal, ok])
+        const policy = Throttle.concurrency({ limit: 1 })
+        const fibers = yield* getAll(
+          HttpThrottle.client(policy, { ...exact, retry: pondering(200) })(server.client),
+          2
+        )
+        yield* TestClock.adjust(60_000)
+        yield* statusesOf(fibers)
+        const [start, ...later] = server.times()
+        assert.deepStrictEqual(later.map((at) => at - start!), [others, others])
+      }
+    }))
+
+  it.effect("by a schedule that takes its time can be interrupted, and holds up nobody after an answer with a time", () =>
+    Effect.gen(function*() {
+      for (const refusal of [tooMany(5), tooMany(), unavailable(5), unavailable()]) {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+        const server = Memory.make([refusal, ok])
+        const client = HttpThrottle.client(throttle, { ...exact, retry: pondering(3_600_000) })(server.client)
+        const fiber = yield* fork(client.get("http://a.example/"))
+        yield* TestClock.adjust(10_000)
+        const isHeld = refusal.status === 429 && refusal.headers === undefined
+        assert.strictEqual((yield* throttle.statistics).running, isHeld ? 1 : 0)
+        yield* Fiber.interrupt(fiber)
+        assert.strictEqual((yield* throttle.statistics).running, 0)
+        assert.strictEqual((yield* client.get("http://a.example/")).status, 200)
+      }
+    }))
+
+  const throwing: Record<string, HttpThrottle.ClientOptions> = {
+    "a schedule that dies": { retry: Schedule.while(Schedule.spaced("1 second"), () => Effect.die("broken")) },
+    "a rule that throws": {
+      retryIf: () => {
+        throw new Error("broken")
+      }
+    }
+  }
+  it.effect.each(Object.entries(throwing))("by %s is none, but the pause is", ([, options]) =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const server = Memory.make([tooMany(5), ok])
+      const client = HttpThrottle.client(throttle, { ...exact, ...options })(server.client)
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(client.get("http://a.example/"))))
+      yield* day(client.get("http://a.example/"))
+      assert.deepStrictEqual(server.times(), [0, 5_000])
+      assert.strictEqual((yield* throttle.statistics).running, 0)
+    }))
+
+  it.effect("and a parser that throws costs no answer", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([ok])
+      const parsers: ReadonlyArray<HttpThrottle.Parser> = [() => {
+        throw new Error("broken")
+      }]
+      const response = yield* HttpThrottle.client(Throttle.none, { parsers })(server.client).get("http://a.example/")
+      assert.strictEqual(response.status, 200)
+    }))
+
+  it.effect("is none where the program's own rule says so, whatever the server wants", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([{ status: 503, headers: { "retry-after": "1", "x-should-retry": "true" } }, ok])
+      const client = HttpThrottle.client(Throttle.none, { ...exact, retryIf: () => false })(server.client)
+      assert.strictEqual((yield* day(client.post("http://a.example/"))).status, 503)
+      assert.strictEqual(server.seen.length, 1)
+    }))
+
+  it.effect("sends what was mapped before the wait; what a client inside makes is fresh", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([tooMany(5), ok])
+      const stamps: Array<string | undefined> = []
+      const stamp = (name: string) => (request: HttpClientRequest.HttpClientRequest) =>
+        Effect.map(Clock.monotonicTimeNanos, (nanos) =>
+          HttpClientRequest.setHeader(request, name, `${Number(nanos) / 1e6}`))
+      const signed = HttpClient.make((request) =>
+        Effect.flatMap(stamp("x-fresh")(request), (request) => {
+          stamps.push(request.headers["x-mapped"], request.headers["x-fresh"])
+          return server.client.execute(request)
+        })
+      )
+      yield* day(
+        signed.pipe(HttpClient.mapRequestEffect(stamp("x-mapped")), HttpThrottle.client(Throttle.none, exact)).get(
+          "http://a.example/"
+        )
+      )
+      assert.deepStrictEqual(stamps, ["0", "0", "0", "5000"])
     }))
 
   it.effect("is for refusals: no other status, no failure", () =>
@@ -735,6 +962,68 @@ describe("what throttles", () => {
     20_000
   )
 
+  it.effect("a policy does not forget a key that is paused", () =>
+    Effect.gen(function*() {
+      const server = Memory.make(({ url }, nth) => url.endsWith("paused") && nth === 0 ? tooMany(3_600) : ok)
+      const client = HttpThrottle.client(Throttle.rate({ limit: 1, per: "1 day" }), { ...exact, retry: 0 })(
+        server.client
+      )
+      yield* client.get("http://a.example/paused")
+      for (let i = 0; i < 10_500; i++) yield* fork(client.get(`http://${i}.example/`))
+      yield* settled
+      assert.strictEqual(server.seen.length, 10_501)
+      const late = yield* fork(client.get("http://a.example/late"))
+      yield* TestClock.adjust(3_599_999)
+      assert.strictEqual(server.seen.length, 10_501)
+      yield* Fiber.interrupt(late)
+    }), 20_000)
+
+  it.effect(
+    "a policy's keys without room are held back by what one of them hears, though room has come since",
+    () =>
+      Effect.gen(function*() {
+        const times: Array<readonly [string, number]> = []
+        // Of the least that a client can be, for there are many.
+        const server = HttpClient.makeWith<never, never, never, never>(
+          Effect.flatMap((request) =>
+            Effect.flatMap(Clock.currentTimeMillis, (now) => {
+              const name = request.url.slice("http://".length)
+              times.push([name, now])
+              if (name === "0") return Effect.as(Effect.sleep(5), Memory.atOnce(request, ok))
+              if (name === "one") return Effect.as(Effect.sleep(10), Memory.atOnce(request, tooMany(7)))
+              return name === "two" ? Effect.succeed(Memory.atOnce(request, ok)) : Effect.never
+            })
+          ),
+          Effect.succeed
+        )
+        const client = HttpThrottle.client(Throttle.concurrency({ limit: 1 }), { ...exact, retry: 0 })(server)
+        const start = yield* Clock.currentTimeMillis
+        for (let i = 0; i < 10_000; i++) yield* fork(client.get(`http://${i}`))
+        const [one, two] = [yield* fork(client.get("http://one")), yield* fork(client.get("http://two"))]
+        yield* TestClock.adjust(20_000)
+        assert.deepStrictEqual(yield* statusesOf([one, two]), [429, 200])
+        assert.deepStrictEqual(times.slice(10_000), [["one", start], ["two", start + 7_010]])
+      }),
+    20_000
+  )
+
+  it.effect("a map that has no room to pause: the answer is an answer", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: () => paced, maxKeys: 1 })
+      const full = yield* ThrottleMap.make({ lookup: () => Throttle.concurrency({ limit: 1 }), maxKeys: 1 })
+      const server = Memory.make([tooMany(5)])
+      yield* full.pause("taken", "1 hour")
+      assert.strictEqual((yield* Effect.flip(full.pause("other", 1))).reason._tag, "KeysExhausted")
+      const telemetry = collect()
+      const client = HttpThrottle.client({ ...map, pause: full.pause }, { ...exact, retry: 0 })(server.client)
+      const response = yield* client.get("http://a.example/").pipe(
+        Effect.provideService(Throttle.WaitLogLevel, "Info"),
+        telemetry.in
+      )
+      assert.strictEqual(response.status, 429)
+      assert.notInclude(telemetry.lines.map(({ message }) => message), "throttle.paused")
+    }))
+
   it.effect("a map whose scope closes: who waits is interrupted, who is under way gets the answer", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
@@ -837,7 +1126,14 @@ describe("logs and spans say why a request waited", () => {
         ["Info", "throttle.waiting", { ...common, queued: 2, expected: 200 }],
         // By its own limit.
         ["Info", "throttle.admitted", { ...common, waited: 100 }],
-        ["Info", "throttle.paused", { server: "http://a.example", status: 429, from: "retry-after", wait: 2_000 }],
+        ["Info", "throttle.paused", {
+          throttle: "api",
+          policy: "10 per second",
+          server: "http://a.example",
+          status: 429,
+          from: "retry-after",
+          wait: 2_000
+        }],
         ["Info", "throttle.waiting", { ...common, queued: 2, expected: 2_100, paused: 2_000 }],
         // By its own limit until 100, by the pause from then on.
         ["Info", "throttle.admitted", { ...common, waited: 2_100, paused: 2_000 }],
@@ -849,6 +1145,45 @@ describe("logs and spans say why a request waited", () => {
         [2_100, 2_000],
         [2_100, 2_000]
       ])
+    }))
+
+  it.effect("the wait for a retry that no throttle is paused for", () =>
+    Effect.gen(function*() {
+      for (
+        const [policy, refusal, wait] of [
+          [Throttle.none, unavailable(), 1_000],
+          [Throttle.shadow(paced), tooMany(3), 3_000]
+        ] as const
+      ) {
+        const telemetry = collect()
+        const server = Memory.make([refusal, ok])
+        yield* day(HttpThrottle.client(policy, exact)(server.client).get("http://a.example/")).pipe(
+          telemetry.in,
+          Effect.provideService(Throttle.WaitLogLevel, "Info")
+        )
+        const about = { server: "http://a.example", status: refusal.status, wait }
+        const lines = telemetry.lines.filter(({ message }) => message !== "throttle.waiting")
+        assert.deepStrictEqual(lines, [{ level: "Info", message: "throttle.retrying", annotations: about }])
+        const spans = telemetry.spans.filter(({ name }) => name === "throttle.wait")
+        assert.deepStrictEqual(spans.map(({ attributes }) => Object.fromEntries(attributes)), [
+          { reason: "retry", ...about }
+        ])
+        const [{ startTime, status }] = spans as [(typeof spans)[number]]
+        assert.strictEqual(status._tag, "Ended")
+        assert.strictEqual(status._tag === "Ended" ? Number(status.endTime - startTime) / 1e6 : 0, wait)
+      }
+    }))
+
+  it.effect("a burst's pause once, and again only as it gets longer", () =>
+    Effect.gen(function*() {
+      const telemetry = collect()
+      const server = Memory.make((_, nth) => nth < 6 ? { ...tooMany(nth === 5 ? 3 : 2), takes: 1 } : ok)
+      const client = HttpThrottle.client(Throttle.none, exact)(server.client)
+      yield* day(Effect.forEach([1, 2, 3, 4, 5, 6], (i) => client.get(`http://a.example/${i}`), {
+        concurrency: "unbounded"
+      })).pipe(telemetry.in, Effect.provideService(Throttle.WaitLogLevel, "Info"))
+      const paused = telemetry.lines.filter(({ message }) => message === "throttle.paused")
+      assert.deepStrictEqual(paused.map(({ annotations }) => annotations["wait"]), [2_000, 3_000])
     }))
 
   it.effect("and nobody is told who does not listen", () =>

@@ -184,6 +184,34 @@ describe("over loopback", () => {
         if (name === "node:http") assert.isAtMost(connections.size, 5)
       }).pipe(Effect.scoped, Effect.provide([layer, layerServer])))
 
+    it.live(
+      `${name}: a refusal that stands, as the policy lets no retry wait, is as it came, though its body is slow`,
+      () =>
+        Effect.gen(function*() {
+          yield* HttpServer.serveEffect(Effect.sync(() => {
+            const body = Stream.fromIterable(["{\"error\":", "1}"]).pipe(
+              Stream.mapEffect((text) => Effect.delay(Effect.succeed(text), text === "1}" ? 1_500 : 0)),
+              Stream.encodeText
+            )
+            return HttpServerResponse.stream(body, { status: 429, headers: { "retry-after": "30" } })
+          }))
+          const { address } = yield* HttpServer.HttpServer
+          // One client each, since a paused one refuses before it sends.
+          const get = Effect.suspend(() =>
+            HttpThrottle.client(Throttle.rate({ limit: 10, maxWait: "5 seconds" }))(http).get(
+              HttpServer.formatAddress(address)
+            )
+          )
+          const http = yield* HttpClient.HttpClient
+          const [json, text] = yield* Effect.all([
+            Effect.flatMap(get, ({ json }) => json),
+            Effect.flatMap(get, ({ stream }) => Stream.mkString(Stream.decodeText(stream)))
+          ], { concurrency: 2 })
+          assert.deepStrictEqual([json, text], [{ error: 1 }, "{\"error\":1}"])
+        }).pipe(Effect.scoped, Effect.provide([layer, layerServer])),
+      20_000
+    )
+
     it.live(`${name}: permits of clientScoped are held while the body is read`, () =>
       Effect.gen(function*() {
         const open = { now: 0, most: 0 }

@@ -55,16 +55,19 @@ export const make = (
   return { client, seen, inside, times: () => seen.map(({ at }) => at) }
 }
 
-/** An answer whose body is there in one step, for simulations, which have no promises. */
+/** An answer whose body is there in so many milliseconds, for simulations, which have no promises. */
 export const atOnce = (
   request: HttpClientRequest.HttpClientRequest,
-  { headers = {}, status }: Answer
-): HttpClientResponse.HttpClientResponse =>
-  Object.defineProperty(
+  { headers = {}, status }: Answer,
+  bodyTakes = 0
+): HttpClientResponse.HttpClientResponse => {
+  const body = Effect.succeed(new ArrayBuffer(0))
+  return Object.defineProperty(
     HttpClientResponse.fromWeb(request, new Response(null, { status, headers })),
     "arrayBuffer",
-    { value: Effect.succeed(new ArrayBuffer(0)) }
+    { value: bodyTakes > 0 ? Effect.delay(body, bodyTakes) : body }
   )
+}
 
 /** The client as an error of every status that is none of success. */
 export const isStatusError = (error: unknown): error is HttpClientError.HttpClientError =>

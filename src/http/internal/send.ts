@@ -18,8 +18,8 @@ import * as Observe from "../../internal/observe.ts"
 import type * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import { type Parser, read, type Verdict } from "../limits.ts"
-import { canBeSentAgain, originOf } from "./request.ts"
-import type { Gate } from "./source.ts"
+import { originOf } from "./request.ts"
+import type { Gate, Turn } from "./source.ts"
 
 type Response = HttpClientResponse.HttpClientResponse
 
@@ -28,7 +28,12 @@ export interface Settings {
   readonly key: (request: HttpClientRequest.HttpClientRequest) => string
   readonly cost: (request: HttpClientRequest.HttpClientRequest) => Throttle.Cost | undefined
   readonly retry: Schedule.Schedule<unknown, Response>
-  readonly retryIf: (request: HttpClientRequest.HttpClientRequest, response: Response) => boolean
+  /** `wanted`: whether the server said that it wants the request again. */
+  readonly retryIf: (
+    request: HttpClientRequest.HttpClientRequest,
+    response: Response,
+    wanted: boolean | undefined
+  ) => boolean
   readonly parsers: ReadonlyArray<Parser>
   readonly maxPause: number
   readonly jitter: number
@@ -52,64 +57,102 @@ type Step = Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Response, 
 /** An attempt that was let in. */
 interface Attempt<E> {
   readonly exit: Exit.Exit<Response, E>
-  /** Set where the request is to be sent again. */
-  readonly again: Again | undefined
+  /** Set where it was refused: whether the request is to be sent again. Asks the program, so others need not wait for it. */
+  readonly again: Effect.Effect<Again | undefined> | undefined
 }
 
 interface Again {
   readonly response: Response
-  /** Milliseconds that this request waits before it stands in line. */
-  readonly alone: number
+  /** The milliseconds that the schedule says. */
+  readonly wait: number
   /** The monotonic instant, in nanoseconds, before which it must not be sent. */
   readonly notBefore: number
+  /** Whether no throttle is paused until then. */
+  readonly isAlone: boolean
   readonly step: Step
 }
 
 /** Waits for its turn, sends the request, and sends it again as the answer and the settings say. */
 export const send = <E, R>(sending: Sending<E, R>): Effect.Effect<Response, E | ThrottleError, R> =>
-  Effect.flatMap(attempt(sending, undefined), (first) => sendAgain(sending, first))
+  Effect.flatMap(attemptInTime(sending, undefined), (first) => sendAgain(sending, first))
 
 /** Until the schedule ends, or an answer is one to give. */
-const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> => {
-  const { again, exit } = last
-  if (again === undefined) return exit
-  return readOut(again.response).pipe(
-    Effect.andThen(again.alone > 0 ? Effect.sleep(again.alone) : Effect.void),
-    Effect.andThen(Effect.result(attempt(sending, again))),
-    // The policy's bounds do not let it wait: then what it was answered stands.
-    Effect.flatMap((next) => Result.isFailure(next) ? exit : sendAgain(sending, next.success))
-  )
-}
+const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> =>
+  last.again === undefined
+    ? last.exit
+    : Effect.flatMap(last.again, (again) => again === undefined ? last.exit : retry(sending, last.exit, again))
+
+/**
+ * Stands in line, and reads the answer that is given up beside that: not before, since an answer that stands after all,
+ * where the throttle refuses the retry on arrival, is to be as it came. The fiber that reads is begun when this one first
+ * waits, and with the yield this one has all its steps until then before it.
+ */
+const retry = Effect.fnUntraced(function*<E, R>(sending: Sending<E, R>, exit: Exit.Exit<Response, E>, again: Again) {
+  yield* Effect.yieldNow
+  let stands = false
+  const reading = yield* Effect.forkChild(Effect.suspend(() => stands ? Effect.void : readOut(again.response)))
+  if (again.isAlone) yield* waitAlone(again)
+  const next = yield* Effect.result(attemptInTime(sending, again))
+  if (Result.isSuccess(next)) return yield* sendAgain(sending, next.success)
+  stands = true
+  // Cut short, what was read of it would be lost.
+  yield* Fiber.await(reading)
+  return yield* exit
+})
+
+/** A throttle in shadow lets in at once, and so may one that somebody resumed: but the server has said when. */
+const attemptInTime = <E, R>(
+  sending: Sending<E, R>,
+  before: Again | undefined
+): Effect.Effect<Attempt<E>, ThrottleError, R> =>
+  Effect.flatMap(attempt(sending, before), (made) =>
+    made === undefined
+      ? Effect.andThen(waitAlone(before!), attemptInTime(sending, before))
+      : Effect.succeed(made))
 
 /**
  * Waits for the turn, sends, and hears what the answer says before the permits go back: those in line must not start
- * between the answer and the pause that it asks for. Fails where the throttle refuses.
+ * between the answer and the pause that it asks for. Fails where the throttle refuses. A turn that comes before its time is
+ * given back, and there is no attempt.
  */
 const attempt = <E, R>(
   sending: Sending<E, R>,
   before: Again | undefined
-): Effect.Effect<Attempt<E>, ThrottleError, R> => {
+): Effect.Effect<Attempt<E> | undefined, ThrottleError, R> => {
   const { effect, gate, isScoped, key, request, settings } = sending
-  const sent = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Effect.exit(restore(effect)), (exit) => {
-      const response = responseOf(exit)
-      const heard = response === undefined ? Effect.undefined : hear(sending, response, before?.step)
-      return Effect.map(heard, (again): Attempt<E> => ({ exit, again }))
-    })
-  )
+  const sent = (turn: Turn) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.exit(restore(effect)), (exit) => {
+        const response = responseOf(exit)
+        return response === undefined
+          ? Effect.succeed<Attempt<E>>({ exit, again: undefined })
+          : Effect.map(hear(sending, turn, response, before?.step, restore), (again): Attempt<E> => ({ exit, again }))
+      })
+    )
   return Effect.acquireUseRelease(
     isScoped ? Effect.flatMap(Scope.Scope, Scope.fork) : Scope.make(),
     (scope) =>
-      Scope.provide(gate.take(key, settings.cost(request)), scope).pipe(
-        Effect.andThen(before === undefined ? sent : Effect.andThen(sleepUntil(before.notBefore), sent))
+      Effect.flatMap(
+        Scope.provide(gate.take(key, settings.cost(request)), scope),
+        (turn) =>
+          before === undefined
+            ? sent(turn)
+            : Effect.flatMap(
+              millisUntil(before),
+              (millis) => millis > 0 ? Effect.as(turn.cancel, undefined) : sent(turn)
+            )
       ),
-    (scope, exit) => isScoped && isAnswered(exit) ? Effect.void : Scope.close(scope, exit)
-  ) as Effect.Effect<Attempt<E>, ThrottleError, R>
+    (scope, exit) => isScoped && isUnderWay(exit) ? Effect.void : Scope.close(scope, exit)
+  ) as Effect.Effect<Attempt<E> | undefined, ThrottleError, R>
 }
 
-/** Whether there is an answer whose body is still to be read. */
-const isAnswered = (exit: Exit.Exit<Attempt<unknown>, unknown>): boolean =>
-  Exit.isSuccess(exit) && exit.value.again === undefined && Exit.isSuccess(exit.value.exit)
+/** Whether there is an answer whose body the permits are for. A redirect's is not read by whoever follows it. */
+const isUnderWay = (exit: Exit.Exit<Attempt<unknown> | undefined, unknown>): boolean =>
+  Exit.isSuccess(exit) && exit.value !== undefined && exit.value.again === undefined &&
+  Exit.isSuccess(exit.value.exit) && !isRedirect(exit.value.exit.value)
+
+const isRedirect = ({ headers, status }: Response): boolean =>
+  status >= 300 && status < 400 && headers["location"] !== undefined
 
 /** The answer, also where the client has made an error of its status. */
 const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined => {
@@ -120,69 +163,91 @@ const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined =>
     : undefined
 }
 
-/** Pauses the throttle as the answer asks, and says whether the request is to be sent again. */
+/**
+ * Pauses the throttle as the answer asks. Where that names a time it does so before anything of the program is asked;
+ * where it names none the schedule has to say how long, and the permits are held meanwhile.
+ */
 const hear = <E, R>(
   sending: Sending<E, R>,
+  turn: Turn,
   response: Response,
-  step: Step | undefined
-): Effect.Effect<Again | undefined> =>
+  step: Step | undefined,
+  restore: <A, E2, R2>(effect: Effect.Effect<A, E2, R2>) => Effect.Effect<A, E2, R2>
+): Effect.Effect<Attempt<E>["again"]> =>
   Effect.clockWith((clock) => {
     const verdict = read(response, clock.currentTimeMillisUnsafe(), sending.settings.parsers)
-    return verdict.refused || verdict.wait > 0 ? obey(sending, response, verdict, step) : Effect.undefined
+    const { from, refused, wait } = verdict
+    if (wait > 0) {
+      const millis = later(sending, wait)
+      const again = decide(sending, response, verdict, step, monotonic(clock) + millis * 1e6)
+      return Effect.as(pause(turn, response, from, millis), refused ? again : undefined)
+    }
+    if (!refused) return Effect.undefined
+    const again = decide(sending, response, verdict, step, undefined)
+    // A 503 without a time is no limit that others would meet as well.
+    if (response.status === 503) return Effect.succeed(again)
+    return Effect.flatMap(restore(again), (again) => {
+      const told = Effect.succeed(again)
+      return again === undefined || again.wait === 0
+        ? Effect.succeed(told)
+        : Effect.as(pause(turn, response, from, again.wait), told)
+    })
   })
 
-const obey = Effect.fnUntraced(function*<E, R>(
+/** Whether the request is to be sent again, and when: at the time that the answer named, or as the schedule says. */
+const decide = Effect.fnUntraced(function*<E, R>(
   sending: Sending<E, R>,
   response: Response,
-  { from, refused, retry, wait }: Verdict,
-  known: Step | undefined
+  verdict: Verdict,
+  known: Step | undefined,
+  named: number | undefined
 ) {
   const { request, settings } = sending
-  const clock = yield* Clock.Clock
-  const isWanted = refused && retry !== false &&
-    (settings.retryIf(request, response) || (retry === true && canBeSentAgain(request.body)))
+  if (verdict.retry === false || !settings.retryIf(request, response, verdict.retry)) return undefined
   const step = known ?? (yield* Schedule.toStep(settings.retry))
-  const next = isWanted
-    ? yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
-    : undefined
-  // A 503 without a time is no limit that others would meet as well.
-  const isAlone = wait === 0 && response.status === 503
-  const asked = wait > 0 || next === undefined ? wait : Duration.toMillis(next[1])
-  const millis = later(sending, Math.min(settings.maxPause, asked))
-  const notBefore = Number(clock.monotonicTimeNanosUnsafe()) + millis * 1e6
-  if (millis > 0 && !isAlone) yield* pause(sending, response, from, millis)
-  return next && { response, alone: isAlone ? millis : 0, notBefore, step }
+  const clock = yield* Clock.Clock
+  const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
+  if (next === undefined) return undefined
+  const wait = later(sending, Duration.toMillis(next[1]))
+  const notBefore = named ?? monotonic(clock) + wait * 1e6
+  return { response, wait, notBefore, isAlone: named === undefined && response.status === 503, step }
 })
+
+const monotonic = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe())
 
 /** No more than this is added, however long the wait. */
 const mostJitter = 5_000
 
-const later = ({ settings: { jitter }, spread }: Sending<any, any>, millis: number): number =>
-  millis + spread * Math.min(millis * jitter, mostJitter)
+const later = ({ settings: { jitter, maxPause }, spread }: Sending<any, any>, millis: number): number =>
+  Math.min(maxPause, millis + spread * Math.min(millis * jitter, mostJitter))
 
 /** A throttle that is closed, or has no room for the key any more, has nobody to hold back: the answer is an answer. */
-const pause = ({ gate, key }: Sending<any, any>, response: Response, from: string | undefined, wait: number) =>
-  Effect.andThen(
-    Effect.exit(gate.pause(key, wait)),
-    Effect.suspend(() =>
-      Observe.tellPaused(Fiber.getCurrent()!, () => ({
-        server: originOf(response.request),
-        status: response.status,
-        ...(from === undefined ? undefined : { from }),
-        wait
-      })) ?? Effect.void
-    )
-  )
+const pause = (turn: Turn, response: Response, from: string | undefined, millis: number): Effect.Effect<unknown> =>
+  Effect.exit(Effect.annotateLogs(turn.pause(millis), about(response, from)))
 
-/**
- * A throttle in shadow lets in at once, and so may one that somebody resumed: but the server has said when. Timers tick
- * in milliseconds, so what is less than one is nothing.
- */
-const sleepUntil = (instant: number): Effect.Effect<void> =>
+const about = (response: Response, from?: string) => ({
+  server: originOf(response.request),
+  status: response.status,
+  ...(from === undefined ? undefined : { from })
+})
+
+/** Timers tick in milliseconds, so what is less than one is nothing. */
+const millisUntil = ({ notBefore }: Again): Effect.Effect<number> =>
   Effect.clockWith((clock) => {
-    const millis = (instant - Number(clock.monotonicTimeNanosUnsafe())) / 1e6
-    return millis >= 1 ? Effect.sleep(millis) : Effect.void
+    const millis = (notBefore - monotonic(clock)) / 1e6
+    return Effect.succeed(millis < 1 ? 0 : millis)
   })
+
+/** No throttle tells of this wait. */
+const waitAlone = (again: Again): Effect.Effect<void> =>
+  Effect.flatMap(millisUntil(again), (millis) =>
+    millis === 0
+      ? Effect.void
+      : Observe.retryWait(
+        Fiber.getCurrent()!,
+        Effect.sleep(millis),
+        () => ({ ...about(again.response), wait: millis })
+      ))
 
 /**
  * Until its body is read, an answer keeps its connection. As bytes, since clients keep those: where the answer is the last

@@ -22,10 +22,16 @@ export type Source =
 export type Instance = Throttle.Throttle | ThrottleMap.ThrottleMap<string>
 
 export interface Gate {
-  /** Holds a request's permits until the scope closes. */
-  readonly take: (key: string, cost: Throttle.Cost | undefined) => Effect.Effect<unknown, ThrottleError, Scope.Scope>
-  /** Lets nobody start for so many milliseconds. */
-  readonly pause: (key: string, millis: number) => Effect.Effect<void, ThrottleError>
+  /** Waits for a request's turn, and holds its permits until the scope closes. */
+  readonly take: (key: string, cost: Throttle.Cost | undefined) => Effect.Effect<Turn, ThrottleError, Scope.Scope>
+}
+
+/** A request that was let in. */
+export interface Turn {
+  /** As if it had not been let in. */
+  readonly cancel: Effect.Effect<void>
+  /** Lets nobody start for so many milliseconds by the throttle that let this one in. */
+  readonly pause: (millis: number) => Effect.Effect<unknown, ThrottleError>
 }
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
@@ -69,12 +75,17 @@ export const perClock = <A>(
   }
 }
 
-const ofMap = (map: ThrottleMap.ThrottleMap<string>): Gate => ({ take: map.takeScoped, pause: map.pause })
+const turn = ({ cancel }: Throttle.Permit, pause: Turn["pause"]): Turn => ({ cancel, pause })
+
+const ofMap = (map: ThrottleMap.ThrottleMap<string>): Gate => ({
+  take: (key, cost) =>
+    Effect.map(map.takeScoped(key, cost), (permit) => turn(permit, (millis) => map.pause(key, millis)))
+})
 
 const ofInstance = (instance: Instance): Gate =>
   "statisticsOf" in instance
     ? ofMap(instance)
-    : { take: (_key, cost) => instance.takeScoped(cost), pause: (_key, millis) => instance.pause(millis) }
+    : { take: (_key, cost) => Effect.map(instance.takeScoped(cost), (permit) => turn(permit, instance.pause)) }
 
 /** So many keys are remembered of a policy; an idle one takes 200 bytes, one in use 4 kB. */
 const maxKeys = 10_000
@@ -88,11 +99,15 @@ const ofPolicy = (policy: Throttle.Policy<any>) => {
   const eachKey = ThrottleMap.makeUnsafe<string>({ ...options, maxKeys, onFull: "evict" })
   const allOthers = ThrottleMap.makeUnsafe<string>(options)
   return (context: Context.Context<never>, clock: Clock.Clock): Gate => {
-    const map = eachKey(context, clock)
+    const each = eachKey(context, clock)
+    const ofEach = ofMap(each)
     const rest = allOthers(context, clock)
     return {
-      take: (key, cost) => Effect.catchIf(map.takeScoped(key, cost), hasNoRoom, () => rest.takeScoped("", cost)),
-      pause: (key, millis) => Effect.catchIf(map.pause(key, millis), hasNoRoom, () => rest.pause("", millis))
+      take: (key, cost) =>
+        Effect.catchIf(ofEach.take(key, cost), hasNoRoom, () =>
+          Effect.map(rest.takeScoped("", cost), (permit) =>
+            // Its key may have found room since, and others of its key may still be in line here.
+            turn(permit, (millis) => Effect.andThen(rest.pause("", millis), Effect.exit(each.pause(key, millis))))))
     }
   }
 }

@@ -3,7 +3,7 @@
  * parameters. Strict: a value that is not well-formed is no value at all.
  */
 
-/** Integers and decimals are numbers; strings, tokens and byte sequences are their text. */
+/** Numbers and booleans are what they say, strings and tokens their text. Nobody here needs the others decoded. */
 export type Bare = number | string | boolean
 
 export interface Item {
@@ -23,6 +23,8 @@ const string = /^"((?:[ !#-[\]-~]|\\["\\])*)"/
 const token = /^[A-Za-z*][\w!#$%&'*+\-.^`|~:/]*/
 const bytes = /^:([A-Za-z0-9+/]*={0,2}):/
 const boolean = /^\?([01])/
+const date = /^@-?\d{1,15}(?![\d.])/
+const displayString = /^%"(?:[ !#$&-~]|%[0-9a-f]{2})*"/
 const separator = /^[ \t]*,[ \t]*/
 
 const readBare = (text: string): Read<Bare> | undefined => {
@@ -34,7 +36,9 @@ const readBare = (text: string): Read<Bare> | undefined => {
     read(string, ([, inside]) => inside!.replace(/\\(.)/g, "$1")) ??
     read(token, ([name]) => name) ??
     read(bytes, ([, encoded]) => encoded!) ??
-    read(boolean, ([, bit]) => bit === "1")
+    read(boolean, ([, bit]) => bit === "1") ??
+    read(date, ([text]) => text) ??
+    read(displayString, ([text]) => text)
 }
 
 /** `;a=1;b`: a parameter without a value is true. */
