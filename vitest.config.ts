@@ -35,6 +35,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     globalSetup: "test/utils/redis-setup.ts",
+    // Real time is compared with real time: more workers than processors would be noise.
+    maxWorkers: "100%",
     // Sweeps over every step of the scheduler take seconds, on a busy machine several times as long.
     testTimeout: 30_000,
     hookTimeout: 30_000,
