@@ -1,12 +1,12 @@
 /**
- * A server with a limit that it tells: 40 requests a second, in windows from the first request on. It counts for itself,
- * with nothing of effect-throttle.
+ * A server with a limit that it tells: 40 requests in any second.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Effect, Layer } from "effect"
-import { HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Throttle } from "effect-throttle"
+import { HttpThrottle } from "effect-throttle/http"
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { createServer } from "node:http"
-import { performance } from "node:perf_hooks"
 
 export const quota = { requests: 40, per: 1_000 }
 
@@ -16,6 +16,24 @@ export interface Counts {
   readonly refused: number
 }
 
+const page = HttpRouter.add(
+  "GET",
+  "/pages/:page",
+  Effect.gen(function*() {
+    const { url } = yield* HttpServerRequest.HttpServerRequest
+    yield* Effect.sleep("20 millis")
+    return HttpServerResponse.text(`this is ${url}`)
+  })
+)
+
+/** A budget for each client, whose address is its key; each answer says what is left of it. */
+const perClient = HttpThrottle.middleware({
+  policy: Throttle.window({ limit: quota.requests, per: quota.per }),
+  name: "second"
+})
+
+const app = page.pipe(Layer.provide(perClient.layer))
+
 export class LimitedServer extends Context.Service<LimitedServer, {
   readonly url: string
   /** What came since this was last asked. */
@@ -24,56 +42,23 @@ export class LimitedServer extends Context.Service<LimitedServer, {
   static readonly layer = Layer.effect(
     LimitedServer,
     Effect.gen(function*() {
-      const limit = makeLimit()
-      yield* HttpServer.serveEffect(answer(limit))
+      let counts: Counts = { answered: 0, refused: 0 }
+      const answer = yield* HttpRouter.toHttpEffect(app)
+      yield* HttpServer.serveEffect(Effect.tap(answer, ({ status }) =>
+        Effect.sync(() => {
+          counts = status === 429
+            ? { ...counts, refused: counts.refused + 1 }
+            : { ...counts, answered: counts.answered + 1 }
+        })))
       const { address } = yield* HttpServer.HttpServer
-      return { url: HttpServer.formatAddress(address), takeCounts: Effect.sync(limit.takeCounts) }
+      return {
+        url: HttpServer.formatAddress(address),
+        takeCounts: Effect.sync(() => {
+          const taken = counts
+          counts = { answered: 0, refused: 0 }
+          return taken
+        })
+      }
     })
   ).pipe(Layer.provide(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 })))
 }
-
-type Limit = ReturnType<typeof makeLimit>
-
-const makeLimit = () => {
-  let began = -Infinity
-  let counts = { answered: 0, refused: 0 }
-  let remaining = 0
-  return {
-    /** Whether there was one left, how many there are now, and milliseconds until there are more. */
-    take: () => {
-      const now = performance.now()
-      if (now - began >= quota.per) {
-        began = now
-        remaining = quota.requests
-      }
-      const isLeft = remaining > 0
-      if (isLeft) remaining--
-      counts[isLeft ? "answered" : "refused"]++
-      return { isLeft, remaining, reset: began + quota.per - now }
-    },
-    takeCounts: (): Counts => {
-      const taken = counts
-      counts = { answered: 0, refused: 0 }
-      return taken
-    }
-  }
-}
-
-const answer = (limit: Limit) =>
-  Effect.gen(function*() {
-    const { url } = yield* HttpServerRequest.HttpServerRequest
-    const { isLeft, remaining, reset } = limit.take()
-    const seconds = Math.ceil(reset / 1_000)
-    const headers = {
-      "ratelimit": `"second";r=${remaining};t=${seconds}`,
-      "ratelimit-policy": `"second";q=${quota.requests};w=${quota.per / 1_000}`
-    }
-    if (!isLeft) {
-      return HttpServerResponse.text("over the limit", {
-        status: 429,
-        headers: { ...headers, "retry-after": `${seconds}` }
-      })
-    }
-    yield* Effect.sleep("20 millis")
-    return HttpServerResponse.text(`this is ${url}`, { headers })
-  })
