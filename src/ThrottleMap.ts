@@ -176,7 +176,8 @@ const unused: Throttle.Statistics = {
 /** Under which a map of this module has what it counts with. */
 const Own = Symbol("effect-throttle/OwnMap")
 
-const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
+/** @internal */
+export const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
   (map as { readonly [Own]?: Keyed.Keyed<K> })[Own]
 
 /**
@@ -221,7 +222,7 @@ export const take = <K extends Key>(
   return keyed === undefined
     ? Effect.map(map.takeScoped(key, cost), granted)
     : Effect.asVoid(
-      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, false, granted))
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, true, granted))
     )
 }
 
