@@ -207,8 +207,9 @@ export const startAtOnce = <K extends Key>(
 }
 
 /**
- * Takes permits of a key until the scope closes, and tells `granted` in the region in which they are taken; of a map that is
- * not of this module, right after.
+ * Takes permits of a key until the scope closes, which this fiber does or nobody needs it for: where it asks again before, it
+ * would wait for itself. Tells `granted` in the region in which they are taken; of a map that is not of this module, right
+ * after.
  *
  * @internal
  */
