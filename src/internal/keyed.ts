@@ -218,9 +218,10 @@ export const startAtOnce = <K>(
   } else {
     // Each is asked once, before either is charged and before another key has to go for this one.
     const start = ifDue(kind.scratch, ask)
-    const startOther = start && isFree(other, other.one) ? ifDue(other, other.one) : undefined
+    if (start === undefined || !isFree(other, other.one)) return false
+    const startOther = ifDue(other, other.one)
     if (startOther === undefined || (idle === undefined && !makeRoom(keyed))) return false
-    start!()
+    start()
     startOther()
   }
   keep(keyed, key, idle, kind)
