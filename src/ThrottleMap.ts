@@ -176,7 +176,8 @@ const unused: Throttle.Statistics = {
 /** Under which a map of this module has what it counts with. */
 const Own = Symbol("effect-throttle/OwnMap")
 
-const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
+/** @internal */
+export const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
   (map as { readonly [Own]?: Keyed.Keyed<K> })[Own]
 
 /**
@@ -206,8 +207,9 @@ export const startAtOnce = <K extends Key>(
 }
 
 /**
- * Takes permits of a key until the scope closes, and tells `granted` in the region in which they are taken; of a map that is
- * not of this module, right after.
+ * Takes permits of a key until the scope closes, which this fiber does or nobody needs it for: where it asks again before, it
+ * would wait for itself. Tells `granted` in the region in which they are taken; of a map that is not of this module, right
+ * after.
  *
  * @internal
  */
@@ -221,7 +223,7 @@ export const take = <K extends Key>(
   return keyed === undefined
     ? Effect.map(map.takeScoped(key, cost), granted)
     : Effect.asVoid(
-      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, false, granted))
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, true, granted))
     )
 }
 

@@ -37,28 +37,28 @@ import { type errors, ServiceUnavailable, TooManyRequests } from "./problems.ts"
 export interface CommonOptions<R = HttpServerRequest.HttpServerRequest> {
   /** Whom a request is counted for. Default: {@link clientAddress}. Of a key longer than 256 characters both ends count. */
   readonly key?: Effect.Effect<string, never, R> | undefined
-  /** What a request costs its key. Default: one permit. */
+  /** What a request costs its key. Default: one permit, which the policy has to count then. */
   readonly cost?: Throttle.Cost | ((request: HttpServerRequest.HttpServerRequest) => Throttle.Cost) | undefined
   /**
-   * A limit for all requests together, one permit each. A request that its key's limit refuses does not count here, and one
+   * A limit for all requests together, one permit each; logs and metrics call it by the policy's name, or "global". A request that its key's limit refuses does not count here, and one
    * that is refused here does not count for its key. Default: none.
    */
   readonly global?: Throttle.Policy<any> | undefined
   /**
-   * How long a request may wait for its key, and once more for `global`; with `throttles` for `global` alone, since the map's
-   * policies say how long for a key. Default: not at all.
+   * How long a request may wait for its key, and once more for `global`; with `throttles` for `global` alone, which then has
+   * to be there, since the map's policies say how long for a key. Default: not at all.
    */
   readonly maxWait?: Duration.Input | undefined
   /** Requests that are let through without counting, such as health checks. Default: none. */
   readonly skip?: ((request: HttpServerRequest.HttpServerRequest) => boolean) | undefined
-  /** What clients and logs call the limit. Printable ASCII. Default: "default". */
+  /** What clients and logs call the limit; give each of several a name of its own. Printable ASCII. Default: "default". */
   readonly name?: string | undefined
   /**
    * Which version of the `RateLimit` fields answers carry: "draft-10" of the IETF draft, the older "draft-7" or "draft-6",
    * which know one limit only, or "none". Default: "draft-10".
    */
   readonly fields?: "draft-10" | "draft-7" | "draft-6" | "none" | undefined
-  /** The status where nothing but those who run stand in the way. Default: 429. */
+  /** The status where those who run stand in the way, so that nobody can know when it may be tried again. Default: 429. */
   readonly concurrencyStatus?: 429 | 503 | undefined
   /** Whether requests are let in or refused where a store that counts them fails. Default: "allow". */
   readonly onStoreError?: "allow" | "refuse" | undefined
@@ -116,7 +116,11 @@ export interface LookupOptions<R = HttpServerRequest.HttpServerRequest> extends 
 export interface ThrottlesOptions<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>
   extends CommonOptions<R>
 {
-  /** The map, such as a `ThrottleMap.Service` class. Requests wait as long as its policies say. */
+  /**
+   * The map, such as a `ThrottleMap.Service` class. Requests wait as long as its policies say. A handler that asks the same
+   * key for permits which its own request holds would wait for itself: as everywhere, that is a defect, unless the part says
+   * `nested: "pass"`.
+   */
   readonly throttles: Effect.Effect<ThrottleMap.ThrottleMap<string>, EX, RX>
   readonly policy?: undefined
   readonly lookup?: undefined
@@ -191,6 +195,20 @@ const check = (options: Readonly<Record<string, any>>): void => {
       throw bad(`${option} goes with policy and lookup, not with throttles, whose policies say it`)
     }
   }
+  if (options["throttles"] !== undefined && options["maxWait"] !== undefined && options["global"] === undefined) {
+    throw bad("maxWait goes with policy, lookup and global, not with throttles alone, whose policies say it")
+  }
+  for (const option of options["cost"] === undefined ? ["global", "policy"] : ["global"]) {
+    if (options[option] !== undefined) checkCounted(option, options[option])
+  }
+}
+
+/** A policy of other units would cost a request nothing, and limit nobody. */
+const checkCounted = (what: string, policy: Throttle.Policy<any>): void => {
+  const { units } = Plan.make(policy.data)
+  if (units === undefined || units.has(Plan.permits)) return
+  const why = what === "global" ? "a request is one permit" : "without a cost a request is one permit"
+  throw new RangeError(`HttpThrottle: ${what} must count permits (${why}), got ${Formatter.format(policy)}`)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -208,17 +226,21 @@ const bounded = (policy: Throttle.Policy<any>, maxWait: Duration.Input | undefin
     : Throttle.all([policy], { maxWait, timeout: maxWait })
 }
 
+const nameGiven = (data: Throttle.PolicyData): string | undefined =>
+  data.name ?? (data._tag === "Shadow" ? nameGiven(data.policy) : undefined)
+
 const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Gate, EX, RX | Scope.Scope> => {
   check(options)
   const { concurrencyStatus = 429, fields = "draft-10", global, maxWait, name = "default", shadow = false } = options
   const inForce = memoised((policy: Throttle.Policy<any>) => {
+    if (options.lookup !== undefined && options.cost === undefined) checkCounted("what lookup gives", policy)
     const kept = bounded(policy, maxWait)
     return shadow && kept.data._tag !== "Shadow" ? Throttle.shadow(kept) : kept
   })
   const everybody = global === undefined ? undefined : inForce(global)
   const common = {
     name,
-    globalName: global?.data.name ?? "global",
+    globalName: (global && nameGiven(global.data)) ?? "global",
     shadow,
     dialect: fields,
     writerOf: fields === "none" ? undefined : memoised((plan: Plan.Plan) => Fields.writerOf(fields, plan, name)),
@@ -226,7 +248,9 @@ const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Ga
     concurrencyStatus
   } as const
   return Effect.gen(function*() {
-    const limit = everybody === undefined ? undefined : yield* Limiter.make(Plan.make(everybody.data))
+    const limit = everybody === undefined
+      ? undefined
+      : yield* Limiter.make({ ...Plan.make(everybody.data), name: common.globalName })
     if (options.throttles !== undefined) {
       // What a map's policies hold is for the map to know.
       return { ...common, everybody: limit, map: yield* options.throttles, holds: () => true }
@@ -297,8 +321,10 @@ const currentRequest = (): HttpServerRequest.HttpServerRequest =>
  * Each key has its own budget and waiting line; the key is the client's address unless `key` says otherwise. A request
  * over the limit is answered at once, or after `maxWait`: with 429 if its key's limit refused it, with 503 if the
  * `global` one did, and with problem details (RFC 9457), `Retry-After` in whole seconds, rounded up, at least 1, and
- * `Cache-Control: no-store`. It has then been charged nowhere. Every other answer, also the handler's errors and every
- * 429, carries `RateLimit-Policy` and `RateLimit`, with what is left when it is sent.
+ * `Cache-Control: no-store`. This throttle has then charged it nowhere; a throttle further out has counted it, and its
+ * fields remain. Every other answer, also the handler's errors and every 429, carries `RateLimit-Policy` and `RateLimit`,
+ * with what is left when it is sent; not, however, what `skip` lets through, what a policy in shadow lets in, and what a map
+ * of another make counts, whose state cannot be seen.
  *
  * Permits of a policy with concurrency are held until the response has been sent, bodies that stream included. A client
  * that hangs up while its request waits leaves the line and has cost nothing.

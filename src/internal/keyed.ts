@@ -15,12 +15,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { KeysExhausted, ThrottleError } from "../ThrottleError.ts"
 import { type Ask, type Cost, spelled } from "./ask.ts"
-import { beginMasked, close, reject, resume, tryStart } from "./limiter.ts"
+import { beginMasked, close, reject, resume, startDue, tryStart } from "./limiter.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
-import { dueFrom, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
+import { dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
 
 /** What the keys of one policy have in common. */
 interface Kind {
@@ -211,17 +211,30 @@ export const startAtOnce = <K>(
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
   if (!kind.holdsNothing) return false
   const ask = askOf(kind.scratch)
-  if (ask.never !== undefined || (idle === undefined && !makeRoom(keyed))) return false
+  if (ask.never !== undefined) return false
   load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
-  if (other !== undefined) {
-    // The key is asked first and charged last: what the other one is charged cannot be given back.
-    const now = time(kind.scratch)
-    if (dueFrom(kind.scratch, ask, now) > now + noise || !tryStart(other, other.one)) return false
+  if (other === undefined) {
+    if ((idle === undefined && !makeRoom(keyed)) || !tryStart(kind.scratch, ask)) return false
+  } else {
+    // Each is asked once, before either is charged and before another key has to go for this one.
+    const start = ifDue(kind.scratch, ask)
+    if (start === undefined || !isFree(other, other.one)) return false
+    const startOther = ifDue(other, other.one)
+    if (startOther === undefined || (idle === undefined && !makeRoom(keyed))) return false
+    start()
+    startOther()
   }
-  if (!tryStart(kind.scratch, ask)) return false
-  tidy(keyed)
   keep(keyed, key, idle, kind)
+  // Last, since it may drop this very key, and what is kept of a key that is gone is lost.
+  tidy(keyed)
   return true
+}
+
+/** Starts a call, if that is due now; to be run in this step. */
+const ifDue = (limiter: Limiter, ask: Ask): (() => void) | undefined => {
+  const now = time(limiter)
+  const due = dueFrom(limiter, ask, now)
+  return due > now + noise ? undefined : () => startDue(limiter, ask, now, due)
 }
 
 /** What the call that was just let in has left. */

@@ -103,6 +103,12 @@ export const tryStart = (limiter: Limiter, ask: Ask, charges?: Array<Charge>): b
   return true
 }
 
+/** Starts a newcomer that may start, and was due then. */
+export const startDue = (limiter: Limiter, ask: Ask, now: number, due: number): void => {
+  charge(limiter, ask, now, due)
+  admit(limiter, ask)
+}
+
 /**
  * Charges the timing parts if each of them would let it start now. One call of each meter and not two, since that is
  * what a call costs here: the compiler does not see through them where several kinds of meters are in use, and each

@@ -25,6 +25,14 @@ const times = <A, E, R>(n: number, effect: Effect.Effect<A, E, R>) =>
 const slow = (duration: Duration.Input) =>
   HttpRouter.add("GET", "/", Effect.as(Effect.sleep(duration), HttpServerResponse.text("slow")))
 
+/** Reasons that limits do not have come from a store. */
+const failingStore = (map: ThrottleMap.ThrottleMap<string>): ThrottleMap.ThrottleMap<string> => {
+  const reason = new QueueFull({ throttle: "a", cost: {}, queued: 0, parts: [], limit: 0 })
+  const failing = Effect.fail(new ThrottleError({ reason }))
+  Object.assign(reason, { _tag: "StoreError" })
+  return { ...map, withPermit: () => () => failing, takeScoped: () => failing }
+}
+
 describe("answers", () => {
   it.effect("within the limit: the handler's, and what is left", () =>
     Effect.gen(function*() {
@@ -122,6 +130,49 @@ describe("answers", () => {
       assert.strictEqual(headers["ratelimit"], `"all";r=1;t=60, "route";r=0;t=3600`)
       // Not provided to it.
       assert.strictEqual((yield* request({ path: "/other" })).headers["ratelimit"], `"all";r=0;t=60`)
+    }))
+
+  it.effect("what a throttle further out has counted stays counted, and told", () =>
+    Effect.gen(function*() {
+      const inner = HttpThrottle.middleware({ policy: Throttle.rate({ limit: 1, per: "1 hour" }), name: "route" })
+      const request = yield* throttled({ policy: perMinute, name: "all" }, hello.pipe(Layer.provide(inner.layer)))
+      yield* request()
+      const refused = yield* request()
+      assert.strictEqual(refused.status, 429)
+      assert.strictEqual(refused.headers["ratelimit"], `"all";r=0;t=60, "route";r=0;t=3600`)
+    }))
+
+  it.effect("what the answer says already is added to where it is a list of names, and replaced where it is not", () =>
+    Effect.gen(function*() {
+      const table = [
+        [`"upstream";r=5;t=1`, `"upstream";q=10;w=1`, `"upstream";r=5;t=1, `, `"upstream";q=10;w=1, `],
+        ["limit=10, remaining=4, reset=6", "10;w=60, 100;w=3600", "", ""],
+        ["limit=10, remaining=4, reset=6", `"upstream";q=10;w=1`, "", `"upstream";q=10;w=1, `],
+        [`"upstream`, "", "", ""]
+      ] as const
+      for (const [ratelimit, policy, kept, keptPolicy] of table) {
+        const answer = HttpServerResponse.text("", { headers: { ratelimit, "ratelimit-policy": policy } })
+        const request = yield* throttled({ policy: perMinute }, HttpRouter.add("GET", "/", answer))
+        const { headers } = yield* request()
+        assert.strictEqual(headers["ratelimit"], `${kept}"default";r=1;t=60`)
+        assert.strictEqual(headers["ratelimit-policy"], `${keptPolicy}"default";q=2;w=120`)
+      }
+      const older = HttpThrottle.middleware({ policy: perMinute, fields: "draft-7" }, { global: true })
+      const newer = HttpThrottle.middleware({ policy: perMinute })
+      const request = yield* ask(Layer.merge(older, hello.pipe(Layer.provide(newer.layer))))
+      assert.strictEqual((yield* request()).headers["ratelimit"], `"default";r=1;t=60`)
+    }))
+
+  it.effect("a refusal calls a policy as the fields do", () =>
+    Effect.gen(function*() {
+      const parts = [Throttle.rate({ limit: 1, name: "caf\u00e9" }), Throttle.concurrency({ limit: 9 })]
+      for (const policy of [parts[0]!, Throttle.all(parts)]) {
+        const request = yield* throttled({ policy })
+        yield* request()
+        const { body, headers } = yield* request()
+        assert.deepStrictEqual(JSON.parse(body)["violated-policies"], ["caf?"])
+        assert.isTrue(headers["ratelimit-policy"]!.startsWith(`"caf?";`))
+      }
     }))
 
   it.effect("a route's layer is one throttle, however many routes it is provided to", () =>
@@ -264,6 +315,77 @@ describe("the limit of everybody", () => {
       )
     }))
 
+  it.effect("what it refuses leaves no key behind, of whatever policy, and pushes none out", () =>
+    Effect.gen(function*() {
+      const per = "1 day"
+      const policies: Readonly<Record<string, Throttle.Policy<any>>> = {
+        rate: Throttle.rate({ limit: 1, per, burst: 1 }),
+        tokenBucket: Throttle.tokenBucket({ capacity: 2, refill: 1, per }),
+        sliding: Throttle.window({ limit: 2, per }),
+        fixed: Throttle.window({ limit: 1, per, kind: "fixed" }),
+        spacing: Throttle.spacing({ interval: per }),
+        "spacing from the end": Throttle.spacing({ interval: per, from: "end" }),
+        concurrency: Throttle.concurrency({ limit: 1 }),
+        all: Throttle.all([Throttle.window({ limit: 1, per, kind: "fixed" }), Throttle.concurrency({ limit: 1 })])
+      }
+      for (const [kind, policy] of Object.entries(policies)) {
+        const map = yield* ThrottleMap.make({
+          lookup: (_key: string) => Throttle.all([policy], { maxQueue: 0 }),
+          maxKeys: 3,
+          onFull: "evict"
+        })
+        const request = yield* ask(Layer.merge(
+          hello,
+          HttpThrottle.middleware({
+            throttles: Effect.succeed(map),
+            global: Throttle.rate({ limit: 1, per: "1 hour", burst: 1 })
+          }, { global: true })
+        ))
+        const admitted = [yield* request({ from: "192.0.2.1" }), yield* request({ from: "192.0.2.2" })]
+        assert.deepStrictEqual(statuses(admitted), [200, 200], kind)
+        const { keys } = yield* map.statistics
+        for (let i = 3; i < 40; i++) {
+          assert.strictEqual((yield* request({ from: `192.0.2.${i}` })).status, 503, kind)
+          const now = yield* map.statistics
+          assert.deepStrictEqual([now.keys, now.keysEvicted], [keys, 0], kind)
+        }
+      }
+    }).pipe(Effect.scoped))
+
+  it.effect("those whom it refuses do not make a map forget a budget that is spent", () =>
+    Effect.gen(function*() {
+      const request = yield* throttled({
+        policy: Throttle.window({ limit: 1, per: "1 day", kind: "fixed" }),
+        maxKeys: 3,
+        global: Throttle.rate({ limit: 1, per: "1 hour", burst: 1 })
+      })
+      const from = (i: number) => request({ from: `192.0.2.${i}` })
+      assert.deepStrictEqual(statuses([yield* from(1), yield* from(2)]), [200, 200])
+      for (let i = 3; i < 10; i++) assert.strictEqual((yield* from(i)).status, 503)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual((yield* from(1)).status, 429)
+    }))
+
+  it.effect("has a name of its own in events: the policy's, or global", () =>
+    Effect.gen(function*() {
+      for (
+        const [given, name] of [
+          [global, "global"],
+          [Throttle.rate({ limit: 1, per: "1 minute", burst: 2, name: "everybody" }), "everybody"],
+          [Throttle.all([global], { name: "everybody" }), "everybody"]
+        ] as const
+      ) {
+        const throttles = new Set<string>()
+        const observer = (event: Throttle.Event) => Effect.sync(() => throttles.add(event.throttle))
+        const request = yield* throttled({ policy: Throttle.rate({ limit: 9, burst: 9 }), global: given })
+          .pipe(Effect.provideService(Throttle.Observer, observer))
+        const answers = yield* times(4, request()).pipe(Effect.provideService(Throttle.Observer, observer))
+        assert.deepStrictEqual(statuses(answers), [200, 200, 200, 503])
+        assert.deepStrictEqual([...throttles], [name])
+        assert.deepStrictEqual(JSON.parse(answers[3]!.body)["violated-policies"], [name])
+      }
+    }))
+
   it.effect("of concurrency, is free again when the answer has been sent", () =>
     Effect.gen(function*() {
       const request = yield* throttled({
@@ -322,6 +444,19 @@ describe("concurrency", () => {
       assert.deepStrictEqual(statuses([yield* run, yield* run, yield* run]), [200, 200, 429])
     }))
 
+  it.effect("503 is not for a pause without an end", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.rate({ limit: 1, maxQueue: 0 }) })
+      const throttle = HttpThrottle.middleware({ throttles: Effect.succeed(map), concurrencyStatus: 503 }, {
+        global: true
+      })
+      const request = yield* ask(Layer.merge(hello, throttle))
+      yield* map.pause("192.0.2.1", Infinity)
+      const refused = yield* request()
+      assert.strictEqual(refused.status, 429)
+      assert.deepStrictEqual(JSON.parse(refused.body)["violated-policies"], ["pause"])
+    }).pipe(Effect.scoped))
+
   it.effect("holds until the body has been sent", () =>
     Effect.gen(function*() {
       const stream = Stream.make(1, 2, 3).pipe(
@@ -338,6 +473,26 @@ describe("concurrency", () => {
       yield* TestClock.adjust("3 seconds")
       assert.strictEqual((yield* Fiber.join(next)).status, 200)
     }))
+
+  it.effect("with 503 nothing is said of the client's limits; nor by a full map, nor by a store that fails", () =>
+    Effect.gen(function*() {
+      const says = ({ headers }: Answer) => Object.keys(headers).filter((name) => name.startsWith("ratelimit"))
+      const answers: Array<Answer> = []
+      const running = yield* throttled({ policy, concurrencyStatus: 503 }, slow("1 second"))
+      yield* Effect.forkChild(running())
+      yield* TestClock.adjust("500 millis")
+      answers.push(yield* running())
+      const full = yield* throttled({ policy: perMinute, maxKeys: 1, onFull: "refuse" })
+      assert.lengthOf(says(yield* full({ from: "192.0.2.1" })), 2)
+      answers.push(yield* full({ from: "192.0.2.2" }))
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => perMinute })
+      const failing = failingStore(map)
+      const store = HttpThrottle.middleware({ throttles: Effect.succeed(failing), onStoreError: "refuse" }, {
+        global: true
+      })
+      answers.push(yield* (yield* ask(Layer.merge(hello, store)))())
+      for (const answer of answers) assert.deepStrictEqual([answer.status, says(answer)], [503, []])
+    }).pipe(Effect.scoped))
 })
 
 describe("maxWait", () => {
@@ -466,6 +621,24 @@ describe("shadow", () => {
       assert.isTrue(events.includes("Rejected"))
     }))
 
+  it.effect("what a key's limit would have refused does not count for everybody", () =>
+    Effect.gen(function*() {
+      const rejected: Array<string> = []
+      const observer = (event: Throttle.Event) =>
+        Effect.sync(() => event._tag === "Rejected" && rejected.push(event.throttle))
+      const request = yield* throttled({
+        policy: perMinute,
+        global: Throttle.rate({ limit: 1, per: "1 hour", burst: 2 }),
+        shadow: true
+      })
+        .pipe(Effect.provideService(Throttle.Observer, observer))
+      const from = (i: number) =>
+        request({ from: `192.0.2.${i}` }).pipe(Effect.provideService(Throttle.Observer, observer))
+      for (const key of [1, 1, 1, 1, 1, 2, 3]) assert.strictEqual((yield* from(key)).status, 200)
+      // In force: two of the first key, three refused by its own limit, one of the second, and the third by everybody's.
+      assert.deepStrictEqual(rejected, ["default", "default", "default", "global"])
+    }))
+
   it.effect("may be a matter of the key", () =>
     Effect.gen(function*() {
       const tried = Throttle.shadow(perMinute)
@@ -499,13 +672,40 @@ describe("throttles", () => {
       assert.strictEqual((yield* Fiber.join(waiting)).status, 200)
     }).pipe(Effect.provide(Users.layer)))
 
-  /** Reasons that limits do not have come from a store. */
-  const broken = Effect.map(Users, (users): ThrottleMap.ThrottleMap<string> => {
-    const reason = new QueueFull({ throttle: "a", cost: {}, queued: 0, parts: [], limit: 0 })
-    const failing = Effect.fail(new ThrottleError({ reason }))
-    Object.assign(reason, { _tag: "StoreError" })
-    return { ...users, withPermit: () => () => failing, takeScoped: () => failing }
-  })
+  const broken = Effect.map(Users, failingStore)
+
+  it.effect("a handler that asks for what its own request holds does not hang, but is a defect, or passes", () =>
+    Effect.gen(function*() {
+      for (const [nested, status] of [["die", 500], ["pass", 200]] as const) {
+        const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.concurrency({ limit: 1, nested }) })
+        const route = HttpRouter.add(
+          "GET",
+          "/",
+          map.withPermit("192.0.2.1")(Effect.succeed(HttpServerResponse.text("nested"))).pipe(Effect.orDie)
+        )
+        const throttle = HttpThrottle.middleware({ throttles: Effect.succeed(map) }, { global: true })
+        const request = yield* ask(Layer.merge(route, throttle))
+        const answers = yield* Effect.forkChild(times(2, request()), { startImmediately: true })
+        yield* TestClock.adjust("1 minute")
+        assert.isDefined(answers.pollUnsafe())
+        assert.deepStrictEqual(statuses(yield* Fiber.join(answers)), [status, status])
+        assert.strictEqual((yield* map.statistics).running, 0)
+      }
+    }).pipe(Effect.scoped))
+
+  it.effect("others wait for what a request holds until its body has been sent", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.concurrency({ limit: 1 }) })
+      const stream = Stream.fromEffect(Effect.as(Effect.sleep("1 second"), new TextEncoder().encode("late")))
+      const route = HttpRouter.add("GET", "/", Effect.sync(() => HttpServerResponse.stream(stream)))
+      const throttle = HttpThrottle.middleware({ throttles: Effect.succeed(map) }, { global: true })
+      const request = yield* ask(Layer.merge(route, throttle))
+      const fibers = yield* times(3, Effect.forkChild(request(), { startImmediately: true }))
+      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual((yield* Fiber.joinAll(fibers)).map(({ body }) => body), ["late", "late", "late"])
+    }).pipe(Effect.scoped))
 
   it.effect("a store that fails lets in, or refuses, as told", () =>
     Effect.gen(function*() {
@@ -617,6 +817,7 @@ describe("fields of other versions", () => {
 
 describe("bad options", () => {
   const policy = perMinute
+  const tokens = Throttle.tokenBucket({ capacity: 9, refill: 9, unit: "tokens" })
   const table: ReadonlyArray<readonly [unknown, string]> = [
     [{}, "HttpThrottle: it takes one of policy, lookup and throttles"],
     [{ policy, throttles: Effect.void }, "HttpThrottle: it takes one of policy, lookup and throttles"],
@@ -625,6 +826,18 @@ describe("bad options", () => {
       "HttpThrottle: maxKeys goes with policy and lookup, not with throttles, whose policies say it"
     ],
     [{ policy: 5 }, "HttpThrottle: policy must be a policy, got 5"],
+    [
+      { throttles: Effect.void, maxWait: "1 second" },
+      "HttpThrottle: maxWait goes with policy, lookup and global, not with throttles alone, whose policies say it"
+    ],
+    [
+      { policy: tokens },
+      `HttpThrottle: policy must count permits (without a cost a request is one permit), got ${String(tokens)}`
+    ],
+    [
+      { policy, global: tokens, cost: 1 },
+      `HttpThrottle: global must count permits (a request is one permit), got ${String(tokens)}`
+    ],
     [
       { policy, limit: 5 },
       `HttpThrottle: unknown option "limit"; it takes policy, lookup, throttles, key, cost, global, skip, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
@@ -670,6 +883,16 @@ describe("bad options", () => {
     Effect.gen(function*() {
       const request = yield* throttled({ lookup: () => undefined as any })
       assert.strictEqual((yield* request()).status, 500)
+    }))
+
+  it.effect("so is a lookup that gives a policy which would limit nobody; one without limits is none", () =>
+    Effect.gen(function*() {
+      const lookup = (key: string) => key === "192.0.2.1" ? tokens : key === "192.0.2.2" ? Throttle.none : perMinute
+      const request = yield* throttled({ lookup, global: Throttle.none })
+      const answers = yield* Effect.forEach([1, 2, 3], (i) => request({ from: `192.0.2.${i}` }))
+      assert.deepStrictEqual(statuses(answers), [500, 200, 200])
+      const costly = yield* throttled({ lookup, cost: { tokens: 9 } })
+      assert.deepStrictEqual(statuses(yield* times(2, costly())), [200, 429])
     }))
 
   it.effect("so is a cost that makes no sense; the next request is served", () =>

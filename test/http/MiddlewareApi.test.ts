@@ -1,7 +1,7 @@
 /** A throttled HttpApi, served and asked over the loopback interface by the client that its declaration gives. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Redacted, Schema } from "effect"
-import { Throttle } from "effect-throttle"
+import { Context, Effect, Fiber, Layer, Redacted, Schema } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "effect/http"
 import {
@@ -34,7 +34,8 @@ const Api = HttpApi.make("api").add(
   HttpApiGroup.make("open")
     .add(
       HttpApiEndpoint.get("hello", "/hello", { success: Schema.String }),
-      HttpApiEndpoint.get("broken", "/broken", { success: Schema.String })
+      HttpApiEndpoint.get("broken", "/broken", { success: Schema.String }),
+      HttpApiEndpoint.get("slow", "/slow", { success: Schema.String })
     )
     .middleware(PerClient),
   HttpApiGroup.make("own")
@@ -47,7 +48,11 @@ const Handlers = Layer.mergeAll(
   HttpApiBuilder.group(
     Api,
     "open",
-    (handlers) => handlers.handle("hello", () => Effect.succeed("hello")).handle("broken", () => Effect.die("broken"))
+    (handlers) =>
+      handlers
+        .handle("hello", () => Effect.succeed("hello"))
+        .handle("broken", () => Effect.die("broken"))
+        .handle("slow", () => Effect.as(Effect.sleep("1 minute"), "slow"))
   ),
   HttpApiBuilder.group(Api, "own", (handlers) => handlers.handle("me", () => Effect.map(CurrentUser, ({ id }) => id)))
 )
@@ -59,14 +64,17 @@ const AuthorizationLive = Layer.succeed(Authorization, {
 const perMinute = Throttle.rate({ limit: 1, per: "1 minute", burst: 1 })
 
 /** The api, served, and a client of it that authenticates as somebody. */
-const start = (options: Partial<HttpThrottle.PolicyOptions> = {}) =>
+const start = (options: Partial<HttpThrottle.PolicyOptions> | HttpThrottle.ThrottlesOptions = {}) =>
   Effect.gen(function*() {
     const port = yield* serve(
       HttpApiBuilder.layer(Api).pipe(
         Layer.provide(Handlers),
         Layer.provide([
           AuthorizationLive,
-          HttpThrottle.layerApi(PerClient, { policy: perMinute, ...options }),
+          HttpThrottle.layerApi(
+            PerClient,
+            options.throttles === undefined ? { policy: perMinute, ...options } : options
+          ),
           HttpThrottle.layerApi(PerUser, {
             policy: perMinute,
             key: Effect.map(CurrentUser, ({ id }) => `user:${id}`),
@@ -121,6 +129,33 @@ describe("a client of the api", () => {
       assert.instanceOf(yield* Effect.flip(ada.own.me()), HttpThrottle.TooManyRequests)
       assert.strictEqual(yield* grace.own.me(), "grace")
     }))
+
+  live(
+    "that hangs up while it is served gives its permit back, and while it waits leaves the line",
+    () =>
+      Effect.gen(function*() {
+        const map = yield* ThrottleMap.make({
+          lookup: (_key: string) => Throttle.concurrency({ limit: 1, maxQueue: 1 })
+        })
+        const client = yield* (yield* start({ throttles: Effect.succeed(map) }))()
+        const counts = (n: { readonly running: number; readonly waiting: number }) =>
+          Effect.repeat(Effect.andThen(Effect.sleep("10 millis"), map.statistics), {
+            until: ({ running, waiting }) => running === n.running && waiting === n.waiting
+          }).pipe(Effect.timeout("5 seconds"))
+        for (let i = 0; i < 3; i++) {
+          const served = yield* Effect.forkChild(client.open.slow())
+          yield* counts({ running: 1, waiting: 0 })
+          const waiting = yield* Effect.forkChild(client.open.hello())
+          yield* counts({ running: 1, waiting: 1 })
+          assert.instanceOf(yield* Effect.flip(client.open.hello()), HttpThrottle.TooManyRequests)
+          yield* Fiber.interrupt(waiting)
+          yield* counts({ running: 1, waiting: 0 })
+          yield* Fiber.interrupt(served)
+          yield* counts({ running: 0, waiting: 0 })
+          assert.strictEqual(yield* client.open.hello(), "hello")
+        }
+      })
+  )
 
   live("gets the fields with every answer, and the same problem as from a router", () =>
     Effect.gen(function*() {

@@ -91,6 +91,19 @@ describe("names", () => {
       `"default";q=999999999999999;w=1`
     )
   })
+
+  it("so are those of what is left, and of permits that are held", () => {
+    const most = Number.MAX_SAFE_INTEGER
+    const plan = planOf(Throttle.concurrency({ limit: most }))
+    const left = [{ left: most, more: undefined }]
+    assert.deepStrictEqual(writerOf("draft-10", plan, name)(left), {
+      "ratelimit-policy": `"default";q=999999999999999;qu="concurrent-requests"`,
+      ratelimit: `"default";r=999999999999999`
+    })
+    assert.deepStrictEqual(writerOf("draft-7", plan, name)(left), {
+      ratelimit: "limit=999999999999999, remaining=999999999999999, reset=0"
+    })
+  })
 })
 
 const Timing = Schema.Union([

@@ -1,6 +1,6 @@
 /** A throttled server on a real socket: clients that hang up, and clients that mean harm. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer } from "effect"
+import { Duration, Effect, Layer, Schedule, Stream } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import { Headers, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -45,6 +45,10 @@ const hangUp = (port: number) =>
     (socket) => Effect.sync(() => socket.destroy())
   )
 
+/** One request of this method, and what comes back until the server closes the connection. */
+const sendAs = (port: number, method: string, ...headers: ReadonlyArray<string>) =>
+  Effect.promise(() => exchange(port, request(...headers).toString("latin1").replace("GET", method)))
+
 const send = (port: number, ...headers: ReadonlyArray<string>) =>
   Effect.promise(() => exchange(port, request(...headers)))
 
@@ -77,6 +81,87 @@ describe("clients that hang up", () => {
       assert.strictEqual(statusOf(yield* send(port)), 429)
       socket.destroy()
       yield* until("its permit is back", Effect.map(map.statistics, ({ running }) => running === 0))
+    }))
+})
+
+describe("answers with a body that streams", () => {
+  const policy = Throttle.all([
+    Throttle.rate({ limit: 1, per: "1 hour", burst: 99 }),
+    Throttle.concurrency({ limit: 1 })
+  ], {
+    maxQueue: 0
+  })
+  const bytes = (text: string) => new TextEncoder().encode(text)
+  const streaming = (stream: Stream.Stream<Uint8Array, unknown>) =>
+    HttpRouter.add("GET", "/", Effect.sync(() => HttpServerResponse.stream(stream)))
+  const endless = Stream.fromEffectSchedule(Effect.succeed(bytes("more")), Schedule.spaced("10 millis"))
+
+  const runs = (map: ThrottleMap.ThrottleMap<string>, n: number) =>
+    until(`${n} run`, Effect.map(map.statistics, ({ running }) => running === n))
+
+  live(
+    "hold a permit while they are sent, and give it back when the client goes away, again and again",
+    () =>
+      Effect.gen(function*() {
+        const { map, port } = yield* start(policy, {}, streaming(endless))
+        for (let i = 0; i < 5; i++) {
+          const socket = yield* hangUp(port)
+          yield* Effect.callback<void>((resume) => void socket.once("data", () => resume(Effect.void)))
+          yield* runs(map, 1)
+          assert.strictEqual(statusOf(yield* send(port)), 429)
+          socket.destroy()
+          yield* runs(map, 0)
+        }
+        // What was let in has been charged, and what was refused has not.
+        assert.strictEqual((yield* map.statistics).admitted, 5)
+      })
+  )
+
+  live("give it back where the body fails, before its first bytes or after", () =>
+    Effect.gen(function*() {
+      for (const stream of [Stream.fail("broken"), Stream.concat(Stream.make(bytes("some")), Stream.die("broken"))]) {
+        const { map, port } = yield* start(policy, {}, streaming(stream))
+        for (let i = 0; i < 3; i++) {
+          yield* send(port)
+          yield* runs(map, 0)
+        }
+        assert.strictEqual((yield* map.statistics).admitted, 3)
+      }
+    }))
+
+  live("give it back where there is no body to send: HEAD, 304 and 204", () =>
+    Effect.gen(function*() {
+      const none = (status: number) => HttpRouter.add("GET", "/", HttpServerResponse.empty({ status }))
+      for (
+        const [method, route, status] of [
+          ["HEAD", hello, 200],
+          ["HEAD", streaming(Stream.make(bytes("some"))), 200],
+          ["HEAD", streaming(endless), 200],
+          ["GET", none(304), 304],
+          ["GET", none(204), 204]
+        ] as const
+      ) {
+        const { map, port } = yield* start(policy, {}, route)
+        for (let i = 0; i < 3; i++) {
+          const answer = yield* sendAs(port, method)
+          assert.strictEqual(statusOf(answer), status)
+          assert.include(answer.toLowerCase(), "ratelimit:")
+          yield* runs(map, 0)
+        }
+        assert.strictEqual((yield* map.statistics).admitted, 3)
+      }
+    }))
+
+  live("wait their turn on one connection that is kept", () =>
+    Effect.gen(function*() {
+      const soon = streaming(Stream.fromEffect(Effect.as(Effect.sleep("20 millis"), bytes("soon"))))
+      const { map, port } = yield* start(Throttle.concurrency({ limit: 1 }), {}, soon)
+      const one = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+      const answers = yield* Effect.promise(() =>
+        exchange(port, Buffer.concat([Buffer.from(one.repeat(4)), request()]))
+      )
+      assert.lengthOf(answers.match(/HTTP\/1\.1 200/g)!, 5)
+      yield* runs(map, 0)
     }))
 })
 

@@ -1,12 +1,13 @@
 /** The one step in which most requests are let in, held to the ways that everybody else goes. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option, Schema } from "effect"
+import { Effect, Fiber, Option, Schema, type Scope } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import * as Limiter from "../../src/internal/limiter.ts"
+import * as Line from "../../src/internal/line.ts"
 import * as Plan from "../../src/internal/plan.ts"
 import { remaining } from "../../src/internal/remaining.ts"
-import { peek, startAtOnce } from "../../src/ThrottleMap.ts"
+import { keyedOf, peek, startAtOnce } from "../../src/ThrottleMap.ts"
 
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 
@@ -24,6 +25,20 @@ const Timing = Schema.Union([
 const Calls = Schema.Array(Schema.Struct({ gap: int(0, 12), key: Schema.Literals(["a", "b", "c"]) })).check(
   Schema.isMaxLength(30)
 )
+
+/** A key is idle or busy; the line of those that may be evicted is that of the idle ones, forwards and backwards. */
+const intact = <K extends ThrottleMap.Key>(map: ThrottleMap.ThrottleMap<K>, maxKeys: number) => {
+  const { busy, idle, oldest } = keyedOf(map)!
+  assert.isAtMost(idle.size + busy.size, maxKeys)
+  for (const key of idle.keys()) assert.isFalse(busy.has(key))
+  for (const [key, { isLent, key: own }] of busy) assert.deepStrictEqual([isLent, own], [true, key])
+  const line = Array.from(Line.members(oldest))
+  assert.strictEqual(oldest.size, idle.size)
+  for (const one of line) assert.strictEqual(idle.get(one.key as K), one)
+  assert.strictEqual(line.length, idle.size)
+  line.forEach((one, i) => assert.strictEqual(one.ahead, line[i - 1]))
+  assert.strictEqual(oldest.tail, line.at(-1))
+}
 
 const arbitrary = { arbitrary: { runs: 150 } }
 
@@ -85,4 +100,122 @@ describe("startAtOnce", () => {
       assert.isFalse(startAtOnce(map, "b", undefined, limiter))
       assert.isFalse(startAtOnce(map, "b", 3, undefined))
     }).pipe(Effect.scoped))
+
+  it.effect("never forgets what it has just charged", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.rate({ limit: 1 }), onFull: "evict" })
+      for (let i = 0; i < 40; i++) {
+        assert.isTrue(startAtOnce(map, "a", undefined, undefined), `${i}`)
+        assert.isFalse(startAtOnce(map, "a", undefined, undefined), `${i}, again`)
+        yield* TestClock.adjust("1 second")
+      }
+    }).pipe(Effect.scoped))
+
+  it.effect("a key that is refused by the other limiter takes no other key's place", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.rate({ limit: 1, per: "1 hour" })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy, maxKeys: 1, onFull: "evict" })
+      const other = yield* Limiter.make(Plan.make(policy.data))
+      assert.isTrue(startAtOnce(map, "a", undefined, other))
+      assert.isFalse(startAtOnce(map, "b", undefined, other))
+      assert.strictEqual((yield* map.statistics).keysEvicted, 0)
+    }).pipe(Effect.scoped))
+})
+
+describe("a full map", () => {
+  const random = (seed: number) => {
+    let state = seed
+    // The linear congruential generator of Numerical Recipes.
+    return (below: number) => Math.floor((state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32 * below)
+  }
+
+  it.effect("locks nobody out, and never holds more than maxKeys", () =>
+    Effect.gen(function*() {
+      const known = Throttle.rate({ limit: 1, maxQueue: 0 })
+      const invented = Throttle.rate({ limit: 1, per: "1 hour", maxQueue: 0 })
+      for (let seed = 1; seed <= 60; seed++) {
+        const below = random(seed)
+        yield* Effect.scoped(Effect.gen(function*() {
+          const map = yield* ThrottleMap.make({
+            lookup: (key: string) => key.startsWith("a") ? known : invented,
+            maxKeys: 20,
+            onFull: "evict"
+          })
+          for (let i = 0; i < 800; i++) {
+            const key = below(2) === 0 ? `a${below(20)}` : `x${below(1_000_000)}`
+            if (!startAtOnce(map, key, undefined, undefined)) {
+              const error = yield* Effect.flip(map.wait(key))
+              assert.strictEqual(error.reason._tag, "QueueFull", `seed ${seed}, call ${i}`)
+            }
+            assert.isAtMost((yield* map.statistics).keys, 20, `seed ${seed}, call ${i}`)
+            yield* TestClock.adjust(below(400))
+          }
+        }))
+      }
+    }), 30_000)
+
+  const Step = Schema.Struct({
+    gap: int(0, 250),
+    key: int(0, 4),
+    way: Schema.Literals([
+      "startAtOnce",
+      "with other",
+      "wait",
+      "withPermit",
+      "withPermitsIfAvailable",
+      "takeScoped",
+      "usePermits",
+      "cancel",
+      "fork",
+      "pause",
+      "resume",
+      "nextAvailable"
+    ])
+  })
+
+  it.effect.prop("counts each key that it has once, whatever is done with it", {
+    maxKeys: int(1, 4),
+    steps: Schema.Array(Step).check(Schema.isMinLength(40), Schema.isMaxLength(120))
+  }, ({ maxKeys, steps }) =>
+    Effect.gen(function*() {
+      const timing = Throttle.rate({ limit: 1, per: 100, burst: 1, maxQueue: 2 })
+      const both = Throttle.all([Throttle.window({ limit: 2, per: 70 }), Throttle.concurrency({ limit: 2 })], {
+        maxQueue: 1
+      })
+      const map = yield* ThrottleMap.make({
+        lookup: (key: number) => key % 2 === 0 ? timing : both,
+        maxKeys,
+        onFull: "evict"
+      })
+      const other = yield* Limiter.make(Plan.make(Throttle.rate({ limit: 1, per: 30, burst: 1 }).data))
+      for (const { gap, key, way } of steps) {
+        const done: Record<typeof way, () => Effect.Effect<unknown, unknown, Scope.Scope>> = {
+          startAtOnce: () => Effect.sync(() => startAtOnce(map, key, undefined, undefined)),
+          "with other": () => Effect.sync(() => startAtOnce(map, key, undefined, other)),
+          wait: () => key % 2 === 0 ? Effect.timeout(map.wait(key), 0) : Effect.void,
+          withPermit: () => Effect.timeout(map.withPermit(key)(Effect.void), 0),
+          withPermitsIfAvailable: () => map.withPermitsIfAvailable(key, 1)(Effect.void),
+          takeScoped: () => Effect.scoped(Effect.timeout(map.takeScoped(key), 0)),
+          usePermits: () => Effect.timeout(map.usePermits(key, 1)(() => Effect.void), 0),
+          cancel: () => map.usePermits(key, 1)(({ cancel }) => cancel).pipe(Effect.timeout(0)),
+          fork: () => Effect.forkScoped(map.withPermit(key)(Effect.sleep(gap)), { startImmediately: true }),
+          pause: () => map.pause(key, gap + 1),
+          resume: () => map.resume(key),
+          nextAvailable: () => map.nextAvailable(key)
+        }
+        const fiber = yield* Effect.forkScoped(Effect.ignore(done[way]()), { startImmediately: true })
+        yield* TestClock.adjust(gap)
+        if (way !== "fork") yield* Fiber.join(fiber)
+        intact(map, maxKeys)
+      }
+      // Nothing is left of anybody: every key can go, and has gone once as many calls have looked.
+      yield* TestClock.adjust("10 seconds")
+      for (let i = 0; i < 40; i++) yield* map.withPermitsIfAvailable(0, 1)(Effect.void)
+      yield* TestClock.adjust("10 seconds")
+      intact(map, maxKeys)
+      for (let i = 0; i < 2 * maxKeys; i++) {
+        yield* map.wait(100 + 2 * i)
+        intact(map, maxKeys)
+      }
+    }).pipe(Effect.scoped), { arbitrary: { runs: 100 } })
 })

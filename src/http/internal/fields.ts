@@ -4,6 +4,7 @@
  */
 import type { Holding, Plan, Timing } from "../../internal/plan.ts"
 import { capacityOf, partsOf, type Remaining } from "../../internal/remaining.ts"
+import * as Structured from "./structured.ts"
 
 export const dialects = ["draft-10", "draft-7", "draft-6", "none"] as const
 
@@ -33,7 +34,7 @@ export interface Quota {
  */
 export const quotaOf = (part: Timing | Holding): Quota => {
   const capacity = capacityOf(part)
-  if (!("meter" in part)) return { quota: capacity, window: undefined }
+  if (!("meter" in part)) return { quota: Math.min(capacity, largest), window: undefined }
   const { per, permits } = part.pace
   const interval = per / permits
   const window = Math.ceil(Math.max(per, capacity * interval) / 1e9 * (1 - grain))
@@ -44,11 +45,13 @@ export const quotaOf = (part: Timing | Holding): Quota => {
 /** By what the fields call the parts: each by its own name; the only one by the middleware's; others by what they say. */
 export const namesOf = (plan: Plan, name: string): ReadonlyArray<string> => {
   const parts = partsOf(plan)
-  return parts.map((part) => part.given ?? (parts.length === 1 ? name : part.name))
+  return parts.map((part) => ascii(part.given ?? (parts.length === 1 ? name : part.name)))
 }
 
-/** A structured field's string, which has no characters beyond ASCII. */
-const quoted = (text: string): string => `"${text.replace(/[^\x20-\x7e]/g, "?").replace(/["\\]/g, "\\$&")}"`
+/** A structured field's string has no characters beyond ASCII. */
+export const ascii = (text: string): string => text.replace(/[^\x20-\x7e]/g, "?")
+
+const quoted = (text: string): string => `"${ascii(text).replace(/["\\]/g, "\\$&")}"`
 
 const unitOf = (part: Timing | Holding): string =>
   part.unit !== "permits" ? `;qu=${quoted(part.unit)}` : "meter" in part ? "" : `;qu="concurrent-requests"`
@@ -65,7 +68,7 @@ const draft10 = (plan: Plan, name: string): Writer => {
   return (left) => ({
     "ratelimit-policy": policy,
     ratelimit: left.map(({ left, more }, i) =>
-      more === undefined ? `${names[i]};r=${left}` : `${names[i]};r=${left};t=${seconds(more)}`
+      `${names[i]};r=${Math.min(left, largest)}${more === undefined ? "" : `;t=${seconds(more)}`}`
     ).join(", ")
   })
 }
@@ -84,7 +87,7 @@ const earlier = (write: (limit: number, left: number, reset: number) => Fields) 
   return (left) => {
     const i = tightest(left)
     const { left: here, more } = left[i]!
-    return { ...fixed, ...write(quotas[i]!.quota, here, more === undefined ? 0 : seconds(more)) }
+    return { ...fixed, ...write(quotas[i]!.quota, Math.min(here, largest), more === undefined ? 0 : seconds(more)) }
   }
 }
 
@@ -102,13 +105,19 @@ const writers: Record<Exclude<Dialect, "none">, (plan: Plan, name: string) => Wr
 export const writerOf = (dialect: Exclude<Dialect, "none">, plan: Plan, name: string): Writer =>
   writers[dialect](plan, name)
 
-/** Together with the fields of a throttle further out. A list goes on; the earlier versions have no list. */
-export const addTo = (dialect: Dialect, headers: Fields, fields: Fields): Fields =>
-  dialect !== "draft-10" || headers["ratelimit"] === undefined
-    ? fields
-    : Object.fromEntries(
-      Object.entries(fields).map(([field, value]) => [
-        field,
-        headers[field] === undefined ? value : `${headers[field]}, ${value}`
-      ])
-    )
+/** Whether more may be added to what a field says: to names, not to what it said in an earlier version. */
+const isListOfNames = (text: string): boolean =>
+  Structured.list(text)?.every(({ value }) => typeof value === "string") === true
+
+/** Together with what the answer carries already, such as the fields of a throttle further out. */
+export const addTo = (dialect: Dialect, headers: Fields, fields: Fields): Fields => {
+  if (dialect !== "draft-10" || (headers["ratelimit"] === undefined && headers["ratelimit-policy"] === undefined)) {
+    return fields
+  }
+  return Object.fromEntries(
+    Object.entries(fields).map(([field, value]) => {
+      const there = headers[field]
+      return [field, there !== undefined && isListOfNames(there) ? `${there}, ${value}` : value]
+    })
+  )
+}

@@ -79,12 +79,17 @@ export const pass = <E, R, E2>(
       by: Refusal.By,
       next: Effect.Effect<Response, E | E2, R | Scope.Scope>
     ) => Effect.matchEffect(taken, { onFailure: (error) => refused(error, by) ?? next, onSuccess: () => next })
+    // This fiber gives them back, or somebody who sends a body when this fiber is over: it can never wait for itself.
+    const thenEverybody = everybody === undefined
+      ? run
+      : after(Throttle.take(everybody, everybody.one, true, granted), "global", run)
+    // With both in shadow: what the key's would have refused would never have come as far as everybody's.
+    const areInShadow = everybody?.plan.shadow === true && ThrottleMap.peek(map, key)?.plan.shadow === true
+    const next = areInShadow
+      ? Effect.suspend(() => permits.length === 0 ? run : thenEverybody)
+      : thenEverybody
     return Effect.onExit(
-      after(
-        ThrottleMap.take(map, key, cost, granted),
-        "key",
-        everybody === undefined ? run : after(Throttle.take(everybody, everybody.one, false, granted), "global", run)
-      ),
+      after(ThrottleMap.take(map, key, cost, granted), "key", next),
       () => started ? Effect.void : Effect.forEach(permits, (permit) => permit.cancel, { discard: true })
     )
   })
@@ -101,7 +106,7 @@ const refuse = <A, E>(
     const plan = ThrottleMap.peek(gate.map, key)?.plan
     const partName = (part: string): string => {
       const i = plan === undefined ? -1 : partsOf(plan).findIndex(({ name }) => name === part)
-      return i < 0 ? part : Fields.namesOf(plan!, gate.name)[i]!
+      return i < 0 ? Fields.ascii(part) : Fields.namesOf(plan!, gate.name)[i]!
     }
     const problem = Refusal.problemOf(error, by, { ...gate, partName })
     announce(gate, key, problem)

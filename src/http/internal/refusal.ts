@@ -41,7 +41,8 @@ export const problemOf = (
   }
   const violated = { "violated-policies": reason.parts.map(options.partName) }
   if (reason._tag === "PermitsExceedCapacity") return { kind: quotaExceeded, members: violated }
-  const isForPermitsToSay = retryAfter === undefined
+  // Nor can anybody know when a pause without an end is ended, but that is no matter of those who run.
+  const isForPermitsToSay = retryAfter === undefined && !reason.parts.includes("pause")
   return {
     kind: isForPermitsToSay && options.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
     members: { ...violated, ...again }

@@ -199,7 +199,8 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     },
     interval: per,
     left: (state, now) => now >= state.end ? limit : Math.max(0, limit - state.used),
-    isFresh: (state, now) => now >= state.end + per / 2,
+    // One that was charged nothing in the end, too: otherwise those whom another limit refuses would fill a map.
+    isFresh: (state, now) => (state.used === 0 && state.isForeign !== true) || now >= state.end + per / 2,
     behind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)
       const left = Math.max(0, limit - used)
