@@ -330,7 +330,8 @@ const arrive = (
   const expected = mustWait ? expectedBehind(limiter, ask, now) : undefined
   enter(limiter, call)
   if (mustWait) tellToWait(limiter, call, expected)
-  else startPump(limiter)
+  // The pump may rest before it tells a failing store again of what is over.
+  else signal(limiter)
   return call
 }
 
