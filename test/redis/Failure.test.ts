@@ -233,14 +233,14 @@ describeRedis("when Redis", () => {
       })
       // The connection and the script are there.
       yield* Effect.retry(tenants.wait("warm"), { times: 5, schedule: Schedule.spaced("300 millis") })
-      for (const turns of [0, 2]) {
+      for (const turns of [0, 1, 2, 3]) {
         const calls = yield* Effect.forEach(
           ["a", "b", "c"],
           (tenant) => Effect.forkChild(Effect.exit(tenants.wait(tenant)), { startImmediately: true })
         )
         // Sent, or not yet
         for (let i = 0; i < turns; i++) yield* turn
-        yield* stall(200)
+        yield* stall(150)
         for (const call of calls) assert.isTrue(Exit.isSuccess(yield* Fiber.join(call)))
       }
     }).pipe(
@@ -326,7 +326,8 @@ describeRedis("when Redis", () => {
       assert.isAbove(next, fence[0]!)
     }).pipe(
       Effect.provide(on(server.address.port, Throttle.concurrency({ limit: 1 }), { leaseTtl: "600 millis" })),
-      quiet
+      withLogs,
+      Effect.map((messages) => assert.deepStrictEqual(messages, []))
     ))
 
   test("cannot be reached for a second: it fails fast, and no decision is replayed", (server) =>
