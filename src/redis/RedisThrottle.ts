@@ -69,8 +69,8 @@ export interface StoreOptions {
   readonly timeout?: Duration.Input | undefined
   /**
    * For `concurrency`: how long permits stay with a process that is not heard of any more. They are renewed after a third
-   * of it. At least 100 milliseconds; default: 10 seconds. Below 3 seconds a second without Redis, for which the breaker
-   * leaves it alone, may cost the leases.
+   * of it. At least 100 milliseconds; default: 10 seconds. When Redis fails, two thirds of a lease are left at least, and
+   * the breaker alone takes a second: below 3 seconds a short outage may cost the work.
    */
   readonly leaseTtl?: Duration.Input | undefined
 }
