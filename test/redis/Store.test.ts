@@ -712,6 +712,20 @@ describeRedis("a store in Redis", () => {
         assert.strictEqual(failure.outcome, "refused")
       }))
 
+    it.effect("leases end with their key, also where a pause makes it anew before anybody asks", () =>
+      Effect.gen(function*() {
+        const key = uniqueKey("{lost}")
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const { lease, take } = asker(store, rules(Throttle.concurrency({ limit: 1 })), key)
+        const held = yield* take(1)
+        yield* send("DEL", key)
+        yield* store.pause(key, millis)
+        clock.now += 2 * millis
+        assert.strictEqual((yield* take(1)).granted, 1)
+        assert.deepStrictEqual(yield* store.renew(key, [lease(held.firstLease)], 10 * seconds), [false])
+      }))
+
     it.effect("what was lost with its key is not taken back, nor released twice", () =>
       Effect.gen(function*() {
         const key = uniqueKey("{lost}")

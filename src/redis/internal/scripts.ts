@@ -20,10 +20,11 @@ import * as Redis from "effect/persistence/Redis"
  * The state of a key and the time. Every script begins with it.
  *
  * t: when it was last changed. o: what is added to the server's clock. v: version. l: the latest instant granted, q: the one
- * before a slot was reserved, u: the levels before that, and when. p: until when it is paused. f: the last fencing number. n: how many have joined the line, w:
- * how long each may be silent. k: until when what is charged may be settled, lows: how low each bucket was meanwhile. Under
- * its own name what each part remembers; rate: the level, in permits, and when; sliding: the sum of its log; fixed: the end of a window
- * and what is used of it, and the same of the one before; spacing: the last three starts; gates: permits held.
+ * before a slot was reserved, u: the levels before that, and when. p: until when it is paused. f: the last fencing number.
+ * n: how many have joined the line, w: how long each may be silent. k: until when what is charged may be settled, lows: how
+ * low each bucket was meanwhile. Under its own name what each part remembers; rate: the level, in permits, and when;
+ * sliding: the sum of its log; fixed: the end of a window and what is used of it, and the same of the one before; spacing:
+ * the last three starts; gates: permits held.
  */
 const prelude = `
 local call, K = redis.call, KEYS[1]
@@ -279,7 +280,8 @@ end
 -- Who has no such part any more may still have permits to give back.
 local leased = ng > 0 or ask.releases
 if leased then
-  if not stored then call('DEL', leases, line) end
+  -- Leases that have outlived their key, though a pause or another policy may have made it anew, count no more.
+  if not S.w then call('DEL', leases, line) end
   for _, gate in ipairs(G) do S[gate.field] = S[gate.field] or 0 end
   S.w = S.w or {}
   for _, member in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now)) do giveBack(member) end
