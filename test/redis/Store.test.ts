@@ -796,6 +796,8 @@ describeRedis("the same random requests", () => {
               if (past !== undefined) charged.splice(charged.indexOf(past), 1)
               const settled = past && { at: past.at, more: random(3) === 0 ? 1 : -past.cost }
               const release = held.length > 0 && random(2) === 0 ? [held.shift()!] : []
+              // One of those who started beside a slot; later perhaps the slot itself
+              const isBeside = kind === 1 && slots?.[0]?.slot !== undefined && slots[0].granted > 0
               const answers = yield* Effect.forEach(both, (_, i) => {
                 const one = askers[i]![who]!
                 if (kind === 0) return one.decide({ runs: [one.run(1, cost)], isDry: true })
@@ -806,7 +808,13 @@ describeRedis("the same random requests", () => {
                       : [{ at: settled.at, isUndone: false, more: parts.map(() => settled.more) }]
                   })
                 }
-                if (kind === 1 && slots?.[i]?.slot !== undefined && slots[i]!.granted === 0) {
+                if (isBeside) {
+                  const { now, version } = slots![i]!
+                  return one.decide({
+                    returns: { version, slot: undefined, grants: { at: now, timings: parts.map(() => slotCost) } }
+                  })
+                }
+                if (kind === 1 && slots?.[i]?.slot !== undefined) {
                   return one.decide({
                     returns: {
                       version: slots[i]!.version,
@@ -837,14 +845,23 @@ describeRedis("the same random requests", () => {
               )
               if (kind === 2 || kind === 3) slotCost = kind === 3 ? cost : 1
               // What has come back cannot be settled.
-              if (answers[1]!.hasReturned) charged.splice(charged.findIndex(({ at }) => at === slots![1]!.slot!.at), 1)
+              if (answers[1]!.hasReturned) {
+                const { now, slot } = slots![1]!
+                charged.splice(charged.findIndex(({ at }) => at === (isBeside ? now : slot!.at)), 1)
+              }
               if (kind > 0 && kind < 5) {
                 const { granted, now, slot } = answers[1]!
                 const each = kind === 1 || kind === 2 ? 1 : cost
                 for (let i = 0; i < granted; i++) charged.push({ at: now, cost: each })
                 if (slot !== undefined) charged.push({ at: slot.at, cost: each })
               }
-              slots = kind === 2 || kind === 3 ? answers : kind === 0 ? slots : undefined
+              slots = kind === 2 || kind === 3
+                ? answers
+                : kind === 0
+                ? slots
+                : isBeside
+                ? slots!.map((slot, i) => ({ ...slot, version: answers[i]!.version, granted: 0 }))
+                : undefined
               for (let i = 0; i < answers[0]!.granted + (answers[0]!.slot === undefined ? 0 : 1); i++) {
                 const amount = kind < 3 ? 1 : cost
                 if (rules(policy).gates.length > 0) {
