@@ -218,6 +218,9 @@ if back and back.version == S.v then
         level[i] = level[i] - (max(before, at) - max(before - soon, at))
         S.u[rule.field] = { before - soon, now }
       else level[i] = level[i] - soon end
+      for _, low in ipairs(soon > 0 and watched and S.lows[rule.field] or {}) do
+        if low[1] > grants.at then low[2] = max(0, low[2] - soon) end
+      end
     elseif kind == 'sliding' then
       if late > 0 then withdraw(i, slot.at, late) end
       if soon > 0 then withdraw(i, grants.at, soon) end
