@@ -131,11 +131,12 @@ export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExha
 }
 
 /**
- * The store that several processes share gave no decision: it was not reachable, did not answer in time, or has failed so
- * often that it is left alone for a while. A throttle in memory never fails with it.
+ * The store that several processes share gave no decision: it was not reachable, did not answer in time, refused this
+ * request (its key holds something else), or has failed so often that it is left alone for a while. A throttle in memory
+ * never fails with it.
  *
- * `outcome` says which. After "timeout" the permits may have been spent all the same, so do not retry blindly; after
- * "unavailable" and "open" nothing was charged as far as this process knows. Where `outcome` is "open", `retryAfter` says
+ * `outcome` says which. After "timeout" the permits may have been spent all the same, so do not retry blindly; after the
+ * others nothing was charged as far as this process knows. Where `outcome` is "open", `retryAfter` says
  * when the store is asked again.
  *
  * @see {@link ThrottleError} for the error that carries it
@@ -144,7 +145,7 @@ export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExha
  */
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   ...retryable,
-  outcome: Schema.Literals(["timeout", "unavailable", "open"]),
+  outcome: Schema.Literals(["timeout", "unavailable", "refused", "open"]),
   /** What the store or its client said. */
   detail: Schema.String
 }) {

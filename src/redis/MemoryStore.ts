@@ -172,21 +172,22 @@ const decide = (
     key.charges.set(at, { before: known?.before ?? before, after: new Map(key.states) })
     changed = true
   }
-  const settle = (at: number, more: ReadonlyArray<number>, isUndone: boolean) => {
+  const settle = (states: Map<string, unknown>, at: number, more: ReadonlyArray<number>, isUndone: boolean) => {
     const charged = key.charges.get(at)
     meters.forEach((meter, i) => {
       const field = fields[i]!
+      const state = states.get(field) ?? meter.initial
       if (more[i]! > 0) {
         const at = rules.timings[i]!.kind === "sliding" ? Math.max(now, roundUp(key.latest)) : now
-        key.states.set(field, meter.settle(state(i), state(i), at * 1e3, more[i]!, wall))
+        states.set(field, meter.settle(state, state, at * 1e3, more[i]!, wall))
       }
       if (more[i]! >= 0 || charged === undefined) return
       const [before, after] = [charged.before.get(field) ?? meter.initial, charged.after.get(field)]
-      key.states.set(
+      states.set(
         field,
         isUndone
-          ? meter.undo(state(i), before, after, now * 1e3, -more[i]!, wall)
-          : meter.settle(state(i), after, now * 1e3, more[i]!, wall)
+          ? meter.undo(state, before, after, now * 1e3, -more[i]!, wall)
+          : meter.settle(state, after, now * 1e3, more[i]!, wall)
       )
     })
     changed = true
@@ -199,10 +200,16 @@ const decide = (
       for (const [field, before] of key.beforeSlot.states) key.states.set(field, before)
       key.latest = key.beforeSlot.latest
     }
-    if (returns.grants !== undefined) settle(returns.grants.at, returns.grants.timings.map((n) => -n), true)
+    if (returns.grants !== undefined) {
+      const { at, timings } = returns.grants
+      const less = timings.map((n) => -n)
+      settle(key.states, at, less, true)
+      // The slot beside them stands, and may come back yet.
+      if (returns.slot === undefined && key.beforeSlot !== undefined) settle(key.beforeSlot.states, at, less, true)
+    }
     changed = true
   }
-  for (const { at, isUndone, more } of request.settlements) settle(at, more, isUndone)
+  for (const { at, isUndone, more } of request.settlements) settle(key.states, at, more, isUndone)
 
   let freed = false
   for (const lease of request.releases) freed = key.leases.delete(lease) || freed
@@ -245,7 +252,7 @@ const decide = (
           part = rules.timings.length + 1 + Math.max(0, missing)
           break judging
         }
-        const since = request.since !== undefined && granted < request.waited ? request.since : now
+        const since = request.since !== undefined && granted < request.waited ? Math.min(request.since, now) : now
         const judged = due(Math.max(key.latest, since, request.isDry ? key.pausedUntil : -Infinity), timings)
         part = judged.part
         if (request.isDry) {
@@ -279,13 +286,15 @@ const decide = (
       }
     }}
 
-  if (rules.gates.length > 0) {
+  if (rules.gates.length + request.releases.length > 0) {
     if (isBusy && request.joins) {
       if (granted > 0) key.line.delete(owner)
       key.line.set(owner, now + request.patience)
+    } else if (isPaused && request.joins && request.runs.length > 0) {
+      if (key.line.has(owner)) key.line.set(owner, now + request.patience)
     } else if (request.joins) key.line.delete(owner)
     const next = first()
-    const isFree = rules.gates.some(({ field, limit }) => (held.get(field) ?? 0) < limit)
+    const isFree = rules.gates.length === 0 || rules.gates.some(({ field, limit }) => (held.get(field) ?? 0) < limit)
     if ((freed || wasFirst) && isFree && next !== undefined && next !== owner) {
       const queue = listeners.get(request.channel + next)
       if (queue !== undefined) Queue.offerUnsafe(queue, request.key)

@@ -9,6 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import type * as Types from "effect/Types"
+import { detailOf } from "./internal/detail.ts"
 import { grace, grainOf, type Rule, type Rules } from "./internal/rules.ts"
 import * as Scripts from "./internal/scripts.ts"
 import { type Decision, type Request, StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
@@ -26,13 +27,18 @@ const completed = (rule: Rule) =>
 /** Beyond any wait, as Lua reads it. */
 const forever = 1e18
 
-/** All keys of a limiter lie in one hash slot: the part in braces decides. */
-const keysOf = (key: string, rules: Rules): ReadonlyArray<string> => {
+/**
+ * All keys of a limiter lie in one hash slot: the part in braces decides. An update may have taken concurrency away while
+ * permits were held: these come back all the same.
+ */
+const keysOf = ({ key, releases, rules }: Request): ReadonlyArray<string> => {
   const keys = [key]
   for (const rule of rules.timings) if (rule.kind === "sliding") keys.push(`${key}:${rule.field}`)
-  if (rules.gates.length > 0) keys.push(leasesKey(key), `${key}:line`)
+  if (hasLeases(rules, releases)) keys.push(leasesKey(key), `${key}:line`)
   return keys
 }
+
+const hasLeases = ({ gates }: Rules, releases: ReadonlyArray<string>): boolean => gates.length + releases.length > 0
 
 const leasesKey = (key: string): string => `${key}:leases`
 
@@ -46,7 +52,7 @@ const asked = (request: Request): string => {
   if (returns !== undefined) written.returns = returns
   if (settlements.length > 0) written.settlements = settlements
   if (settleWithin > 0) written.settleWithin = settleWithin
-  if (rules.gates.length > 0) {
+  if (hasLeases(rules, releases)) {
     Object.assign(written, { channel, firstLease, joins, owner, patience, releases, ttl })
   }
   return JSON.stringify(written)
@@ -71,7 +77,15 @@ const decisionOf = (answer: ReadonlyArray<number>): Decision => {
   }
 }
 
-const unavailable = Effect.mapError((cause: Redis.RedisError) => new StoreFailure({ outcome: "unavailable", cause }))
+/**
+ * What the server says of one request: a key that holds something else, keys of several slots, a mistake in a script. All
+ * else it may say (OOM, LOADING, READONLY, …) goes for every request.
+ */
+const isRefusal = (cause: Redis.RedisError): boolean => /^(WRONGTYPE|CROSSSLOT|ERR) /.test(detailOf(cause))
+
+const failed = Effect.mapError((cause: Redis.RedisError) =>
+  new StoreFailure({ outcome: isRefusal(cause) ? "refused" : "unavailable", cause })
+)
 
 /**
  * The store on a Redis client. `time`: what the scripts take for the server's clock, in microseconds; for tests only.
@@ -94,16 +108,16 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
   return {
     decide: (request) =>
       Effect.suspend(() =>
-        unavailable(
+        failed(
           Effect.map(
-            decide(keysOf(request.key, request.rules), [now(), writtenOnce(request.rules), asked(request)]),
+            decide(keysOf(request), [now(), writtenOnce(request.rules), asked(request)]),
             decisionOf
           )
         )
       ),
     renew: (key, leases, ttl) =>
       Effect.suspend(() =>
-        unavailable(
+        failed(
           Effect.map(
             renew([key, leasesKey(key)], [now(), JSON.stringify({ leases, ttl })]),
             (answers) => answers.map((answer) => answer === 1)
@@ -111,7 +125,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
         )
       ),
     pause: (key, micros) =>
-      Effect.suspend(() => unavailable(Effect.asVoid(pause([key], [now(), Math.min(micros, forever / 1e3)])))),
+      Effect.suspend(() => failed(Effect.asVoid(pause([key], [now(), Math.min(micros, forever / 1e3)])))),
     wakeups: (channel) =>
       Effect.gen(function*() {
         const messages = yield* redis.subscribe(channel)

@@ -69,7 +69,8 @@ export interface StoreOptions {
   readonly timeout?: Duration.Input | undefined
   /**
    * For `concurrency`: how long permits stay with a process that is not heard of any more. They are renewed after a third
-   * of it. At least 100 milliseconds; default: 10 seconds.
+   * of it. At least 100 milliseconds; default: 10 seconds. When Redis fails, two thirds of a lease are left at least, and
+   * the breaker alone takes a second: below 3 seconds a short outage may cost the work.
    */
   readonly leaseTtl?: Duration.Input | undefined
 }
@@ -194,8 +195,12 @@ const distributed = (plan: Plan.Plan): Effect.Effect<Plan.Plan, NotDistributable
   return why === undefined ? Effect.succeed(plan) : Effect.fail(new NotDistributable({ throttle: plan.name, ...why }))
 }
 
-/** In one hash slot of a cluster: what is in braces decides. */
-const keyIn = (prefix: string, key: string): string => `${prefix}{${key}}`
+/**
+ * In one hash slot of a cluster: what is in the first braces decides, unless that is nothing. So a "}" of the key is
+ * written otherwise, as is "%" itself, which stands for an empty key.
+ */
+const keyIn = (prefix: string, key: string): string =>
+  `${prefix}{${key === "" ? "%" : key.replace(/[%}]/g, (one) => encodeURIComponent(one))}}`
 
 const settingsOf = (
   key: string,
@@ -265,8 +270,8 @@ const onRedis = Client.layer.pipe(Layer.provide(RedisStore.layer))
  * Starts may come later than their instant, by the way of the answer and the lateness of a timer, never earlier.
  *
  * Used inline below this Layer, the policy value is this throttle too. An inline use of a policy without bounds has no
- * error in its type: where the store fails, it dies with the `ThrottleError`. Give the policy a bound or the type
- * `Throttle.Policy`, use the service, or let `onStoreError` be something else than "fail".
+ * error in its type: where the store fails, it dies with the `ThrottleError`, also where the value is declared as
+ * `Throttle.Policy`. Give the policy a bound, use the service, or let `onStoreError` be something else than "fail".
  *
  * For `concurrency` permits are leases: renewed while the effect runs, in a fiber of its own, which is interrupted with
  * `LeaseLost` when the lease is lost. A sliding `window` of more than 1,000 permits is kept in steps of a thousandth of its
@@ -773,7 +778,7 @@ export const layerClient = <A, E, R>(client: (preset: ClientPreset) => Layer.Lay
  *
  * | metric | |
  * |---|---|
- * | `throttle_store_requests_total` | requests to the store, by `outcome`: "answered", "timeout", "unavailable", "open" |
+ * | `throttle_store_requests_total` | requests to the store, by `outcome`: "answered", "refused", "timeout", "unavailable", "open" |
  * | `throttle_store_fallbacks_total` | calls without a decision, by `throttle` and `kind`: "failed", "allowed", "local" |
  *
  * @see {@link OnStoreError} for what becomes of calls without a decision

@@ -126,13 +126,14 @@ export interface Decision {
 }
 
 /**
- * Why there is no decision. "timeout" and an interruption leave open whether it was made.
+ * Why there is no decision. "timeout" and an interruption leave open whether it was made; "refused" is an answer: the store
+ * works, but not with this request.
  *
  * @category errors
  * @since 0.1.0
  */
 export class StoreFailure extends Schema.TaggedError<StoreFailure>()("StoreFailure", {
-  outcome: Schema.Literals(["timeout", "unavailable"]),
+  outcome: Schema.Literals(["timeout", "unavailable", "refused"]),
   cause: Schema.Defect()
 }) {}
 

@@ -6,14 +6,14 @@ import { NodeRedis } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Logger, Metric, Option, Schedule, type Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
-import { RedisThrottle } from "effect-throttle/redis"
+import { RedisStore, RedisThrottle } from "effect-throttle/redis"
 import { Redis } from "effect/persistence"
 import { startProxy } from "../utils/proxy.ts"
 import { startTcpServer } from "../utils/redis-server.ts"
 import { describeRedis, uniqueKey } from "../utils/redis.ts"
 
 /** A server of this test's own, and how to reach it. */
-const serverOf = Effect.acquireRelease(Effect.promise(startTcpServer), (server) => Effect.promise(server.close))
+const serverOf = Effect.acquireRelease(Effect.promise(() => startTcpServer()), (server) => Effect.promise(server.close))
 
 type Server = Awaited<ReturnType<typeof startTcpServer>>
 
@@ -98,21 +98,47 @@ const assertBounded = Effect.gen(function*() {
 
 const quiet = Effect.provide(Logger.layer([]))
 
+/** It fails, is left alone, and comes back: that is said once each. */
+const onceEach = ["throttle.store.failed", "throttle.store.open", "throttle.store.recovered"]
+
+const withLogs = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+  Effect.suspend(() => {
+    const { layer, messages } = logging()
+    return Effect.as(Effect.provide(self, layer), messages)
+  })
+
+/** This process stands still. */
+const stall = (millis: number) =>
+  Effect.sync(() => {
+    for (const end = performance.now() + millis; performance.now() < end;);
+  })
+
+const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
+const requests = (outcome: string) =>
+  Effect.map(
+    Metric.value(RedisThrottle.metrics.requests.pipe(Metric.withAttributes({ outcome }))),
+    ({ count }) => count
+  )
+
 describeRedis("when Redis", () => {
   test("is stopped, and comes back: it costs one burst more, and is said in the logs", (server) =>
     Effect.gen(function*() {
-      const { layer, messages } = logging()
-      yield* Effect.gen(function*() {
-        assert.strictEqual(yield* drain, 5)
-        yield* Effect.promise(server.stop)
-        yield* Effect.sleep("50 millis")
-        assert.deepStrictEqual(yield* assertBounded, ["unavailable", "unavailable", "unavailable"])
-        yield* Effect.promise(server.start)
-        // The breaker's second, and a quarter for the connection
-        assert.isBelow(yield* recovery, 1_250 + slack)
-        assert.strictEqual(yield* drain, 5)
-      }).pipe(Effect.provide(on(server.address.port, bucket(5))), Effect.provide(layer))
-      assert.deepStrictEqual(messages, ["throttle.store.failed", "throttle.store.open", "throttle.store.recovered"])
+      const messages = yield* withLogs(
+        Effect.gen(function*() {
+          const answered = yield* requests("answered")
+          assert.strictEqual(yield* drain, 5)
+          assert.strictEqual((yield* requests("answered")) - answered, 6)
+          yield* Effect.promise(server.stop)
+          yield* Effect.sleep("50 millis")
+          assert.deepStrictEqual(yield* assertBounded, ["unavailable", "unavailable", "unavailable"])
+          yield* Effect.promise(server.start)
+          // The breaker's second, and a quarter for the connection
+          assert.isBelow(yield* recovery, 1_250 + slack)
+          assert.strictEqual(yield* drain, 5)
+        }).pipe(Effect.provide(on(server.address.port, bucket(5))))
+      )
+      assert.deepStrictEqual(messages, onceEach)
     }))
 
   test("is not there at the beginning: the client's Layer fails at once", (server) =>
@@ -128,14 +154,21 @@ describeRedis("when Redis", () => {
     Effect.gen(function*() {
       yield* Throttle.wait()
       server.hang()
+      const before = [yield* requests("timeout"), yield* requests("open")] as const
       assert.deepStrictEqual(yield* assertBounded, ["timeout", "timeout", "timeout"])
+      assert.strictEqual((yield* requests("timeout")) - before[0], 3)
+      assert.strictEqual((yield* requests("open")) - before[1], 3)
       server.wake()
       assert.isBelow(yield* recovery, 1_000 + slack)
       const left = yield* drain
       // Three were under way; what their late answers granted comes back where nothing has changed since.
       assert.isAtLeast(left, 9 - 3)
       assert.isAtMost(left, 9)
-    }).pipe(Effect.provide(on(server.address.port, bucket(10))), quiet))
+    }).pipe(
+      Effect.provide(on(server.address.port, bucket(10))),
+      withLogs,
+      Effect.map((messages) => assert.deepStrictEqual(messages, onceEach))
+    ))
 
   test("hangs while many wait: all are told", (server) =>
     Effect.gen(function*() {
@@ -192,6 +225,76 @@ describeRedis("when Redis", () => {
       quiet
     ))
 
+  test("has answered, but this process stands still and reads it late: nothing has failed", (server) =>
+    Effect.gen(function*() {
+      const tenants = yield* RedisThrottle.makeMap({
+        lookup: (_tenant: string) => Throttle.rate({ limit: 1_000, burst: 100 }),
+        timeout: "100 millis"
+      })
+      // The connection and the script are there.
+      yield* Effect.retry(tenants.wait("warm"), { times: 5, schedule: Schedule.spaced("300 millis") })
+      for (const turns of [0, 1, 2, 3]) {
+        const calls = yield* Effect.forEach(
+          ["a", "b", "c"],
+          (tenant) => Effect.forkChild(Effect.exit(tenants.wait(tenant)), { startImmediately: true })
+        )
+        // Sent, or not yet
+        for (let i = 0; i < turns; i++) yield* turn
+        yield* stall(150)
+        for (const call of calls) assert.isTrue(Exit.isSuccess(yield* Fiber.join(call)))
+      }
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(RedisStore.layer.pipe(Layer.provide(clientOf(server.address.port)))),
+      withLogs,
+      Effect.map((messages) => assert.deepStrictEqual(messages, []))
+    ))
+
+  test("has one key that holds something else: only its own calls fail", (server) =>
+    Effect.gen(function*() {
+      const redis = yield* Redis.Redis
+      yield* redis.send("HSET", "throttle:{bad}", "a", "b")
+      const tenants = yield* RedisThrottle.makeMap({ lookup: (_tenant: string) => bucket(9), timeout: patience })
+      for (let i = 0; i < 4; i++) {
+        assert.strictEqual(storeErrorOf(yield* Effect.exit(tenants.wait("bad"))).outcome, "refused")
+      }
+      yield* tenants.wait("good")
+      // What goes for every key counts.
+      yield* redis.send("CONFIG", "SET", "maxmemory", "1")
+      const outcomes = []
+      for (let i = 0; i < 4; i++) outcomes.push(storeErrorOf(yield* Effect.exit(tenants.wait("good"))).outcome)
+      assert.deepStrictEqual(outcomes, ["unavailable", "unavailable", "unavailable", "open"])
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(RedisStore.layer.pipe(Layer.provideMerge(clientOf(server.address.port)))),
+      quiet
+    ))
+
+  it.live("is a cluster: all keys of a map lie in one slot each, whatever they are", () =>
+    Effect.gen(function*() {
+      const server = yield* Effect.acquireRelease(
+        Effect.promise(() => startTcpServer("--cluster-enabled", "yes")),
+        (server) => Effect.promise(server.close)
+      )
+      yield* Effect.gen(function*() {
+        const redis = yield* Redis.Redis
+        yield* redis.send("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        yield* Effect.repeat(redis.send<string>("CLUSTER", "INFO"), {
+          until: (info) => info.includes("cluster_state:ok"),
+          schedule: Schedule.spaced("50 millis")
+        })
+        const tenants = yield* RedisThrottle.makeMap({
+          lookup: (_tenant: string) => Throttle.all([bucket(9), Throttle.concurrency({ limit: 1 })]),
+          timeout: "5 seconds"
+        })
+        for (const tenant of ["a", "", "%", "}", "}a", "a}", "{", "{}"]) {
+          assert.strictEqual(yield* tenants.withPermit(tenant)(Effect.succeed(tenant)), tenant)
+        }
+        const keys = (yield* redis.send("KEYS", "throttle:*")) as Array<string>
+        assert.strictEqual(keys.filter((key) => key.endsWith("}")).length, 8, keys.join(" "))
+      }).pipe(Effect.provide(RedisStore.layer.pipe(Layer.provideMerge(clientOf(server.address.port)))))
+    }).pipe(Effect.scoped, quiet), 20_000)
+
   test("forgets its scripts: nobody notices", (server) =>
     Effect.gen(function*() {
       const redis = yield* Redis.Redis
@@ -223,7 +326,8 @@ describeRedis("when Redis", () => {
       assert.isAbove(next, fence[0]!)
     }).pipe(
       Effect.provide(on(server.address.port, Throttle.concurrency({ limit: 1 }), { leaseTtl: "600 millis" })),
-      quiet
+      withLogs,
+      Effect.map((messages) => assert.deepStrictEqual(messages, []))
     ))
 
   test("cannot be reached for a second: it fails fast, and no decision is replayed", (server) =>
@@ -243,6 +347,10 @@ describeRedis("when Redis", () => {
         proxy.heal()
         assert.isBelow(yield* recovery, 1_250 + slack)
         assert.strictEqual(yield* drain, 90)
-      }).pipe(Effect.provide(on(proxy.port, bucket(100))), quiet)
+      }).pipe(
+        Effect.provide(on(proxy.port, bucket(100))),
+        withLogs,
+        Effect.map((messages) => assert.deepStrictEqual(messages, onceEach))
+      )
     }))
 })

@@ -72,6 +72,31 @@ for (const [answers, store] of Object.entries(stores)) {
         }).pipe(Effect.scoped, Effect.provide(store)))
     }
 
+    it.effect("what comes back beside a slot costs nothing, nor does the slot once it has come back", () =>
+      Effect.gen(function*() {
+        const policy = Throttle.tokenBucket({ capacity: 10, refill: 1, per: "1 day" })
+        for (let steps = 0; steps < 60; steps++) {
+          const throttle = yield* RedisThrottle.make(policy, { key: `beside ${steps}`, ...patient })
+          let spent = 0
+          const call = (cost: number) =>
+            Effect.forkChild(throttle.withPermits(Effect.sync(() => void (spent += cost)), cost))
+          const small = yield* Effect.forEach([2, 2, 2, 2, 2], call)
+          const large = yield* call(5)
+          yield* yields(steps)
+          yield* Fiber.interrupt(small[0]!)
+          yield* settled
+          yield* Fiber.interrupt(large)
+          yield* settled
+          let left = 0
+          for (let isLeft = true; isLeft; left += isLeft ? 1 : 0) {
+            const one = yield* Effect.forkChild(throttle.withPermitsIfAvailable(Effect.void, 1))
+            yield* settled
+            isLeft = Option.isSome(yield* Fiber.join(one))
+          }
+          assert.strictEqual(spent + left, 10, `after ${steps} steps`)
+        }
+      }).pipe(Effect.scoped, Effect.provide(store)))
+
     it.effect("what was not started costs nothing, whenever it is interrupted", () =>
       Effect.gen(function*() {
         const policy = Throttle.tokenBucket({ capacity: 1_000, refill: 1, per: "1 day" })

@@ -382,6 +382,109 @@ for (const [name, make] of Object.entries(stores)) {
           assert.strictEqual((yield* ask(1)).slot!.wait, 100 * millis)
         }))
 
+      it.effect("what is granted beside a slot comes back, and then the slot: nothing is lost", () =>
+        Effect.gen(function*() {
+          const { clock, decide, peek, run } = yield* setting(
+            Throttle.tokenBucket({ capacity: 10, refill: 10, per: "10 seconds" })
+          )
+          const first = yield* decide({ runs: [run(5, 2), run(1, 5)], maxWait: Infinity })
+          assert.deepStrictEqual([first.granted, first.slot!.wait], [5, 5 * seconds])
+          const grants = yield* decide({
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [4] } }
+          })
+          assert.isTrue(grants.hasReturned)
+          clock.now += 1 * seconds
+          const slot = yield* decide({
+            returns: { version: grants.version, slot: { at: first.slot!.at, timings: [5] }, grants: undefined }
+          })
+          assert.isTrue(slot.hasReturned)
+          // 10 - 6 + 1
+          assert.strictEqual(yield* peek(5), 0)
+          assert.strictEqual(yield* peek(6), 1 * seconds)
+        }))
+
+      it.effect("what is granted beside a slot comes back, and the window that the slot has opened keeps it", () =>
+        Effect.gen(function*() {
+          const { ask, clock, decide, take } = yield* setting(
+            Throttle.window({ limit: 4, per: "10 seconds", kind: "fixed" })
+          )
+          clock.now += 9 * seconds
+          const first = yield* ask(5)
+          assert.deepStrictEqual([first.granted, first.slot!.wait], [4, 1 * seconds])
+          yield* decide({
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [3] } }
+          })
+          clock.now += 1 * seconds
+          assert.strictEqual((yield* take(4)).granted, 3)
+        }))
+
+      it.effect("what is granted beside a slot comes back, and what the slot takes from a bucket stays taken", () =>
+        Effect.gen(function*() {
+          const { clock, decide } = yield* setting(
+            Throttle.all([Throttle.tokenBucket({ capacity: 4, refill: 4 }), Throttle.spacing({ interval: "1 second" })])
+          )
+          const run = (...timings: ReadonlyArray<number>) => ({ count: 1, timings, gates: [] })
+          const first = yield* decide({ runs: [run(4, 1), run(1, 1)], maxWait: Infinity })
+          assert.deepStrictEqual([first.granted, first.slot!.wait], [1, 1 * seconds])
+          yield* decide({
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [4, 1] } }
+          })
+          clock.now += 1 * seconds
+          // A full bucket, but for the one
+          assert.strictEqual((yield* decide({ runs: [run(4, 0)], isDry: true })).wait, 250 * millis)
+        }))
+
+      it.effect("spacing: a start that came back beside a slot counts no more once the slot has come back", () =>
+        Effect.gen(function*() {
+          const { ask, decide, take } = yield* setting(Throttle.spacing({ interval: "1 second" }))
+          const first = yield* ask(2)
+          assert.deepStrictEqual([first.granted, first.slot!.wait], [1, 1 * seconds])
+          const grants = yield* decide({
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [1] } }
+          })
+          yield* decide({
+            returns: { version: grants.version, slot: { at: first.slot!.at, timings: [1] }, grants: undefined }
+          })
+          assert.strictEqual((yield* take(1)).granted, 1)
+        }))
+
+      it.effect("to have waited since an instant that is still to come makes nobody wait for it", () =>
+        Effect.gen(function*() {
+          const { ask, clock } = yield* setting(Throttle.rate({ limit: 10 }))
+          const since = clock.now + 3_600 * seconds
+          assert.strictEqual((yield* ask(1, 1, { since, waited: 1 })).granted, 1)
+        }))
+
+      it.effect("leases: one of a part that an update took away comes back, and who waits is first", () =>
+        Effect.gen(function*() {
+          const rate = Throttle.rate({ limit: 100, burst: 10 })
+          const { key, processes, store } = yield* setting(Throttle.all([rate, Throttle.concurrency({ limit: 1 })]))
+          const [a, b, c] = [processes("a"), processes("b"), processes("c")]
+          const held = yield* a.ask(1)
+          assert.isTrue((yield* b.ask(1)).isBusy)
+          yield* asker(store, rules(rate), key, "a").decide({ releases: [a.lease(held.firstLease)] })
+          assert.isTrue((yield* c.ask(1)).isBusy)
+          assert.strictEqual((yield* b.ask(1)).granted, 1)
+        }))
+
+      it.effect("a pause takes nobody's place in the line for permits", () =>
+        Effect.gen(function*() {
+          const { clock, key, processes, store } = yield* setting(Throttle.concurrency({ limit: 1 }))
+          const [a, b, c] = [processes("a"), processes("b"), processes("c")]
+          const held = yield* a.ask(1)
+          yield* b.ask(1)
+          yield* c.ask(1)
+          yield* store.pause(key, 2 * seconds)
+          for (let looks = 0; looks < 8; looks++) {
+            yield* b.ask(1)
+            yield* c.ask(1)
+            clock.now += 250 * millis
+          }
+          yield* a.decide({ releases: [a.lease(held.firstLease)] })
+          assert.isTrue((yield* c.ask(1)).isBusy, "b is first")
+          assert.strictEqual((yield* b.ask(1)).granted, 1)
+        }))
+
       it.effect("a pause holds back everybody, and only grows", () =>
         Effect.gen(function*() {
           const { ask, clock, key, peek, store, take } = yield* setting(Throttle.rate({ limit: 10 }))
@@ -499,6 +602,130 @@ describeRedis("a store in Redis", () => {
         assert.isAbove(exact, 15_000)
       }))
 
+    const policiesAside = {
+      "knows less": [
+        Throttle.tokenBucket({ capacity: 1_000, refill: 1_000 }),
+        Throttle.all([
+          Throttle.tokenBucket({ capacity: 1_000, refill: 1_000 }),
+          Throttle.tokenBucket({ capacity: 10, refill: 10, name: "second" })
+        ])
+      ],
+      "is faster": [
+        Throttle.tokenBucket({ capacity: 50, refill: 1_000 }),
+        Throttle.tokenBucket({ capacity: 10, refill: 10, per: "1 hour" })
+      ],
+      "has a shorter window": [
+        Throttle.window({ limit: 20, per: "10 millis" }),
+        Throttle.window({ limit: 10, per: "1 hour" })
+      ]
+    }
+
+    it.effect("a part that another process does not know drains as ever, however often that asks", () =>
+      Effect.gen(function*() {
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const [other, own] = policiesAside["knows less"].map(rules)
+        const key = uniqueKey("{other}")
+        const [here, there] = [asker(store, own!, key), asker(store, other!, key, "b")]
+        assert.strictEqual((yield* here.take(10)).granted, 10)
+        for (let i = 0; i < 10; i++) {
+          yield* there.take(1)
+          clock.now += 100 * millis
+        }
+        assert.strictEqual((yield* here.take(10)).granted, 10)
+      }))
+
+    it.effect.each(Object.entries(policiesAside))(
+      "a process whose policy %s makes no key of the others expire",
+      ([, [other, own]]) =>
+        Effect.gen(function*() {
+          const clock: Held = { now: epoch }
+          const store = yield* stores.redis!(clock)
+          const key = uniqueKey("{other}")
+          const [here, there] = [asker(store, rules(own!), key), asker(store, rules(other!), key, "b")]
+          const lives = Effect.gen(function*() {
+            const keys = (yield* send("KEYS", `${key.replace(/[{}]/g, "?")}*`)) as Array<string>
+            const all = yield* Effect.forEach(keys, (one) => Effect.map(send("PTTL", one), Number))
+            return Math.min(...all)
+          })
+          yield* here.take(10)
+          const before = yield* lives
+          yield* there.take(1)
+          // What these reads take
+          assert.isAtLeast(yield* lives, before - 500)
+        })
+    )
+
+    it.effect("nor does one without concurrency those of the leases", () =>
+      Effect.gen(function*() {
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const key = uniqueKey("{other}")
+        const rate = Throttle.rate({ limit: 1_000, burst: 100 })
+        const here = asker(store, rules(Throttle.all([rate, Throttle.concurrency({ limit: 1 })])), key)
+        assert.strictEqual((yield* here.take(1)).granted, 1)
+        yield* asker(store, rules(rate), key, "b").take(1)
+        assert.isAbove(Number(yield* send("PTTL", key)), 9_000)
+      }))
+
+    it.effect("a sliding window that lost its key, but not its log, costs one burst more", () =>
+      Effect.gen(function*() {
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const key = uniqueKey("{window}")
+        const { take } = asker(store, rules(Throttle.window({ limit: 3, per: "300 millis" })), key)
+        const counts = [(yield* take(9)).granted]
+        yield* send("DEL", key)
+        clock.now += 20 * millis
+        counts.push((yield* take(9)).granted)
+        for (let i = 0; i < 4; i++) {
+          // When the first three have left the window, and when the second three have
+          clock.now += 285 * millis
+          counts.push((yield* take(9)).granted)
+          clock.now += 15 * millis
+          counts.push((yield* take(9)).granted)
+        }
+        assert.deepStrictEqual(counts, [3, 3, 0, 3, 0, 3, 0, 3, 0, 3])
+      }))
+
+    it.effect("slots of a sliding window that were returned leave nothing in its log", () =>
+      Effect.gen(function*() {
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const key = uniqueKey("{window}")
+        const { ask, decide, take } = asker(store, rules(Throttle.window({ limit: 2, per: "1 hour" })), key)
+        yield* take(2)
+        for (let i = 0; i < 20; i++) {
+          clock.now += millis
+          const { slot, version } = yield* ask(1)
+          yield* decide({ returns: { version, slot: { at: slot!.at, timings: [1] }, grants: undefined } })
+        }
+        assert.isAtMost(Number(yield* send("LLEN", `${key}:s0`)), 2)
+      }))
+
+    it.effect("a key that holds something else: refused, not unavailable", () =>
+      Effect.gen(function*() {
+        const key = uniqueKey("{bad}")
+        yield* send("HSET", key, "a", "b")
+        const store = yield* stores.redis!({ now: epoch })
+        const failure = yield* Effect.flip(asker(store, rules(Throttle.rate({ limit: 1 })), key).take(1))
+        assert.strictEqual(failure.outcome, "refused")
+      }))
+
+    it.effect("leases end with their key, also where a pause makes it anew before anybody asks", () =>
+      Effect.gen(function*() {
+        const key = uniqueKey("{lost}")
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const { lease, take } = asker(store, rules(Throttle.concurrency({ limit: 1 })), key)
+        const held = yield* take(1)
+        yield* send("DEL", key)
+        yield* store.pause(key, millis)
+        clock.now += 2 * millis
+        assert.strictEqual((yield* take(1)).granted, 1)
+        assert.deepStrictEqual(yield* store.renew(key, [lease(held.firstLease)], 10 * seconds), [false])
+      }))
+
     it.effect("what was lost with its key is not taken back, nor released twice", () =>
       Effect.gen(function*() {
         const key = uniqueKey("{lost}")
@@ -569,6 +796,8 @@ describeRedis("the same random requests", () => {
               if (past !== undefined) charged.splice(charged.indexOf(past), 1)
               const settled = past && { at: past.at, more: random(3) === 0 ? 1 : -past.cost }
               const release = held.length > 0 && random(2) === 0 ? [held.shift()!] : []
+              // One of those who started beside a slot; later perhaps the slot itself
+              const isBeside = kind === 1 && slots?.[0]?.slot !== undefined && slots[0].granted > 0
               const answers = yield* Effect.forEach(both, (_, i) => {
                 const one = askers[i]![who]!
                 if (kind === 0) return one.decide({ runs: [one.run(1, cost)], isDry: true })
@@ -579,7 +808,13 @@ describeRedis("the same random requests", () => {
                       : [{ at: settled.at, isUndone: false, more: parts.map(() => settled.more) }]
                   })
                 }
-                if (kind === 1 && slots?.[i]?.slot !== undefined && slots[i]!.granted === 0) {
+                if (isBeside) {
+                  const { now, version } = slots![i]!
+                  return one.decide({
+                    returns: { version, slot: undefined, grants: { at: now, timings: parts.map(() => slotCost) } }
+                  })
+                }
+                if (kind === 1 && slots?.[i]?.slot !== undefined) {
                   return one.decide({
                     returns: {
                       version: slots[i]!.version,
@@ -610,14 +845,23 @@ describeRedis("the same random requests", () => {
               )
               if (kind === 2 || kind === 3) slotCost = kind === 3 ? cost : 1
               // What has come back cannot be settled.
-              if (answers[1]!.hasReturned) charged.splice(charged.findIndex(({ at }) => at === slots![1]!.slot!.at), 1)
+              if (answers[1]!.hasReturned) {
+                const { now, slot } = slots![1]!
+                charged.splice(charged.findIndex(({ at }) => at === (isBeside ? now : slot!.at)), 1)
+              }
               if (kind > 0 && kind < 5) {
                 const { granted, now, slot } = answers[1]!
                 const each = kind === 1 || kind === 2 ? 1 : cost
                 for (let i = 0; i < granted; i++) charged.push({ at: now, cost: each })
                 if (slot !== undefined) charged.push({ at: slot.at, cost: each })
               }
-              slots = kind === 2 || kind === 3 ? answers : kind === 0 ? slots : undefined
+              slots = kind === 2 || kind === 3
+                ? answers
+                : kind === 0
+                ? slots
+                : isBeside
+                ? slots!.map((slot, i) => ({ ...slot, version: answers[i]!.version, granted: 0 }))
+                : undefined
               for (let i = 0; i < answers[0]!.granted + (answers[0]!.slot === undefined ? 0 : 1); i++) {
                 const amount = kind < 3 ? 1 : cost
                 if (rules(policy).gates.length > 0) {

@@ -2,11 +2,13 @@
  * A throttle on a store behaves as one in memory: the store in memory on a TestClock, to the millisecond.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Metric, Option, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Metric, Option, Random, Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
 import { MemoryStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
 import * as Testing from "effect-throttle/testing"
 import { TestClock } from "effect/testing"
+import { underLease } from "../../src/redis/internal/leases.ts"
+import { Leased, type LeasedPermit } from "../../src/redis/internal/throttle.ts"
 
 const make = (policy: Throttle.Policy<any>, options: Partial<RedisThrottle.Options> = {}) =>
   RedisThrottle.make(policy, { key: "test", ...options })
@@ -298,6 +300,225 @@ describe("a throttle on a store", () => {
       const timing = yield* make(Throttle.rate({ limit: 1 }), { key: "timing" })
       assert.isTrue(Option.isNone(RedisThrottle.leaseOf(yield* timing.takeScoped())))
       assert.isTrue(Option.isNone(yield* timing.withPermits(RedisThrottle.currentFence, 0)))
+    }))
+
+  test("a lease's name is its own: also where processes have the same seed, and keys of a map the same text", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.concurrency({ limit: 2 })
+      const seeded = Random.withSeed(make(policy), "seed")
+      const [one, two] = [yield* seeded, yield* seeded]
+      yield* one.takeScoped()
+      yield* two.takeScoped()
+      assert.deepStrictEqual(yield* one.withPermitsIfAvailable(Effect.void, 1), Option.none())
+      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string | number) => policy })
+      yield* map.takeScoped(1)
+      yield* map.takeScoped("1")
+      assert.deepStrictEqual(yield* map.withPermitsIfAvailable(1, 1)(Effect.void), Option.none())
+    }))
+
+  test("timeout: a pause does not put it off, nor does anybody ask for the time over and over", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.rate({ limit: 10, timeout: "200 millis" }))
+      const { starts } = yield* startsOf(throttle, [1, 1])
+      yield* TestClock.adjust("30 millis")
+      yield* throttle.pause("2 seconds")
+      yield* TestClock.adjust("169 millis")
+      assert.deepStrictEqual(starts, [0, "none"])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(starts, [0, "TimedOut"])
+    }))
+
+  test("update: a new timeout is that of those in line too, and of those who come once all of them were late", () =>
+    Effect.gen(function*() {
+      const slow = { limit: 1, per: "10 seconds" } as const
+      const throttle = yield* make(Throttle.rate({ ...slow, maxQueue: 10 }))
+      const first = yield* startsOf(throttle, [1, 1])
+      yield* TestClock.adjust("100 millis")
+      yield* throttle.update(Throttle.rate({ ...slow, timeout: "200 millis" }))
+      yield* TestClock.adjust("99 millis")
+      assert.deepStrictEqual(first.starts, [0, "none"])
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(first.starts, [0, "TimedOut"])
+      yield* throttle.update(Throttle.rate({ ...slow, maxQueue: 10 }))
+      const late = yield* startsOf(throttle, [1])
+      yield* TestClock.adjust("1 second")
+      yield* throttle.update(Throttle.rate({ ...slow, timeout: "500 millis" }))
+      yield* settled
+      assert.deepStrictEqual(late.starts, ["TimedOut"])
+      const last = yield* startsOf(throttle, [1])
+      yield* TestClock.adjust("500 millis")
+      assert.deepStrictEqual(last.starts, ["TimedOut"])
+    }))
+
+  test("update: permits that are held come back, also when the new policy has none", () =>
+    Effect.gen(function*() {
+      const rate = Throttle.rate({ limit: 1_000, burst: 100 })
+      const policy = Throttle.all([rate, Throttle.concurrency({ limit: 1 })])
+      const [one, two] = [yield* make(policy), yield* make(policy)]
+      yield* fork(one.withPermit(Effect.sleep("200 millis")))
+      yield* Testing.waitUntilRunning(one, 1)
+      yield* one.update(rate)
+      const { starts } = yield* startsOf(two, [1])
+      yield* TestClock.adjust("199 millis")
+      assert.deepStrictEqual(starts, ["none"])
+      yield* TestClock.adjust("1 millis")
+      // The news goes by way of the store; who is not told would look every 250 ms.
+      yield* Effect.forEach([1, 2, 3], () => settled)
+      assert.deepStrictEqual(starts, [200])
+    }))
+
+  test("its scope closes: the permit is given away only when the work has ended, finalizers and all", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.concurrency({ limit: 1 })
+      const scope = yield* Scope.make()
+      const closing = yield* Scope.provide(make(policy), scope)
+      const other = yield* make(policy)
+      const work = yield* fork(
+        closing.withPermit(Effect.ensuring(Effect.never, Effect.sleep("300 millis")))
+      )
+      yield* Testing.waitUntilRunning(closing, 1)
+      const close = yield* fork(Scope.close(scope, Exit.void))
+      const { starts } = yield* startsOf(other, [1])
+      yield* TestClock.adjust("299 millis")
+      assert.deepStrictEqual(starts, ["none"])
+      yield* TestClock.adjust("2 millis")
+      assert.isNumber(starts[0])
+      yield* Fiber.await(work)
+      yield* Fiber.join(close)
+    }))
+
+  test("its scope closes: work that does not end is waited for no longer than its lease lasts", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const closing = yield* Scope.provide(make(Throttle.concurrency({ limit: 1 }), { leaseTtl: "3 seconds" }), scope)
+      yield* fork(closing.withPermit(Effect.uninterruptible(Effect.sleep("10 seconds"))))
+      yield* Testing.waitUntilRunning(closing, 1)
+      const close = yield* fork(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("2999 millis")
+      assert.isUndefined(close.pollUnsafe())
+      yield* TestClock.adjust("2 millis")
+      assert.isDefined(close.pollUnsafe())
+      yield* TestClock.adjust("10 seconds")
+    }))
+
+  test("a release outlives an outage, however many calls fail meanwhile, and holds up none of them", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const state = { isDown: false }
+      const down = Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("down") }))
+      const throttle = yield* make(Throttle.concurrency({ limit: 1 })).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, {
+          ...store,
+          decide: (request) => Effect.suspend(() => state.isDown ? down : store.decide(request))
+        })
+      )
+      const work = yield* fork(throttle.withPermit(Effect.sleep("100 millis")))
+      yield* Testing.waitUntilRunning(throttle, 1)
+      state.isDown = true
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.join(work)
+      for (let i = 0; i < 60; i++) {
+        const call = yield* fork(throttle.withPermit(Effect.void))
+        yield* TestClock.adjust("10 millis")
+        assert.isDefined(call.pollUnsafe())
+      }
+      state.isDown = false
+      yield* TestClock.adjust("1500 millis")
+      assert.deepStrictEqual(yield* throttle.withPermitsIfAvailable(Effect.succeed("free"), 1), Option.some("free"))
+    }))
+
+  test("work does not begin under a lease that is lost already", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const forgetful = { ...store, renew: () => Effect.succeed([false]) }
+      const throttle = yield* make(Throttle.concurrency({ limit: 1 }), { leaseTtl: "3 seconds" }).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, forgetful)
+      )
+      let begun = false
+      const late = Effect.gen(function*() {
+        const permit = yield* throttle.takeScoped()
+        yield* Effect.sleep("2 seconds")
+        const { limiter, lease } = (permit as LeasedPermit)[Leased]!
+        return yield* underLease(limiter, lease, Effect.sync(() => void (begun = true)), false)
+      })
+      const work = yield* fork(Effect.scoped(late))
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(reasonOf(yield* Fiber.await(work))._tag, "LeaseLost")
+      assert.isFalse(begun)
+    }))
+
+  test("a store that refuses one key opens no breaker, and closes one", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const state = { isDown: false }
+      const failing = (outcome: "refused" | "unavailable") =>
+        Effect.fail(new ThrottleStore.StoreFailure({ outcome, cause: new Error("WRONGTYPE") }))
+      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string) => Throttle.rate({ limit: 1 }) }).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, {
+          ...store,
+          decide: (request) =>
+            Effect.suspend(() =>
+              state.isDown
+                ? failing("unavailable")
+                : request.key.includes("bad")
+                ? failing("refused")
+                : store.decide(request)
+            )
+        })
+      )
+      const outcomeOf = (key: string) =>
+        Effect.map(Effect.exit(map.wait(key)), (exit) => {
+          if (Exit.isSuccess(exit)) return "started"
+          const reason = reasonOf(exit)
+          return reason._tag === "StoreError" ? reason.outcome : reason._tag
+        })
+      const count = () =>
+        Effect.map(
+          Metric.value(RedisThrottle.metrics.requests.pipe(Metric.withAttributes({ outcome: "refused" }))),
+          ({ count }) => count
+        )
+      const before = yield* count()
+      for (let i = 0; i < 5; i++) assert.strictEqual(yield* outcomeOf("bad"), "refused")
+      assert.strictEqual((yield* count()) - before, 5)
+      assert.strictEqual(yield* outcomeOf("good"), "started")
+      state.isDown = true
+      for (let i = 0; i < 3; i++) assert.strictEqual(yield* outcomeOf("good"), "unavailable")
+      state.isDown = false
+      assert.strictEqual(yield* outcomeOf("bad"), "open")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* outcomeOf("bad"), "refused")
+      assert.strictEqual(yield* outcomeOf("good"), "started")
+    }))
+
+  test("a late answer is taken back, and who still waits keeps the place in the store's line", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const joins: Array<boolean> = []
+      const state = { delay: 0 }
+      const throttle = yield* make(Throttle.rate({ limit: 1 })).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, {
+          ...store,
+          decide: (request) => {
+            if (request.runs.length === 0) joins.push(request.joins)
+            return Effect.delay(store.decide(request), state.delay)
+          }
+        })
+      )
+      state.delay = 150
+      yield* fork(Effect.exit(throttle.withPermit(Effect.void)))
+      yield* TestClock.adjust("120 millis")
+      state.delay = 0
+      assert.deepStrictEqual(joins, [])
+      yield* TestClock.adjust("100 millis")
+      assert.deepStrictEqual(joins, [true])
+      state.delay = 150
+      yield* fork(Effect.exit(throttle.withPermit(Effect.void)))
+      yield* TestClock.adjust("120 millis")
+      state.delay = 0
+      yield* fork(throttle.withPermit(Effect.never))
+      yield* fork(throttle.withPermit(Effect.never))
+      yield* TestClock.adjust("100 millis")
+      assert.deepStrictEqual(joins.slice(0, 2), [true, false])
     }))
 
   test("a map: every operation, key by key", () =>

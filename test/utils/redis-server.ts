@@ -51,13 +51,17 @@ const answers = async (address: Address): Promise<void> => {
   throw new Error(`redis-server does not answer at ${JSON.stringify(address)}`)
 }
 
-const startAt = async <A extends Address>(address: A, folder: string): Promise<Server<A>> => {
+const startAt = async <A extends Address>(
+  address: A,
+  folder: string,
+  options: ReadonlyArray<string> = []
+): Promise<Server<A>> => {
   const where = "path" in address
     ? ["--port", "0", "--unixsocket", address.path]
     : ["--port", String(address.port), "--bind", address.host]
   const state: { child: ChildProcess | undefined } = { child: undefined }
   const start = async () => {
-    state.child = spawn("redis-server", [...where, "--save", "", "--dir", folder], { stdio: "ignore" })
+    state.child = spawn("redis-server", [...where, "--save", "", "--dir", folder, ...options], { stdio: "ignore" })
     await answers(address)
   }
   const stop = async () => {
@@ -91,5 +95,7 @@ export const startServer = (): Promise<Server<{ readonly path: string }>> => {
 }
 
 /** On a port, for a proxy in front. */
-export const startTcpServer = async (): Promise<Server<{ readonly host: string; readonly port: number }>> =>
-  startAt({ host: "127.0.0.1", port: await freePort() }, newFolder())
+export const startTcpServer = async (
+  ...options: ReadonlyArray<string>
+): Promise<Server<{ readonly host: string; readonly port: number }>> =>
+  startAt({ host: "127.0.0.1", port: await freePort() }, newFolder(), options)

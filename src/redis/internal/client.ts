@@ -3,19 +3,21 @@
  *
  * - No answer within `timeout`: the decision may have been made, so it is never asked for again. If the answer comes late
  *   after all, what it granted is given back, as far as nothing has changed since.
- * - Three failures in a row open the breaker for a second: asking is refused at once; then one request is let through.
+ * - Three failures in a row open the breaker for a second: asking is refused at once; then one request is let through. A
+ *   store that refuses a request answers, and so has not failed: one bad key is no reason to leave the others alone.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
-import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
+import { detailOf } from "./detail.ts"
 
 /** So many failures in a row open the breaker. */
 const mostFailures = 3
@@ -23,12 +25,16 @@ const mostFailures = 3
 /** For so long: 1 s, in nanoseconds. */
 const openFor = 1e9
 
+/** A timer that ends later than by this has been held up by this process itself: 5 ms, in nanoseconds. */
+const stall = 5e6
+
 export interface Client {
   readonly store: ThrottleStore
   readonly context: Context.Context<never>
   readonly clock: Clock.Clock
-  /** What this process is called in the store. */
+  /** What this process is called in the store, and the number of its next lease there: no two leases are called alike. */
   readonly owner: string
+  nextLease: number
   readonly scope: Scope.Scope
   /** Whom to wake when permits of a key may be free. */
   readonly sleepers: Map<string, Set<() => void>>
@@ -49,7 +55,9 @@ export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = E
     store: yield* ThrottleStore,
     context: Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>,
     clock: yield* Clock.Clock,
-    owner: (yield* Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER)).toString(36),
+    // Not by `Random`: in two processes with the same seed that gives the same name.
+    owner: SecureRandom.uuidV4Unsafe(),
+    nextLease: 0,
     scope: yield* Effect.scope,
     sleepers: new Map(),
     subscription: "none",
@@ -77,10 +85,11 @@ export const fallbacks = Metric.counter("throttle_store_fallbacks_total", {
   incremental: true
 })
 
-type Outcome = "answered" | "timeout" | "unavailable" | "open"
+type Outcome = "answered" | "refused" | "timeout" | "unavailable" | "open"
 
 const outcomes: { readonly [O in Outcome]: Metric.Counter<number> } = {
   answered: Metric.withAttributes(decisions, { outcome: "answered" }),
+  refused: Metric.withAttributes(decisions, { outcome: "refused" }),
   timeout: Metric.withAttributes(decisions, { outcome: "timeout" }),
   unavailable: Metric.withAttributes(decisions, { outcome: "unavailable" }),
   open: Metric.withAttributes(decisions, { outcome: "open" })
@@ -127,12 +136,11 @@ const ask = <A>(
     const answered = Effect.matchEffect(within(client, timeout, request, letterbox, onLate), {
       onSuccess: (answer) => {
         outcomes.answered.updateUnsafe(1, client.context)
-        if (client.failures === 0) return Effect.succeed(answer)
-        client.failures = 0
-        return Effect.as(Effect.logInfo("throttle.store.recovered"), answer)
+        return Effect.as(recovered(client), answer)
       },
       onFailure: (silence) => {
         outcomes[silence.outcome].updateUnsafe(1, client.context)
+        if (silence.outcome === "refused") return Effect.andThen(recovered(client), Effect.fail(silence))
         client.failures++
         if (client.failures >= mostFailures) client.openUntil = time(client) + openFor
         const message = client.failures === 1
@@ -153,8 +161,30 @@ const ask = <A>(
     }, true)
   })
 
+/** It has answered. */
+const recovered = (client: Client): Effect.Effect<void> => {
+  if (client.failures === 0) return Effect.void
+  client.failures = 0
+  return Effect.logInfo("throttle.store.recovered")
+}
+
 const late = (client: Client, effect: Effect.Effect<unknown, StoreFailure>): void =>
   void Effect.runForkWith(client.context)(Effect.ignore(effect))
+
+/**
+ * A process that stands still sees its timers end before it reads what has come meanwhile, and may not even have sent what
+ * it asked: then the store is given a moment more.
+ */
+const patience = (client: Client, timeout: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const end = time(client) + timeout
+    return Effect.andThen(
+      client.clock.sleep(Duration.millis(timeout / 1e6)),
+      Effect.suspend(() =>
+        time(client) > end + stall ? client.clock.sleep(Duration.millis(2 * stall / 1e6)) : Effect.void
+      )
+    )
+  })
 
 const within = <A>(
   client: Client,
@@ -169,7 +199,7 @@ const within = <A>(
     // A request that was sent cannot be called back, so nobody interrupts it.
     const asked = run(request)
     const timer = asked.pollUnsafe() === undefined
-      ? run(client.clock.sleep(Duration.millis(timeout / 1e6)))
+      ? run(patience(client, timeout))
       : undefined
     asked.addObserver((exit) => {
       if (isOver) {
@@ -179,8 +209,8 @@ const within = <A>(
       isOver = true
       if (Exit.isSuccess(exit)) letterbox.answer = exit.value
       timer?.interruptUnsafe()
-      resume(Effect.mapError(exit, ({ cause }): Silence => ({
-        outcome: "unavailable",
+      resume(Effect.mapError(exit, ({ cause, outcome }): Silence => ({
+        outcome,
         detail: detailOf(cause),
         retryAfter: undefined
       })))
@@ -196,17 +226,11 @@ const within = <A>(
     })
   })
 
-/** The innermost message: clients wrap what the network said. */
-const detailOf = (cause: unknown): string =>
-  cause instanceof Error
-    ? cause.cause === undefined ? cause.message || cause.name : detailOf(cause.cause)
-    : String(cause)
-
 const sum = (amounts: ReadonlyArray<ReadonlyArray<number>>, length: number): ReadonlyArray<number> =>
   Array.from({ length }, (_, i) => amounts.reduce((all, one) => all + one[i]!, 0))
 
-/** A request that takes back all that an answer granted, and nothing else. */
-const undone = (request: Request, decision: Decision): Request => {
+/** A request that takes back all that an answer granted, and nothing else. Who still waits keeps the place in line. */
+const undone = (request: Request, decision: Decision, isWaiting: boolean): Request => {
   const calls = request.runs.flatMap((run) => Array.from({ length: run.count }, () => run))
   const granted = calls.slice(0, decision.granted)
   const slot = decision.slot === undefined ? undefined : calls[decision.granted]
@@ -222,16 +246,22 @@ const undone = (request: Request, decision: Decision): Request => {
       leaseOf(request.rules, request.owner, request.firstLease + i, gates)
     ),
     runs: [],
-    joins: true
+    joins: !isWaiting
   }
 }
 
-export const decide = (client: Client, timeout: number, request: Request): Effect.Effect<Decision, Silence> =>
+/** `isWaiting`: whether somebody of this process still waits for permits of the key when the answer comes too late. */
+export const decide = (
+  client: Client,
+  timeout: number,
+  request: Request,
+  isWaiting: () => boolean
+): Effect.Effect<Decision, Silence> =>
   ask(
     client,
     timeout,
     client.store.decide(request),
-    (late) => request.isDry ? Effect.void : client.store.decide(undone(request, late))
+    (late) => request.isDry ? Effect.void : client.store.decide(undone(request, late, isWaiting()))
   )
 
 export const renew = (

@@ -34,12 +34,15 @@ export const underLease = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   isInline: boolean
 ): Effect.Effect<A, E | ThrottleError, R> =>
-  Effect.raceFirst(
-    Effect.suspend(() => {
-      lease.fiber = current()
-      return Effect.provideService(self, CurrentLease, { key: limiter.settings.key, fence: lease.fence })
-    }),
-    lost(limiter, lease, isInline)
+  Effect.suspend(() =>
+    // A race would begin the work all the same.
+    lease.isLost ? failing(leaseLost(limiter, lease), isInline) : Effect.raceFirst(
+      Effect.suspend(() => {
+        lease.fiber = current()
+        return Effect.provideService(self, CurrentLease, { key: limiter.settings.key, fence: lease.fence })
+      }),
+      lost(limiter, lease, isInline)
+    )
   )
 
 /** The work is over. */
@@ -105,6 +108,7 @@ const renewing = (limiter: Limiter): Effect.Effect<void> =>
         Client.renew(client, Math.min(timeout, left), key, leases.map(({ name }) => name), ttl / 1e3)
       )
       if (Exit.isSuccess(answer)) {
+        limiter.unheardSince = undefined
         leases.forEach((lease, i) => {
           if (answer.value[i]) lease.until = sent + ttl
           else if (limiter.leases.has(lease)) lose(limiter, lease)

@@ -21,7 +21,7 @@ import type { AnyFiber, Limiter as LocalLimiter } from "../../internal/state.ts"
 import { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
 import { end, lose, release, underLease } from "./leases.ts"
-import { admit, drop, enter, giveUp, goOn, park, pass, tellToWait } from "./line.ts"
+import { admit, drop, enter, giveUp, goOn, park, pass, startKeeper, tellToWait } from "./line.ts"
 import { fallback, startPump, tell } from "./pump.ts"
 import { exceeds, expectedBehind, needed, refusal, reject, storeError } from "./refuse.ts"
 import { grantsOf, hear, requestOf, retell } from "./request.ts"
@@ -36,6 +36,7 @@ import {
   pausedFor,
   type Settings,
   signal,
+  sleepFor,
   time
 } from "./state.ts"
 
@@ -61,7 +62,6 @@ export const makeUnsafe = (
     settlements: [],
     releases: [],
     leases: new Set(),
-    nextLease: 0,
     since: undefined,
     inTheWay: 0,
     isBusy: false,
@@ -75,7 +75,7 @@ export const makeUnsafe = (
     startPump: () => startPump(limiter),
     wake: undefined,
     isSignalled: false,
-    unheard: 0,
+    unheardSince: undefined,
     keeper: undefined,
     renewer: undefined,
     onIdle,
@@ -91,11 +91,23 @@ export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, nev
     close
   )
 
-/** Interrupts those who wait, and all who come later; work under a lease loses it. The store is told what is over. */
+/**
+ * Interrupts those who wait, and all who come later; work under a lease loses it. The store is told what is over, once that
+ * work has ended, with all its finalizers.
+ */
 export const close = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
     limiter.closed = true
     for (const call of Array.from(Line.members(limiter.line))) goOn(call, Effect.interrupt)
+    // Who closes the scope itself cannot be waited for.
+    const self = current()
+    const working = [...limiter.leases].filter(({ fiber }) => fiber !== undefined && fiber !== self)
+    // Nobody renews them any more, and what has ended others may have.
+    const left = Math.max(0, ...working.map(({ until }) => until - time(limiter)))
+    const ended = Effect.raceFirst(
+      Fiber.awaitAll(working.map(({ fiber }) => fiber!)),
+      limiter.clock.sleep(sleepFor(left))
+    )
     for (const lease of limiter.leases) {
       limiter.releases.push(lease.name)
       lose(limiter, lease)
@@ -103,7 +115,7 @@ export const close = (limiter: Limiter): Effect.Effect<void> =>
     const { keeper, pump, renewer } = limiter
     const fibers = [keeper, pump, renewer].filter((fiber) => fiber !== undefined)
     return Effect.andThen(
-      Fiber.interruptAll(fibers),
+      working.length === 0 ? Fiber.interruptAll(fibers) : Effect.andThen(Fiber.interruptAll(fibers), ended),
       // Those who were interrupted have not all left the line yet; their slot comes back with this.
       Effect.suspend(() =>
         hasWork(limiter) || limiter.slot !== undefined ? Effect.ignore(tell(limiter, [])) : Effect.void
@@ -230,7 +242,7 @@ export const runIfAvailable = <A, E, R>(
     const request = requestOf(limiter, [ask], { maxWait: -1, joins: false })
     const sent = time(limiter)
     const { client, onStoreError, timeout } = limiter.settings
-    return Effect.matchEffect(restore(Client.decide(client, timeout, request)), {
+    return Effect.matchEffect(restore(Client.decide(client, timeout, request, () => limiter.line.size > 0)), {
       onSuccess: (decision): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
         hear(limiter, request, decision)
         if (decision.granted === 0) return Effect.succeedNone
@@ -318,7 +330,8 @@ const arrive = (
   const expected = mustWait ? expectedBehind(limiter, ask, now) : undefined
   enter(limiter, call)
   if (mustWait) tellToWait(limiter, call, expected)
-  else startPump(limiter)
+  // The pump may rest before it tells a failing store again of what is over.
+  else signal(limiter)
   return call
 }
 
@@ -345,7 +358,7 @@ export const nextAvailable = (limiter: Limiter, asked: Ask): Effect.Effect<Optio
     if (limiter.closed || ask.never !== undefined) return Effect.succeedNone
     const { client, timeout } = limiter.settings
     const request = requestOf(limiter, [ask], { isDry: true, joins: false })
-    return Effect.match(Client.decide(client, timeout, request), {
+    return Effect.match(Client.decide(client, timeout, request, () => limiter.line.size > 0), {
       onFailure: () => {
         retell(limiter, request)
         return Option.none()
@@ -409,6 +422,7 @@ export const update = (limiter: Limiter, plan: Plan): void => {
   for (const call of Array.from(Line.members(limiter.line))) {
     if (call.ask.never !== undefined) drop(limiter, call, exceeds(limiter, call.ask))
   }
+  startKeeper(limiter)
   signal(limiter)
 }
 

@@ -10,14 +10,12 @@ import * as Observe from "../../internal/observe.ts"
 import { noise } from "../../internal/state.ts"
 import { ThrottleError, TimedOut } from "../../ThrottleError.ts"
 import { about, circumstances, expectedBehind, reject } from "./refuse.ts"
-import { type Call, count, type Grant, isSame, type Limiter, run, signal, sleepFor, time } from "./state.ts"
+import { type Call, count, type Grant, isSame, type Limiter, pausedFor, run, signal, sleepFor, time } from "./state.ts"
 
 export const enter = (limiter: Limiter, call: Call): void => {
   Line.enter(limiter.line, call)
   count(limiter, call.ask, 1)
-  if (limiter.plan.timeout < Infinity && limiter.keeper === undefined) {
-    limiter.keeper = run(limiter)(keepTime(limiter))
-  }
+  if (limiter.keeper === undefined) startKeeper(limiter)
 }
 
 export const leave = (limiter: Limiter, call: Call): void => {
@@ -160,6 +158,19 @@ export const drop = (limiter: Limiter, call: Call, error: ThrottleError): void =
   goOn(call, reject(limiter, call.fiber, call.ask, error, passed, inline))
 }
 
+/** Watches the deadlines, if there are any. An update of the policy starts it anew. */
+export const startKeeper = (limiter: Limiter): void => {
+  limiter.keeper?.interruptUnsafe()
+  limiter.keeper = undefined
+  if (limiter.plan.timeout === Infinity || limiter.line.size === 0) return
+  const keeper = run(limiter)(keepTime(limiter))
+  limiter.keeper = keeper
+  // It may be over already: all of them may have been late.
+  keeper.addObserver(() => {
+    if (limiter.keeper === keeper) limiter.keeper = undefined
+  })
+}
+
 /** Deadlines follow the line's order, so one sleeper is enough for all. */
 const keepTime = (limiter: Limiter): Effect.Effect<void> =>
   Effect.gen(function*() {
@@ -171,9 +182,10 @@ const keepTime = (limiter: Limiter): Effect.Effect<void> =>
         yield* limiter.clock.sleep(sleepFor(wait))
         continue
       }
-      // Due exactly then is in time.
+      // Due exactly then is in time, unless a pause holds it back.
       const { slot } = limiter
-      if (slot !== undefined && slot.due <= deadline + noise && isSame(slot.grant.ask, head.ask)) {
+      const isInTime = slot !== undefined && slot.due <= deadline + noise && isSame(slot.grant.ask, head.ask)
+      if (isInTime && pausedFor(limiter) === 0) {
         signal(limiter)
         yield* Effect.yieldNow
         continue
@@ -190,5 +202,4 @@ const keepTime = (limiter: Limiter): Effect.Effect<void> =>
         })
       )
     }
-    limiter.keeper = undefined
   })

@@ -173,7 +173,7 @@ export const tell = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effec
       settleWithin: limiter.rules.timings.length > 0 && batch.some(({ isOpen }) => isOpen) ? settleWithin : 0
     })
     const sent = time(limiter)
-    return Client.decide(client, timeout, request).pipe(
+    return Client.decide(client, timeout, request, () => limiter.line.size > 0).pipe(
       Effect.tapError(() => Effect.sync(() => retell(limiter, request))),
       Effect.tap((decision) => Effect.sync(() => apply(limiter, batch, asks, request, decision, sent)))
     )
@@ -187,10 +187,12 @@ const inquire = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effect<vo
         limiter.since = undefined
         for (const call of batch) if (call.state === "waiting") fallBack(limiter, call, silence)
         limiter.isBusy = false
-        // A lease ends by itself: nobody tells of it for longer than that.
-        if (++limiter.unheard * recheck * 1e6 > limiter.settings.ttl) limiter.releases = []
+        // A lease that was not renewed for so long has ended by itself.
+        const now = time(limiter)
+        limiter.unheardSince ??= now
+        if (now - limiter.unheardSince > limiter.settings.ttl) limiter.releases = []
         if (batch.length > 0 || !hasWork(limiter)) return Effect.void
-        const due = limiter.slot === undefined ? Infinity : limiter.slot.due - time(limiter)
+        const due = limiter.slot === undefined ? Infinity : Math.max(limiter.slot.due - now, pausedFor(limiter))
         return sleep(limiter, Math.max(0, Math.min(recheck * 1e6, due)))
       })
   })

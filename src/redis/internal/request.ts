@@ -26,8 +26,8 @@ export const requestOf = (
   const { releases, settlements } = limiter
   limiter.releases = []
   limiter.settlements = []
-  const firstLease = limiter.nextLease
-  limiter.nextLease += asks.length
+  const firstLease = client.nextLease
+  client.nextLease += asks.length
   return {
     key,
     rules: limiter.rules,
@@ -118,7 +118,7 @@ export const grantsOf = (
 
 /** What came back has changed the key, but not what the slot here stands for. */
 export const hear = (limiter: Limiter, { returns }: Request, { hasReturned, version }: Decision): void => {
-  limiter.unheard = 0
+  limiter.unheardSince = undefined
   const grant = limiter.slot?.grant
   if (hasReturned && grant !== undefined && grant.version === returns?.version) grant.version = version
 }

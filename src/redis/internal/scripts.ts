@@ -11,7 +11,8 @@
  * - What is granted is charged in the same step. A slot is charged at the instant that it is for.
  * - `v` changes with every change. A slot or a grant that nobody wants is taken back only if it is still the same, since
  *   otherwise others have been told when they may start by what it has left.
- * - Every write sets how long the keys live: until all is as if nobody had ever used them.
+ * - Every write sets how long the keys live: until all is as if nobody had ever used them. It never makes that shorter, and
+ *   leaves alone what parts it does not know remember: processes may have different policies, while one is rolled out.
  */
 import * as Redis from "effect/persistence/Redis"
 
@@ -19,10 +20,11 @@ import * as Redis from "effect/persistence/Redis"
  * The state of a key and the time. Every script begins with it.
  *
  * t: when it was last changed. o: what is added to the server's clock. v: version. l: the latest instant granted, q: the one
- * before a slot was reserved, u: the levels before that, and when. p: until when it is paused. f: the last fencing number. n: how many have joined the line, w:
- * how long each may be silent. k: until when what is charged may be settled, lows: how low each bucket was meanwhile. Under
- * its own name what each part remembers; rate: the level, in permits; sliding: the sum of its log; fixed: the end of a window
- * and what is used of it, and the same of the one before; spacing: the last three starts; gates: permits held.
+ * before a slot was reserved, u: the levels before that, and when. p: until when it is paused. f: the last fencing number.
+ * n: how many have joined the line, w: how long each may be silent. k: until when what is charged may be settled, lows: how
+ * low each bucket was meanwhile. Under its own name what each part remembers; rate: the level, in permits, and when;
+ * sliding: the sum of its log; fixed: the end of a window and what is used of it, and the same of the one before; spacing:
+ * the last three starts; gates: permits held.
  */
 const prelude = `
 local call, K = redis.call, KEYS[1]
@@ -34,8 +36,9 @@ local S = stored and cmsgpack.unpack(stored) or { t = wall, o = 0, v = 0, f = 0,
 local now = wall + S.o
 local hasSteppedBack = now < S.t
 if hasSteppedBack then S.o, now = S.o + S.t - now, S.t end
-local function millis(micros) return string.format('%.0f', ceil(micros / 1000) + 1000) end
-local function save(micros) call('SET', K, cmsgpack.pack(S), 'PX', millis(micros)) end
+local function life(key, micros) return string.format('%.0f', max(ceil(micros / 1000) + 1000, call('PTTL', key))) end
+local function keep(key, micros) call('PEXPIRE', key, life(key, micros)) end
+local function save(micros) call('SET', K, cmsgpack.pack(S), 'PX', life(K, micros)) end
 -- What is left over of fractions does not make it a microsecond more.
 local function up(micros) return ceil(micros - 0.001) end
 `
@@ -55,10 +58,12 @@ for i, rule in ipairs(T) do
   if kind == 'rate' then
     -- Below empty by what a late call may make up for.
     local least = -rule.grace / rule.interval
-    level[i] = s and max(s - (now - S.t) / rule.interval, least) or least
+    level[i] = s and max(s[1] - (now - s[2]) / rule.interval, least) or least
   elseif kind == 'sliding' then
     logs = logs + 1
     log[i], fresh[i] = KEYS[logs], 0
+    -- A log that has outlived its key would count on unseen.
+    if not s then call('DEL', log[i]) end
     S[rule.field] = s or 0
     while S[rule.field] ~= 0 do
       local first = call('LINDEX', log[i], 0)
@@ -159,7 +164,7 @@ local function charge(i, at, cost)
 end
 
 -- Takes an amount out of the log, from what started at this instant.
-local function withdraw(i, at, amount)
+local function lessen(i, at, amount)
   local rule = T[i]
   flush(i)
   local date = rule.grain > 0 and ceil(at / rule.grain) * rule.grain or at
@@ -181,7 +186,19 @@ local function withdraw(i, at, amount)
   end
 end
 
+-- What is left of slots that were returned would stay there until their instants have come and gone.
+local function withdraw(i, at, amount)
+  lessen(i, at, amount)
+  while string.match(call('LINDEX', log[i], -1) or '', ' 0$') do call('RPOP', log[i]) end
+end
+
 local function unstart(s) s[1], s[2], s[3] = s[2], s[3], -1e15 end
+
+-- What a bucket's level was before the slot was reserved, as of now; nothing where the slot did not charge it.
+local function beforeSlot(rule)
+  local before = S.u and S.u[rule.field]
+  return before and max(before[1] - (now - before[2]) / rule.interval, -rule.grace / rule.interval)
+end
 
 -- 1. What was granted to calls that are gone, if nothing has changed since.
 local back, returned = ask.returns, 0
@@ -193,9 +210,17 @@ if back and back.version == S.v then
     local late, soon = slot and slot.timings[i] or 0, grants and grants.timings[i] or 0
     if kind == 'rate' then
       -- A slot that another part has put off was charged from then on.
-      local before = late > 0 and S.u and S.u[rule.field]
-      if before then level[i] = max(before[1] - (now - before[2]) / rule.interval, -rule.grace / rule.interval) end
-      level[i] = level[i] - soon
+      local before = beforeSlot(rule)
+      if late > 0 and before then level[i] = before - soon
+      elseif before then
+        -- The slot stands, and with it what it found: the level then, or an empty bucket.
+        local at = l / rule.interval
+        level[i] = level[i] - (max(before, at) - max(before - soon, at))
+        S.u[rule.field] = { before - soon, now }
+      else level[i] = level[i] - soon end
+      for _, low in ipairs(soon > 0 and watched and S.lows[rule.field] or {}) do
+        if low[1] > grants.at then low[2] = max(0, low[2] - soon) end
+      end
     elseif kind == 'sliding' then
       if late > 0 then withdraw(i, slot.at, late) end
       if soon > 0 then withdraw(i, grants.at, soon) end
@@ -205,14 +230,19 @@ if back and back.version == S.v then
         -- It had opened a window that is still to come.
         if s[2] <= 0 and s[1] - rule.per > now then s[1], s[2], s[3], s[4] = s[3], s[4], 0, 0 end
       end
-      if soon > 0 then s[2] = max(0, s[2] - soon) end
+      -- A slot that stands may have opened the window after theirs.
+      local used = soon > 0 and grants.at < s[3] and 4 or 2
+      if soon > 0 then s[used] = max(0, s[used] - soon) end
     else
       if late > 0 then unstart(s) end
-      if soon > 0 and s[1] == grants.at then unstart(s) end
+      if soon > 0 and s[1] == grants.at then unstart(s)
+      elseif soon > 0 and s[2] == grants.at then s[2], s[3] = s[3], -1e15 end
     end
   end
   if slot then l = q end
 end
+-- What was granted beside a slot has come back, and nothing else has happened since: the slot may come back yet.
+local stands = returned == 1 and not back.slot and not ask.settlements
 
 -- 2. What calls turned out to have cost: more, or less, than they were charged. What comes back is what would still be
 -- there had it never been charged.
@@ -250,8 +280,11 @@ local function giveBack(member)
   end
   freed, changed = true, true
 end
-if ng > 0 then
-  if not stored then call('DEL', leases, line) end
+-- Who has no such part any more may still have permits to give back.
+local leased = ng > 0 or ask.releases
+if leased then
+  -- Leases that have outlived their key, though a pause or another policy may have made it anew, count no more.
+  if not S.w then call('DEL', leases, line) end
   for _, gate in ipairs(G) do S[gate.field] = S[gate.field] or 0 end
   S.w = S.w or {}
   for _, member in ipairs(call('ZRANGEBYSCORE', leases, '-inf', now)) do giveBack(member) end
@@ -278,7 +311,7 @@ local function first()
     S.w[head], dirty = nil, true
   end
 end
-if ng > 0 then first() end
+if leased then first() end
 local wasHead = head == me
 
 local granted, reserved, wait, busy, part, open = 0, nil, nil, 0, 0, true
@@ -306,7 +339,7 @@ for _, run in ipairs(ask.runs) do
       end
       if not open then break end
     end
-    local from = max(l, ask.since and granted < ask.waited and ask.since - now or 0)
+    local from = max(l, ask.since and granted < ask.waited and min(0, ask.since - now) or 0)
     if ask.isDry then from = max(from, p) end
     local at = from
     for i = 1, #T do
@@ -321,13 +354,13 @@ for _, run in ipairs(ask.runs) do
       if not open then
         S.u = {}
         for i, rule in ipairs(T) do
-          if rule.kind == 'rate' then S.u[rule.field] = { level[i], now } end
+          if rule.kind == 'rate' and cost[i] > 0 then S.u[rule.field] = { level[i], now } end
         end
       end
       for i = 1, #T do if cost[i] > 0 then charge(i, at, cost[i]) end end
       if holds then lease(want) end
       if open then granted, id = granted + 1, id + 1 else q, reserved = l, at end
-      l, changed = at, true
+      l, changed, stands = at, true, false
     end
     if not open then break end
   end
@@ -336,7 +369,7 @@ end
 
 -- 5. The line for permits: one place for each process. Who was served goes to its end.
 local expiry
-if ng > 0 then
+if leased then
   if busy == 1 and ask.joins then
     if granted > 0 then call('ZREM', line, me) end
     if not call('ZSCORE', line, me) then
@@ -344,12 +377,15 @@ if ng > 0 then
       call('ZADD', line, S.n, me)
     end
     S.w[me], dirty = now + ask.patience, true
+  elseif p > 1 and ask.joins and #ask.runs > 0 then
+    -- A pause is no reason to lose one's place.
+    if call('ZSCORE', line, me) then S.w[me], dirty = now + ask.patience, true end
   elseif ask.joins and call('ZREM', line, me) == 1 then
     S.w[me], dirty = nil, true
   end
   if freed or wasHead then
     first()
-    local free = false
+    local free = ng == 0
     for _, gate in ipairs(G) do if S[gate.field] < gate.limit then free = true end end
     if free and head and head ~= me then
       call('PUBLISH', ask.channel .. head, K)
@@ -362,7 +398,7 @@ end
 
 if changed or dirty then
   if changed then S.v = max(S.v + 1, now) end
-  if changed and not reserved then S.u = nil end
+  if changed and not reserved and not stands then S.u = nil end
   S.t = now
   local horizon = max(p, l, 0)
   if l > -huge then S.l = now + l end
@@ -371,14 +407,14 @@ if changed or dirty then
   for i, rule in ipairs(T) do
     local kind, s = rule.kind, S[rule.field]
     if kind == 'rate' then
-      S[rule.field] = level[i]
+      S[rule.field] = { level[i], now }
       horizon = max(horizon, level[i] * rule.interval)
     elseif kind == 'sliding' then
       flush(i)
       if S[rule.field] > 0 then
         local longest = max(l, 0) + rule.per + rule.grain
         horizon = max(horizon, longest)
-        call('PEXPIRE', log[i], millis(longest))
+        keep(log[i], longest)
       end
     elseif kind == 'fixed' then horizon = max(horizon, s[1] - now + rule.per / 2)
     else horizon = max(horizon, s[1] + rule.interval - now) end
@@ -386,8 +422,8 @@ if changed or dirty then
   if ng > 0 then
     local newest = call('ZREVRANGE', leases, 0, 0, 'WITHSCORES')
     horizon = max(horizon, ask.patience, newest[2] and newest[2] - now or 0)
-    call('PEXPIRE', leases, millis(horizon))
-    call('PEXPIRE', line, millis(horizon))
+    keep(leases, horizon)
+    keep(line, horizon)
   end
   save(horizon)
 end
@@ -404,17 +440,14 @@ for i, member in ipairs(ask.leases) do
   answers[i] = expiry and tonumber(expiry) > now and 1 or 0
   if answers[i] == 1 then call('ZADD', KEYS[2], 'XX', string.format('%.0f', now + ask.ttl), member) end
 end
-for _, key in ipairs(KEYS) do
-  if call('PTTL', key) < tonumber(millis(ask.ttl)) then call('PEXPIRE', key, millis(ask.ttl)) end
-end
+for _, key in ipairs(KEYS) do keep(key, ask.ttl) end
 return answers
 `
 
 const pausing = `
 local duration = tonumber(ARGV[2])
 S.p = duration > 0 and max(S.p or 0, now + duration) or nil
-local left = max(call('PTTL', K) * 1000, S.p and S.p - now or 0)
-save(left)
+save(S.p and S.p - now or 0)
 return 1
 `
 

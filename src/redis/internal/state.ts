@@ -112,9 +112,8 @@ export interface Limiter {
   settlements: Array<Settlement>
   releases: Array<string>
   readonly leases: Set<Lease>
-  nextLease: number
-  /** How often in a row the store did not even hear what is over. */
-  unheard: number
+  /** When the store first did not hear what it was told, if it has heard nothing since. */
+  unheardSince: number | undefined
   /** When the last slot was due, in the store's microseconds: from then on the next one has been the head. */
   since: number | undefined
   /** The part that the head waits for, and when the store will know more of it. */
