@@ -53,7 +53,7 @@ const storeErrorOf = (exit: Exit.Exit<unknown, unknown>) => {
 const patience = 300
 
 /** What a busy machine adds. */
-const slack = 400
+const slack = 800
 
 /** A bucket that does not refill while a test runs. */
 const bucket = (capacity: number) => Throttle.tokenBucket({ capacity, refill: 1, per: "1 day" })
