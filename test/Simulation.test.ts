@@ -148,6 +148,30 @@ describe("run", () => {
     assert.deepStrictEqual(startsOf(paused), [150])
   })
 
+  it.each<[limit: number, rate: number, runs: number]>([
+    [3, 30, 100],
+    [7, 7, 1_000],
+    [3, 15, 200],
+    [3, 12, 250],
+    [11, 33, 1_000 / 3]
+  ])("does so at instants that are no whole numbers: %s at once, %s per second, each for %s ms", (limit, rate, runs) => {
+    const calls = Simulation.steady({ rate, duration: "10 seconds" })
+    const result = Simulation.run(Throttle.concurrency({ limit, maxQueue: 0 }), calls, { runs })
+    assert.strictEqual(Simulation.summary(result).refused.QueueFull, 0)
+  })
+
+  it("does so where the sum of two fractions is not the third", () => {
+    const one = Throttle.concurrency({ limit: 1, maxQueue: 0 })
+    const ended = Simulation.run(one, Simulation.list([{ at: 0.1, runs: 0.2 }, 0.3]))
+    assert.deepStrictEqual(outcomesOf(ended), ["done", "done"])
+    const interrupted = Simulation.run(one, Simulation.list([{ at: 0.1, runs: 9, interruptAfter: 0.2 }, 0.3]))
+    assert.deepStrictEqual(outcomesOf(interrupted), ["interrupted", "QueueFull"])
+    const paused = Simulation.run(Throttle.rate({ limit: 1 }), Simulation.list([0.3]), {
+      changes: [{ at: 0.1 + 0.2, pause: 50 }]
+    })
+    assert.deepStrictEqual(startsOf(paused), [50.3])
+  })
+
   it("interrupts those who run as well", () => {
     const result = Simulation.run(
       Throttle.concurrency({ limit: 1 }),

@@ -112,13 +112,10 @@ export interface Result {
 
 const where = "Simulation.run"
 
-/** To nanoseconds: sums of fractions are not exact. */
-const rounded = (millis: number): number => Math.round(millis * 1e6) / 1e6
-
 const readChange = (change: Change, i: number): Changed => {
   const name = `changes[${i}]`
   Options.object(where, name, change)
-  const at = Options.value(where, `${name}.at`, Options.duration, change.at)
+  const at = World.rounded(Options.value(where, `${name}.at`, Options.duration, change.at))
   if (Predicate.hasProperty(change, "pause")) {
     return { at, pause: Options.value(where, `${name}.pause`, Options.anyDuration, change.pause) }
   }
@@ -242,10 +239,10 @@ const visit = (arrival: Arrival, i: number, usually: number): Visit => {
     arrival[name] === undefined && name !== "at"
       ? otherwise
       : Options.value(where, `arrivals[${i}].${name}`, Options.duration, arrival[name])
-  const at = value("at", 0)
+  const at = World.rounded(value("at", 0))
   return {
     arrival: at,
-    interruptAt: at + value("interruptAfter", Infinity),
+    interruptAt: World.rounded(at + value("interruptAfter", Infinity)),
     runs: value("runs", usually),
     cost: arrival.cost,
     fiber: undefined,
@@ -258,7 +255,7 @@ const visit = (arrival: Arrival, i: number, usually: number): Visit => {
 const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, visit: Visit): void => {
   const { cost } = visit
   const work = Effect.suspend(() => {
-    visit.start = rounded(world.now())
+    visit.start = world.now()
     return world.pass(visit.runs)
   })
   visit.fiber = world.fork(
@@ -268,7 +265,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
     )
   )
   visit.fiber.addObserver((exit) => {
-    visit.end = rounded(world.now())
+    visit.end = world.now()
     visit.outcome = outcomeOf(exit)
     // 100,000 fibers need not be kept until the end.
     visit.fiber = undefined
@@ -277,7 +274,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
 
 const callOf = ({ arrival, cost = 1, end, outcome, start }: Visit): Call => {
   const over = start ?? end
-  return { arrival, start, end, wait: over === undefined ? Infinity : rounded(over - arrival), cost, outcome }
+  return { arrival, start, end, wait: over === undefined ? Infinity : World.rounded(over - arrival), cost, outcome }
 }
 
 const outcomeOf = (exit: Exit.Exit<unknown, ThrottleError>): Outcome => {
