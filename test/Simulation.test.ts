@@ -154,11 +154,14 @@ describe("run", () => {
     [3, 15, 200],
     [3, 12, 250],
     [11, 33, 1_000 / 3]
-  ])("does so at instants that are no whole numbers: %s at once, %s per second, each for %s ms", (limit, rate, runs) => {
-    const calls = Simulation.steady({ rate, duration: "10 seconds" })
-    const result = Simulation.run(Throttle.concurrency({ limit, maxQueue: 0 }), calls, { runs })
-    assert.strictEqual(Simulation.summary(result).refused.QueueFull, 0)
-  })
+  ])(
+    "does so at instants that are no whole numbers: %s at once, %s per second, each for %s ms",
+    (limit, rate, runs) => {
+      const calls = Simulation.steady({ rate, duration: "10 seconds" })
+      const result = Simulation.run(Throttle.concurrency({ limit, maxQueue: 0 }), calls, { runs })
+      assert.strictEqual(Simulation.summary(result).refused.QueueFull, 0)
+    }
+  )
 
   it("does so where the sum of two fractions is not the third", () => {
     const one = Throttle.concurrency({ limit: 1, maxQueue: 0 })
@@ -444,7 +447,28 @@ refused     ▅                    █                   3
   it("says when nobody waited, and nothing of nobody", () => {
     const result = Simulation.run(Throttle.none, Simulation.list([0]))
     assert.match(Simulation.text(result), /1 call in 0 s: all started\. Nobody waited\.$/)
-    assert.match(Simulation.text(Simulation.run(Throttle.none, [])), /0 calls in 0 s: all started\.$/)
+    assert.match(Simulation.text(Simulation.run(Throttle.none, [])), /No calls\.$/)
+  })
+
+  it("says who waited and did not start, and who waits for ever", () => {
+    const one = Throttle.concurrency({ limit: 1, timeout: 100 })
+    assert.strictEqual(
+      Simulation.describe(Simulation.run(one, atOnce(2), { runs: 500 })),
+      "2 calls in 500 ms: 1 started; refused: 1 TimedOut. Those who started did not wait. " +
+        "At most 1 waiting and 1 running at once."
+    )
+    const changes = [{ at: 50, pause: Infinity }]
+    assert.strictEqual(
+      Simulation.describe(Simulation.run(Throttle.rate({ limit: 10 }), atOnce(3), { changes })),
+      "3 calls in 0 s: 1 started; 2 waiting for ever. Those who started did not wait. At most 2 waiting at once."
+    )
+  })
+
+  it("says a time in the unit in which it is said", () => {
+    const said = (runs: number) => Simulation.describe(Simulation.run(Throttle.none, atOnce(1), { runs }))
+    for (
+      const [runs, words] of [[999.4, "999 ms"], [999.6, "1 s"], [1_000, "1 s"]] as const
+    ) assert.include(said(runs), `1 call in ${words}:`)
   })
 
   it("RangeError", () => {
@@ -556,6 +580,83 @@ describe("svg", () => {
       return [">permits held<", ">starts in the<", ">permits in the<"].filter((text) => svg.includes(text))
     })
     assert.deepStrictEqual(labels, [[">starts in the<"], [">permits held<", ">permits in the<"]])
+  })
+
+  const limitsOf = (policy: Throttle.Policy<any>, update: Throttle.Policy<any>, at = 1_000) => {
+    const calls = Simulation.list(Array.from({ length: 41 }, (_, i) => i * 50))
+    const svg = Simulation.svg(Simulation.run(policy, calls, { runs: 500, changes: [{ at, update }] }))
+    wellFormed(svg)
+    const lines = [...svg.matchAll(/<path class="limit" d="([^"]*)"\/>\n<text class="limited"[^>]*>([^<]*)</g)]
+    return lines.map(([, path, text]) => [text, /H696$/.test(path!) ? "to the end" : "ends", path!.startsWith("M124 ")])
+  }
+
+  it.each<[string, Throttle.Policy<any>, Throttle.Policy<any>, ReadonlyArray<ReadonlyArray<unknown>>]>([
+    ["another value", Throttle.rate({ limit: 9 }), Throttle.rate({ limit: 2 }), [["rate 2", "to the end", true]]],
+    [
+      "no bound",
+      Throttle.rate({ limit: 9, maxQueue: 7 }),
+      Throttle.rate({ limit: 9 }),
+      [["maxQueue 7", "ends", true], ["rate 9", "to the end", true]]
+    ],
+    [
+      "another per",
+      Throttle.rate({ limit: 2 }),
+      Throttle.rate({ limit: 180, per: "1 minute" }),
+      [["rate 2", "ends", true], ["rate 180", "to the end", false]]
+    ],
+    ["no limit", Throttle.concurrency({ limit: 5 }), Throttle.none, [["limit 5", "ends", true]]],
+    ["a limit", Throttle.none, Throttle.rate({ limit: 2 }), [["rate 2", "to the end", false]]],
+    [
+      "another kind",
+      Throttle.rate({ limit: 2 }),
+      Throttle.window({ limit: 3, per: "1 second" }),
+      [["rate 2", "ends", true], ["limit 3", "to the end", false]]
+    ],
+    [
+      "another order",
+      Throttle.all([Throttle.rate({ limit: 5 }), Throttle.concurrency({ limit: 3 })]),
+      Throttle.all([Throttle.concurrency({ limit: 4 }), Throttle.rate({ limit: 6 })]),
+      [["rate 6", "to the end", true], ["limit 4", "to the end", true]]
+    ]
+  ])(
+    "draws each limit as long as it is in force: an update to %s",
+    (_, policy, update, expected) => assert.deepStrictEqual(limitsOf(policy, update), expected)
+  )
+
+  it("draws what happened before the first call at the edge, or not at all", () => {
+    const changes: ReadonlyArray<Simulation.Change> = [
+      { at: 100, pause: "1 hour" },
+      { at: "2 hours", update: Throttle.rate({ limit: 3 }) },
+      { at: "4 hours", pause: "6 hours" }
+    ]
+    const calls = Simulation.list([36_000_000, 36_000_000])
+    const svg = Simulation.svg(Simulation.run(Throttle.rate({ limit: 7 }), calls, { changes }))
+    wellFormed(svg)
+    assert.strictEqual(count(svg, `<rect class="band"`), 0)
+    assert.notInclude(svg, ">update<")
+    assert.include(svg, ">rate 3<")
+    for (const [, x] of svg.matchAll(/ x1?="([^"]*)"/g)) assert.isAtLeast(Number(x), 0)
+    const paused = Simulation.svg(Simulation.run(Throttle.rate({ limit: 7 }), calls, {
+      changes: [{ at: 100, pause: 36_001_000 }]
+    }))
+    assert.strictEqual(count(paused, `<rect class="band" x="124"`), 1)
+  })
+
+  it.each<[first: number, last: number, ticks: ReadonlyArray<string>]>([
+    [0, 100_000, ["0 s", "20 s", "40 s", "60 s", "80 s", "100 s"]],
+    [1_000_000, 1_004_000, ["1000 s", "1001 s", "1002 s", "1003 s", "1004 s"]],
+    [36_100_000, 36_400_000, ["601 min", "602 min", "603 min", "604 min", "605 min", "606 min"]],
+    [0, 36_000_000 * 2, ["0 h", "5 h", "10 h", "15 h", "20 h"]]
+  ])("marks its axis in whole units: from %s to %s", (first, last, expected) => {
+    const svg = Simulation.svg(Simulation.run(Throttle.none, Simulation.list([first, last])))
+    const ticks = [...svg.matchAll(/class="axis"[^>]*>([^<]*)</g)].map(([, text]) => text!)
+    assert.deepStrictEqual(ticks, expected)
+  })
+
+  it("replaces what XML may not contain", () => {
+    const name = "a\u0000b\u001bc\ud800d\uffffe\u{1f600}\tf"
+    const svg = Simulation.svg(Simulation.run(Throttle.none, atOnce(1), { name }))
+    assert.include(svg, ">a\ufffdb\ufffdc\ufffdd\ufffde\u{1f600}\tf</title>")
   })
 
   it("draws nothing as well", () => wellFormed(Simulation.svg([Simulation.run(Throttle.none, [])])))
