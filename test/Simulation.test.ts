@@ -2,7 +2,7 @@
  * The simulation: the right outcomes of the timelines, a law of queueing theory, and every option.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Metric } from "effect"
+import { Duration, Effect, Metric } from "effect"
 import { Throttle } from "effect-throttle"
 import * as Simulation from "effect-throttle/simulation"
 import timelines from "./timelines.json" with { type: "json" }
@@ -265,16 +265,19 @@ describe("run", () => {
     [`changes must be an array, got 3`, () => Simulation.run(rate, [], { changes: 3 as any })],
     [`changes[0] must be an object, got 3`, () => Simulation.run(rate, [], { changes: [3 as any] })],
     [
-      `arrivals[1].at must be a finite duration of at least 0, got -1`,
+      `arrivals[1].at must be a finite duration of at least 0 and at most 100 years, got -1`,
       () => Simulation.run(rate, [{ at: 0 }, { at: -1 }])
     ],
     [`arrivals[0].runs must be a finite duration`, () => Simulation.run(rate, [{ at: 0, runs: Infinity }])],
     [`arrivals[0].interruptAfter must be`, () => Simulation.run(rate, [{ at: 0, interruptAfter: NaN }])],
     [
-      `runs must be a finite duration of at least 0, got "soon"`,
+      `runs must be a finite duration of at least 0 and at most 100 years, got "soon"`,
       () => Simulation.run(rate, [], { runs: "soon" as any })
     ],
-    [`late must be a finite duration of at least 0, got -1`, () => Simulation.run(rate, [], { late: -1 })],
+    [
+      `late must be a finite duration of at least 0 and at most 100 years, got -1`,
+      () => Simulation.run(rate, [], { late: -1 })
+    ],
     [
       `unknown option "until"; it takes runs, changes, late, name`,
       () => Simulation.run(rate, [], { until: 3 } as any)
@@ -290,6 +293,14 @@ describe("run", () => {
       `changes are for one policy, got 2`,
       () => Simulation.run([rate, rate], [], { changes: [{ at: 1, pause: 1 }] })
     ],
+    [`name must be a string, got 5`, () => Simulation.run(rate, [], { name: 5 as any })],
+    [
+      `unknown option "bogus"; it takes at, cost, runs, interruptAfter`,
+      () => Simulation.run(rate, [{ at: 0, bogus: 1 } as any])
+    ],
+    [`arrivals[0].at must be a finite duration of at least 0 and at`, () => Simulation.run(rate, [{ at: 1e303 }])],
+    [`arrivals[0].at must be a finite duration of at least 0 and at`, () => Simulation.run(rate, [{ at: 5e15 }])],
+    [`arrivals[0].runs must be a finite`, () => Simulation.run(rate, [{ at: 0, runs: 1e303 }])],
     [`nothing here counts "tokens"`, () => Simulation.run(rate, [{ at: 0, cost: { tokens: 1 } }])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
 })
@@ -359,17 +370,22 @@ describe("arrivals", () => {
     ], [1_000, 2]])
   })
 
+  it("list takes durations in all their forms", () => {
+    const calls = Simulation.list([{ seconds: 1 }, Duration.millis(5), [2, 500_000], 7n, { at: { minutes: 1 } }])
+    assert.deepStrictEqual(atsOf(calls), [7e-6, 5, 1_000, 2_000.5, 60_000])
+  })
+
   it.each<[string, () => unknown]>([
     [
       `Simulation.steady: rate must be a finite number above 0, got 0`,
       () => Simulation.steady({ rate: 0, duration: 1 })
     ],
     [
-      `Simulation.steady: per must be a finite duration longer than 0, got 0`,
+      `Simulation.steady: per must be a finite duration longer than 0 and of at most 100 years, got 0`,
       () => Simulation.steady({ rate: 1, per: 0, duration: 1 })
     ],
     [
-      `Simulation.steady: duration must be a finite duration of at least 0, got Infinity`,
+      `Simulation.steady: duration must be a finite duration of at least 0 and at most 100 years, got Infinity`,
       () => Simulation.steady({ rate: 1, duration: Infinity })
     ],
     [
@@ -389,8 +405,16 @@ describe("arrivals", () => {
       () => Simulation.ramp({ from: -1, to: 1, duration: 1 })
     ],
     [`Simulation.ramp: start must be`, () => Simulation.ramp({ from: 1, to: 1, duration: 1, start: -1 })],
-    [`Simulation.list: at must be a finite duration of at least 0, got NaN`, () => Simulation.list([NaN])],
+    [
+      `Simulation.list: at must be a finite duration of at least 0 and at most 100 years, got NaN`,
+      () => Simulation.list([NaN])
+    ],
     [`Simulation.list: calls must be an array, got 3`, () => Simulation.list(3 as any)],
+    [
+      `Simulation.list: unknown option "att"; it takes at, cost, runs, interruptAfter`,
+      () => Simulation.list([{ att: 100 } as any])
+    ],
+    [`Simulation.list: at must be`, () => Simulation.list([{} as any])],
     [`Simulation.list: unknown option "start"`, () => Simulation.list([{ at: 0, start: 3 } as any])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
 })
@@ -462,6 +486,11 @@ refused     ▅                    █                   3
       Simulation.describe(Simulation.run(Throttle.rate({ limit: 10 }), atOnce(3), { changes })),
       "3 calls in 0 s: 1 started; 2 waiting for ever. Those who started did not wait. At most 2 waiting at once."
     )
+  })
+
+  it("is as wide as one likes", () => {
+    const picture = Simulation.text(Simulation.run(Throttle.none, atOnce(1)), { width: 300_000 })
+    assert.isAbove(picture.length, 300_000)
   })
 
   it("says a time in the unit in which it is said", () => {
@@ -653,6 +682,15 @@ describe("svg", () => {
     assert.deepStrictEqual(ticks, expected)
   })
 
+  it("draws a hundred years, and an instant at their end", () => {
+    const end = 36_525 * 86_400_000
+    for (const calls of [[0, end], [end]]) {
+      const svg = Simulation.svg(Simulation.run(Throttle.rate({ limit: 1 }), Simulation.list(calls)))
+      wellFormed(svg)
+      assert.isBelow(count(svg, `class="axis"`), 10)
+    }
+  })
+
   it("replaces what XML may not contain", () => {
     const name = "a\u0000b\u001bc\ud800d\uffffe\u{1f600}\tf"
     const svg = Simulation.svg(Simulation.run(Throttle.none, atOnce(1), { name }))
@@ -663,6 +701,7 @@ describe("svg", () => {
 
   it.each<[string, Simulation.SvgOptions]>([
     ["width must be a finite number of at least 320, got 100", { width: 100 }],
+    ["id must be a string, got 5", { id: 5 as any }],
     [`unknown option "height"; it takes panels, width, id`, { height: 3 } as any],
     [`panels must be of calls, arrivals, refused, waiting, running, starts, got ["call"]`, { panels: ["call" as any] }]
   ])(

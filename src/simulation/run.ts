@@ -185,6 +185,7 @@ export const run = (
   for (const one of policies) {
     if (!Throttle.isPolicy(one)) throw new RangeError(`${where}: a policy is needed here, got ${format(one)}`)
   }
+  Options.text(where, "name", options.name)
   Options.array(where, "arrivals", arrivals)
   Options.array(where, "changes", options.changes ?? [])
   const usually = Options.value(where, "runs", Options.duration, options.runs ?? 0)
@@ -233,8 +234,10 @@ interface Visit {
   outcome: Outcome
 }
 
+const parts = ["at", "cost", "runs", "interruptAfter"]
+
 const visit = (arrival: Arrival, i: number, usually: number): Visit => {
-  Options.object(where, `arrivals[${i}]`, arrival)
+  Options.known(where, arrival, parts, `arrivals[${i}]`)
   const value = (name: "at" | "runs" | "interruptAfter", otherwise: number) =>
     arrival[name] === undefined && name !== "at"
       ? otherwise

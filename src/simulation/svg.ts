@@ -67,6 +67,7 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
   const where = "Simulation.svg"
   Options.known(where, options, ["panels", "width", "id"])
   const width = options.width === undefined ? 720 : Options.value(where, "width", Options.width, options.width)
+  Options.text(where, "id", options.id)
   const { panels } = options
   if (panels !== undefined && !(Array.isArray(panels) && panels.every((panel) => allPanels.includes(panel)))) {
     throw new RangeError(`${where}: panels must be of ${allPanels.join(", ")}, got ${format(panels)}`)
@@ -246,7 +247,7 @@ const frameOf = (runs: ReadonlyArray<Result>, width: number): Frame => {
   const from = Math.floor(begin / step) * step
   const to = Math.max(until, from + step)
   const lowest = Math.round(from / step)
-  const ticks = Array.from({ length: Math.floor(to / step * (1 + 1e-9)) - lowest + 1 }, (_, n) => (lowest + n) * step)
+  const ticks = Array.from({ length: Math.floor(to / step + 1e-6) - lowest + 1 }, (_, n) => (lowest + n) * step)
   // What happened before the first call is at the left edge.
   const x = (at: number) => left + (Math.max(at, from) - from) / (to - from) * (right - left)
   return { isNarrow, left, right, from, to, ticks, x }
