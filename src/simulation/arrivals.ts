@@ -285,7 +285,7 @@ export const ramp = (options: RampOptions): ReadonlyArray<Arrival> => {
  *
  * **Errors**
  *
- * Throws a `RangeError` for an instant that is no finite duration of at least 0.
+ * Throws a `RangeError` for an instant that is no duration of at most 100 years, and for options that no call has.
  *
  * **Example**
  *

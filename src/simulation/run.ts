@@ -147,7 +147,8 @@ const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<v
  * same result. Nothing is logged, and `Throttle.metrics` do not count it. The wall clock begins at 0 too, on a full minute.
  *
  * At one instant, what ends comes first, then changes, then arrivals in their order, then interruptions. It ends when
- * nobody is left who waits or runs, but for calls that nothing lets in: those wait for ever.
+ * nobody is left who waits or runs, but for calls that nothing lets in: those wait for ever. Instants are rounded to
+ * nanoseconds, and are at most 100 years.
  *
  * An array of policies is a chain: calls pass one throttle after the other, as an effect does that is piped through
  * several, the last one first. So `run([rate, five], calls)` is `call.pipe(five, rate)`.
