@@ -616,7 +616,9 @@ describe("svg", () => {
     const svg = Simulation.svg(Simulation.run(policy, calls, { runs: 500, changes: [{ at, update }] }))
     wellFormed(svg)
     const lines = [...svg.matchAll(/<path class="limit" d="([^"]*)"\/>\n<text class="limited"[^>]*>([^<]*)</g)]
-    return lines.map(([, path, text]) => [text, /H696$/.test(path!) ? "to the end" : "ends", path!.startsWith("M124 ")])
+    return lines.map((
+      [, path, text]
+    ) => [text, path!.endsWith("H696") ? "to the end" : "ends", path!.startsWith("M124 ")])
   }
 
   it.each<[string, Throttle.Policy<any>, Throttle.Policy<any>, ReadonlyArray<ReadonlyArray<unknown>>]>([
