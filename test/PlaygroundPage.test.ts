@@ -127,6 +127,8 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
       assert.strictEqual(await box.getAttribute("aria-invalid"), "true")
       await box.fill("")
       assert.strictEqual(await box.getAttribute("aria-invalid"), "true")
+      await box.fill("7.6")
+      assert.strictEqual(await box.getAttribute("aria-invalid"), "true")
       assert.include((await page.locator("#code").textContent())!, "limit: 50")
       await box.fill("5")
       assert.strictEqual(await box.getAttribute("aria-invalid"), "false")
@@ -170,6 +172,23 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
         await page.waitForFunction((start) => location.hash.startsWith(start), hash.slice(0, 15))
         assert.isFalse(await page.locator("#problem").isVisible(), name)
         assert.notStrictEqual(await number(page, "started"), "0 of 0", name)
+      }
+      const chosen = () => page.getByLabel("Begin with").inputValue()
+      assert.strictEqual(await chosen(), examples.at(-1)!.hash)
+      await page.evaluate((hash) => void (location.hash = hash), examples[2]!.hash)
+      await page.waitForFunction(() => document.querySelector("#code")!.textContent!.includes("fixed"))
+      assert.strictEqual(await chosen(), examples[2]!.hash)
+      await page.getByRole("spinbutton", { name: "policy 1: limit" }).fill("9")
+      assert.strictEqual(await chosen(), "")
+    }))
+
+  it("says whether something was copied, also where there is no clipboard", () =>
+    visit(examples[0]!.hash, async (page) => {
+      await page.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: undefined }))
+      for (const name of ["Copy the code", "Copy a link to this"]) {
+        await page.evaluate(() => void (document.querySelector("#copied")!.textContent = ""))
+        await page.getByRole("button", { name }).click()
+        await page.locator("#copied", { hasText: "The browser does not allow that here" }).waitFor()
       }
     }))
 
@@ -267,6 +286,16 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
         element.getBoundingClientRect().toJSON()
       )
       assert.isAtLeast(top, 0)
+      // What is not in sight is told of, until one has seen it.
+      await page.locator("#more", { hasText: "The picture goes on" }).waitFor()
+      const isInSight = await page.locator("#more").evaluate((element) => {
+        const { bottom, top } = element.getBoundingClientRect()
+        return top >= 0 && bottom <= innerHeight
+      })
+      assert.isTrue(isInSight)
+      await page.locator("#picture").evaluate((element) => element.scrollTo(0, element.scrollHeight))
+      await page.locator("#more:empty").waitFor({ state: "attached" })
+      assert.isFalse(await page.locator("#picture.goes-on").count() > 0)
       const control = await page.getByRole("checkbox", { name: "timers are late by" }).evaluate((element) =>
         element.getBoundingClientRect().top
       )

@@ -2,7 +2,7 @@
  * The simulation: the right outcomes of the timelines, a law of queueing theory, and every option.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Metric } from "effect"
+import { Duration, Effect, Metric } from "effect"
 import { Throttle } from "effect-throttle"
 import * as Simulation from "effect-throttle/simulation"
 import timelines from "./timelines.json" with { type: "json" }
@@ -148,6 +148,33 @@ describe("run", () => {
     assert.deepStrictEqual(startsOf(paused), [150])
   })
 
+  it.each<[limit: number, rate: number, runs: number]>([
+    [3, 30, 100],
+    [7, 7, 1_000],
+    [3, 15, 200],
+    [3, 12, 250],
+    [11, 33, 1_000 / 3]
+  ])(
+    "does so at instants that are no whole numbers: %s at once, %s per second, each for %s ms",
+    (limit, rate, runs) => {
+      const calls = Simulation.steady({ rate, duration: "10 seconds" })
+      const result = Simulation.run(Throttle.concurrency({ limit, maxQueue: 0 }), calls, { runs })
+      assert.strictEqual(Simulation.summary(result).refused.QueueFull, 0)
+    }
+  )
+
+  it("does so where the sum of two fractions is not the third", () => {
+    const one = Throttle.concurrency({ limit: 1, maxQueue: 0 })
+    const ended = Simulation.run(one, Simulation.list([{ at: 0.1, runs: 0.2 }, 0.3]))
+    assert.deepStrictEqual(outcomesOf(ended), ["done", "done"])
+    const interrupted = Simulation.run(one, Simulation.list([{ at: 0.1, runs: 9, interruptAfter: 0.2 }, 0.3]))
+    assert.deepStrictEqual(outcomesOf(interrupted), ["interrupted", "QueueFull"])
+    const paused = Simulation.run(Throttle.rate({ limit: 1 }), Simulation.list([0.3]), {
+      changes: [{ at: 0.1 + 0.2, pause: 50 }]
+    })
+    assert.deepStrictEqual(startsOf(paused), [50.3])
+  })
+
   it("interrupts those who run as well", () => {
     const result = Simulation.run(
       Throttle.concurrency({ limit: 1 }),
@@ -238,16 +265,19 @@ describe("run", () => {
     [`changes must be an array, got 3`, () => Simulation.run(rate, [], { changes: 3 as any })],
     [`changes[0] must be an object, got 3`, () => Simulation.run(rate, [], { changes: [3 as any] })],
     [
-      `arrivals[1].at must be a finite duration of at least 0, got -1`,
+      `arrivals[1].at must be a finite duration of at least 0 and at most 100 years, got -1`,
       () => Simulation.run(rate, [{ at: 0 }, { at: -1 }])
     ],
     [`arrivals[0].runs must be a finite duration`, () => Simulation.run(rate, [{ at: 0, runs: Infinity }])],
     [`arrivals[0].interruptAfter must be`, () => Simulation.run(rate, [{ at: 0, interruptAfter: NaN }])],
     [
-      `runs must be a finite duration of at least 0, got "soon"`,
+      `runs must be a finite duration of at least 0 and at most 100 years, got "soon"`,
       () => Simulation.run(rate, [], { runs: "soon" as any })
     ],
-    [`late must be a finite duration of at least 0, got -1`, () => Simulation.run(rate, [], { late: -1 })],
+    [
+      `late must be a finite duration of at least 0 and at most 100 years, got -1`,
+      () => Simulation.run(rate, [], { late: -1 })
+    ],
     [
       `unknown option "until"; it takes runs, changes, late, name`,
       () => Simulation.run(rate, [], { until: 3 } as any)
@@ -263,6 +293,14 @@ describe("run", () => {
       `changes are for one policy, got 2`,
       () => Simulation.run([rate, rate], [], { changes: [{ at: 1, pause: 1 }] })
     ],
+    [`name must be a string, got 5`, () => Simulation.run(rate, [], { name: 5 as any })],
+    [
+      `unknown option "bogus"; it takes at, cost, runs, interruptAfter`,
+      () => Simulation.run(rate, [{ at: 0, bogus: 1 } as any])
+    ],
+    [`arrivals[0].at must be a finite duration of at least 0 and at`, () => Simulation.run(rate, [{ at: 1e303 }])],
+    [`arrivals[0].at must be a finite duration of at least 0 and at`, () => Simulation.run(rate, [{ at: 5e15 }])],
+    [`arrivals[0].runs must be a finite`, () => Simulation.run(rate, [{ at: 0, runs: 1e303 }])],
     [`nothing here counts "tokens"`, () => Simulation.run(rate, [{ at: 0, cost: { tokens: 1 } }])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
 })
@@ -332,17 +370,22 @@ describe("arrivals", () => {
     ], [1_000, 2]])
   })
 
+  it("list takes durations in all their forms", () => {
+    const calls = Simulation.list([{ seconds: 1 }, Duration.millis(5), [2, 500_000], 7n, { at: { minutes: 1 } }])
+    assert.deepStrictEqual(atsOf(calls), [7e-6, 5, 1_000, 2_000.5, 60_000])
+  })
+
   it.each<[string, () => unknown]>([
     [
       `Simulation.steady: rate must be a finite number above 0, got 0`,
       () => Simulation.steady({ rate: 0, duration: 1 })
     ],
     [
-      `Simulation.steady: per must be a finite duration longer than 0, got 0`,
+      `Simulation.steady: per must be a finite duration longer than 0 and of at most 100 years, got 0`,
       () => Simulation.steady({ rate: 1, per: 0, duration: 1 })
     ],
     [
-      `Simulation.steady: duration must be a finite duration of at least 0, got Infinity`,
+      `Simulation.steady: duration must be a finite duration of at least 0 and at most 100 years, got Infinity`,
       () => Simulation.steady({ rate: 1, duration: Infinity })
     ],
     [
@@ -362,8 +405,16 @@ describe("arrivals", () => {
       () => Simulation.ramp({ from: -1, to: 1, duration: 1 })
     ],
     [`Simulation.ramp: start must be`, () => Simulation.ramp({ from: 1, to: 1, duration: 1, start: -1 })],
-    [`Simulation.list: at must be a finite duration of at least 0, got NaN`, () => Simulation.list([NaN])],
+    [
+      `Simulation.list: at must be a finite duration of at least 0 and at most 100 years, got NaN`,
+      () => Simulation.list([NaN])
+    ],
     [`Simulation.list: calls must be an array, got 3`, () => Simulation.list(3 as any)],
+    [
+      `Simulation.list: unknown option "att"; it takes at, cost, runs, interruptAfter`,
+      () => Simulation.list([{ att: 100 } as any])
+    ],
+    [`Simulation.list: at must be`, () => Simulation.list([{} as any])],
     [`Simulation.list: unknown option "start"`, () => Simulation.list([{ at: 0, start: 3 } as any])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
 })
@@ -420,7 +471,33 @@ refused     ▅                    █                   3
   it("says when nobody waited, and nothing of nobody", () => {
     const result = Simulation.run(Throttle.none, Simulation.list([0]))
     assert.match(Simulation.text(result), /1 call in 0 s: all started\. Nobody waited\.$/)
-    assert.match(Simulation.text(Simulation.run(Throttle.none, [])), /0 calls in 0 s: all started\.$/)
+    assert.match(Simulation.text(Simulation.run(Throttle.none, [])), /No calls\.$/)
+  })
+
+  it("says who waited and did not start, and who waits for ever", () => {
+    const one = Throttle.concurrency({ limit: 1, timeout: 100 })
+    assert.strictEqual(
+      Simulation.describe(Simulation.run(one, atOnce(2), { runs: 500 })),
+      "2 calls in 500 ms: 1 started; refused: 1 TimedOut. Those who started did not wait. " +
+        "At most 1 waiting and 1 running at once."
+    )
+    const changes = [{ at: 50, pause: Infinity }]
+    assert.strictEqual(
+      Simulation.describe(Simulation.run(Throttle.rate({ limit: 10 }), atOnce(3), { changes })),
+      "3 calls in 0 s: 1 started; 2 waiting for ever. Those who started did not wait. At most 2 waiting at once."
+    )
+  })
+
+  it("is as wide as one likes", () => {
+    const picture = Simulation.text(Simulation.run(Throttle.none, atOnce(1)), { width: 300_000 })
+    assert.isAbove(picture.length, 300_000)
+  })
+
+  it("says a time in the unit in which it is said", () => {
+    const said = (runs: number) => Simulation.describe(Simulation.run(Throttle.none, atOnce(1), { runs }))
+    for (
+      const [runs, words] of [[999.4, "999 ms"], [999.6, "1 s"], [1_000, "1 s"]] as const
+    ) assert.include(said(runs), `1 call in ${words}:`)
   })
 
   it("RangeError", () => {
@@ -534,10 +611,99 @@ describe("svg", () => {
     assert.deepStrictEqual(labels, [[">starts in the<"], [">permits held<", ">permits in the<"]])
   })
 
+  const limitsOf = (policy: Throttle.Policy<any>, update: Throttle.Policy<any>, at = 1_000) => {
+    const calls = Simulation.list(Array.from({ length: 41 }, (_, i) => i * 50))
+    const svg = Simulation.svg(Simulation.run(policy, calls, { runs: 500, changes: [{ at, update }] }))
+    wellFormed(svg)
+    const lines = [...svg.matchAll(/<path class="limit" d="([^"]*)"\/>\n<text class="limited"[^>]*>([^<]*)</g)]
+    return lines.map((
+      [, path, text]
+    ) => [text, path!.endsWith("H696") ? "to the end" : "ends", path!.startsWith("M124 ")])
+  }
+
+  it.each<[string, Throttle.Policy<any>, Throttle.Policy<any>, ReadonlyArray<ReadonlyArray<unknown>>]>([
+    ["another value", Throttle.rate({ limit: 9 }), Throttle.rate({ limit: 2 }), [["rate 2", "to the end", true]]],
+    [
+      "no bound",
+      Throttle.rate({ limit: 9, maxQueue: 7 }),
+      Throttle.rate({ limit: 9 }),
+      [["maxQueue 7", "ends", true], ["rate 9", "to the end", true]]
+    ],
+    [
+      "another per",
+      Throttle.rate({ limit: 2 }),
+      Throttle.rate({ limit: 180, per: "1 minute" }),
+      [["rate 2", "ends", true], ["rate 180", "to the end", false]]
+    ],
+    ["no limit", Throttle.concurrency({ limit: 5 }), Throttle.none, [["limit 5", "ends", true]]],
+    ["a limit", Throttle.none, Throttle.rate({ limit: 2 }), [["rate 2", "to the end", false]]],
+    [
+      "another kind",
+      Throttle.rate({ limit: 2 }),
+      Throttle.window({ limit: 3, per: "1 second" }),
+      [["rate 2", "ends", true], ["limit 3", "to the end", false]]
+    ],
+    [
+      "another order",
+      Throttle.all([Throttle.rate({ limit: 5 }), Throttle.concurrency({ limit: 3 })]),
+      Throttle.all([Throttle.concurrency({ limit: 4 }), Throttle.rate({ limit: 6 })]),
+      [["rate 6", "to the end", true], ["limit 4", "to the end", true]]
+    ]
+  ])(
+    "draws each limit as long as it is in force: an update to %s",
+    (_, policy, update, expected) => assert.deepStrictEqual(limitsOf(policy, update), expected)
+  )
+
+  it("draws what happened before the first call at the edge, or not at all", () => {
+    const changes: ReadonlyArray<Simulation.Change> = [
+      { at: 100, pause: "1 hour" },
+      { at: "2 hours", update: Throttle.rate({ limit: 3 }) },
+      { at: "4 hours", pause: "6 hours" }
+    ]
+    const calls = Simulation.list([36_000_000, 36_000_000])
+    const svg = Simulation.svg(Simulation.run(Throttle.rate({ limit: 7 }), calls, { changes }))
+    wellFormed(svg)
+    assert.strictEqual(count(svg, `<rect class="band"`), 0)
+    assert.notInclude(svg, ">update<")
+    assert.include(svg, ">rate 3<")
+    for (const [, x] of svg.matchAll(/ x1?="([^"]*)"/g)) assert.isAtLeast(Number(x), 0)
+    const paused = Simulation.svg(Simulation.run(Throttle.rate({ limit: 7 }), calls, {
+      changes: [{ at: 100, pause: 36_001_000 }]
+    }))
+    assert.strictEqual(count(paused, `<rect class="band" x="124"`), 1)
+  })
+
+  it.each<[first: number, last: number, ticks: ReadonlyArray<string>]>([
+    [0, 100_000, ["0 s", "20 s", "40 s", "60 s", "80 s", "100 s"]],
+    [1_000_000, 1_004_000, ["1000 s", "1001 s", "1002 s", "1003 s", "1004 s"]],
+    [36_100_000, 36_400_000, ["601 min", "602 min", "603 min", "604 min", "605 min", "606 min"]],
+    [0, 36_000_000 * 2, ["0 h", "5 h", "10 h", "15 h", "20 h"]]
+  ])("marks its axis in whole units: from %s to %s", (first, last, expected) => {
+    const svg = Simulation.svg(Simulation.run(Throttle.none, Simulation.list([first, last])))
+    const ticks = [...svg.matchAll(/class="axis"[^>]*>([^<]*)</g)].map(([, text]) => text!)
+    assert.deepStrictEqual(ticks, expected)
+  })
+
+  it("draws a hundred years, and an instant at their end", () => {
+    const end = 36_525 * 86_400_000
+    for (const calls of [[0, end], [end]]) {
+      const svg = Simulation.svg(Simulation.run(Throttle.rate({ limit: 1 }), Simulation.list(calls)))
+      wellFormed(svg)
+      assert.isBelow(count(svg, `class="axis"`), 10)
+    }
+  })
+
+  it("replaces what XML may not contain", () => {
+    const name = "a\u0000b\u001bc\ud800d\uffffe\u{1f600}\tf"
+    const svg = Simulation.svg(Simulation.run(Throttle.none, atOnce(1), { name }))
+    assert.include(svg, ">a\ufffdb\ufffdc\ufffdd\ufffde\u{1f600}\tf</title>")
+  })
+
   it("draws nothing as well", () => wellFormed(Simulation.svg([Simulation.run(Throttle.none, [])])))
 
   it.each<[string, Simulation.SvgOptions]>([
     ["width must be a finite number of at least 320, got 100", { width: 100 }],
+    ["id must be a string, got 5", { id: 5 as any }],
     [`unknown option "height"; it takes panels, width, id`, { height: 3 } as any],
     [`panels must be of calls, arrivals, refused, waiting, running, starts, got ["call"]`, { panels: ["call" as any] }]
   ])(

@@ -71,7 +71,9 @@ type Moved = (value: Value) => void
 
 const shown = ({ unit }: NumberField, value: number): string => String(unit === "s" ? value / 1_000 : value)
 
-const meant = ({ unit }: NumberField, text: string): number => Math.round(Number(text) * (unit === "s" ? 1_000 : 1))
+/** In seconds at most a millisecond counts: 1.1 s are 1,100 ms, and not a little more. */
+const meant = ({ unit }: NumberField, text: string): number =>
+  unit === "s" ? Math.round(Number(text) * 1_000) : Number(text)
 
 /** A slider and a box for the same number. `id` is that of the box. */
 const numberControl = (
@@ -91,7 +93,7 @@ const numberControl = (
   })
   box.addEventListener("input", () => {
     const number = meant(field, box.value)
-    const isAllowed = box.value !== "" && number >= field.min && number <= field.max
+    const isAllowed = box.value !== "" && Number.isInteger(number) && number >= field.min && number <= field.max
     box.setAttribute("aria-invalid", String(!isAllowed))
     if (!isAllowed) return
     slider.value = box.value
@@ -272,6 +274,14 @@ const afterwards = (millis: number): (f: () => void) => void => {
 const say = afterwards(400)
 const keep = afterwards(250)
 
+/** Says, and shows by its edge, that the picture goes on below what is in sight. */
+const tellMore = (): void => {
+  const picture = find("picture")
+  const goesOn = picture.scrollHeight - picture.scrollTop - picture.clientHeight > 4
+  picture.classList.toggle("goes-on", goesOn)
+  find("more").textContent = goesOn ? "↓ The picture goes on: scroll it." : ""
+}
+
 const show = (state: State): void => {
   find("code").textContent = toCode(state)
   keep(() => history.replaceState(null, "", toHash(state)))
@@ -285,6 +295,7 @@ const show = (state: State): void => {
     const result = simulate(state)
     const width = Math.max(320, Math.floor(picture.clientWidth))
     picture.innerHTML = svg(result, { width })
+    tellMore()
     find("numbers").replaceChildren(
       ...numbersOf(summary(result)).map(([name, value, isMore]) =>
         make("div", { class: isMore === true ? "more" : "" }, make("dt", {}, name), make("dd", {}, value))
@@ -297,6 +308,7 @@ const show = (state: State): void => {
   } catch (error) {
     // What does not go together the library says itself.
     picture.replaceChildren()
+    tellMore()
     find("numbers").replaceChildren()
     find("calls").replaceChildren()
     say(() => void (find("status").textContent = ""))
@@ -314,6 +326,7 @@ let frame = 0
 /** Shows a state with the next picture of the screen, however often a slider moves until then. */
 const set = (next: State): void => {
   state = next
+  example.value = examples.find(({ hash }) => toHash(fromHash(hash)) === toHash(next))?.hash ?? ""
   cancelAnimationFrame(frame)
   frame = requestAnimationFrame(() => show(state))
 }
@@ -332,8 +345,9 @@ const load = (hash: string): void => {
 }
 
 const copy = async (text: string, what: string) => {
-  const done = await navigator.clipboard.writeText(text).then(() => true, () => false)
-  find("copied").textContent = done ? `${what} copied.` : "The browser does not allow that here."
+  // Where a page does not come from this machine or by HTTPS there is no clipboard.
+  const done = await Promise.resolve().then(() => navigator.clipboard.writeText(text)).then(() => true, () => false)
+  find("copied").textContent = done ? `${what} copied.` : "The browser does not allow that here: copy it by hand."
 }
 
 const example = find("example") as HTMLSelectElement
@@ -352,4 +366,5 @@ find("copy-link").addEventListener(
 document.querySelector("form")?.addEventListener("submit", (event) => event.preventDefault())
 addEventListener("hashchange", () => load(location.hash))
 addEventListener("resize", () => set(state))
+find("picture").addEventListener("scroll", tellMore)
 load(location.hash)

@@ -3,7 +3,17 @@
  */
 import { Throttle } from "effect-throttle"
 import * as Simulation from "effect-throttle/simulation"
-import { arrivals, bounds, type Field, type Fields, type Kinds, policies, run, type Value } from "./fields.ts"
+import {
+  arrivals,
+  bounds,
+  type Field,
+  type Fields,
+  type Kinds,
+  type NumberField,
+  policies,
+  run,
+  type Value
+} from "./fields.ts"
 
 /** A policy or a pattern of arrivals. */
 export interface Item {
@@ -28,6 +38,9 @@ export const mostItems = 5
 // To and from the address: policy=rate,limit:10,burst:5&arrivals=steady,rate:8&maxQueue=20
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** The nearest value that the field's slider has. */
+const snapped = ({ min, step }: NumberField, value: number): number => min + Math.round((value - min) / step) * step
+
 /** What a text says for a field, if it is allowed there; else what the field is at first. */
 const read = (field: Field, text: string): Value => {
   switch (field.type) {
@@ -35,7 +48,7 @@ const read = (field: Field, text: string): Value => {
       const value = Number(text)
       return text === "" || !Number.isFinite(value)
         ? field.initial
-        : Math.min(field.max, Math.max(field.min, Math.round(value)))
+        : Math.min(field.max, Math.max(field.min, snapped(field, value)))
     }
     case "choice":
       return field.choices.includes(text) ? text : field.initial
@@ -239,11 +252,12 @@ const policyCode = (state: State): string => {
 
 const arrivalsCode = (state: State): string => {
   const patterns = patternsOf(state).map((pattern) => callCode("Simulation", pattern))
-  return patterns.length === 0
+  const all = patterns.length === 0
     ? "Simulation.list([])"
     : patterns.length === 1
     ? patterns[0]!
     : `Simulation.merge(\n${patterns.map((pattern) => `  ${pattern}`).join(",\n")}\n)`
+  return arrivalsOf(state).length > mostCalls ? `${all}.slice(0, ${mostCalls})` : all
 }
 
 export const toCode = (state: State): string => {

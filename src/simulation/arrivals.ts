@@ -1,5 +1,5 @@
 /** When calls arrive: patterns, as plain sorted lists. */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { format } from "effect/Formatter"
 import * as Predicate from "effect/Predicate"
@@ -285,7 +285,7 @@ export const ramp = (options: RampOptions): ReadonlyArray<Arrival> => {
  *
  * **Errors**
  *
- * Throws a `RangeError` for an instant that is no finite duration of at least 0.
+ * Throws a `RangeError` for an instant that is no duration of at most 100 years, and for options that no call has.
  *
  * **Example**
  *
@@ -307,9 +307,9 @@ export const list = (
   const where = "Simulation.list"
   Options.array(where, "calls", calls)
   return inOrder(calls.flatMap((call): ReadonlyArray<Arrival> => {
-    if (!Predicate.hasProperty(call, "at")) return [{ at: Options.value(where, "at", Options.duration, call) }]
-    const { at, ...options } = call as PatternOptions & { readonly at: Duration.Input }
-    Options.known(where, options, common.slice(1))
+    if (!isDescribed(call)) return [{ at: Options.value(where, "at", Options.duration, call) }]
+    Options.known(where, call, ["at", ...common.slice(1)])
+    const { at, ...options } = call
     return pattern(where, options, [Options.value(where, "at", Options.duration, at)])
   }))
 }
@@ -341,5 +341,9 @@ export const list = (
  */
 export const merge = (...patterns: ReadonlyArray<ReadonlyArray<Arrival>>): ReadonlyArray<Arrival> =>
   inOrder(patterns.flat())
+
+/** An object that is no duration: neither one of Effect's, nor one by its units, nor a pair of seconds and nanoseconds. */
+const isDescribed = (call: unknown): call is PatternOptions & { readonly at: Duration.Input } =>
+  Predicate.isObject(call) && !Array.isArray(call) && !Duration.isDuration(call) && !Options.isUnits(call)
 
 const inOrder = (arrivals: ReadonlyArray<Arrival>): ReadonlyArray<Arrival> => arrivals.toSorted((a, b) => a.at - b.at)

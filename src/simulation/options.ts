@@ -20,14 +20,17 @@ const millis = (input: unknown): number =>
 
 const amount = (input: unknown): number => typeof input === "number" ? input : NaN
 
+/** So long a clock tells microseconds apart: 100 years. */
+const longest = 36_525 * 86_400_000
+
 export const duration: Rule = {
-  allowed: "a finite duration of at least 0",
-  read: (input) => within(millis(input), millis(input) >= 0 && millis(input) < Infinity)
+  allowed: "a finite duration of at least 0 and at most 100 years",
+  read: (input) => within(millis(input), millis(input) >= 0 && millis(input) <= longest)
 }
 
 export const longDuration: Rule = {
-  allowed: "a finite duration longer than 0",
-  read: (input) => within(millis(input), millis(input) > 0 && millis(input) < Infinity)
+  allowed: "a finite duration longer than 0 and of at most 100 years",
+  read: (input) => within(millis(input), millis(input) > 0 && millis(input) <= longest)
 }
 
 export const anyDuration: Rule = {
@@ -72,14 +75,26 @@ export const object = (where: string, name: string, input: unknown): void => {
   if (!Predicate.isObject(input)) throw new RangeError(`${where}: ${name} must be an object, got ${format(input)}`)
 }
 
+/** Refuses what is neither a string nor left out. */
+export const text = (where: string, name: string, input: unknown): void => {
+  if (input === undefined || Predicate.isString(input)) return
+  throw new RangeError(`${where}: ${name} must be a string, got ${format(input)}`)
+}
+
 /** Refuses what is no array. */
 export const array = (where: string, name: string, input: unknown): void => {
   if (!Array.isArray(input)) throw new RangeError(`${where}: ${name} must be an array, got ${format(input)}`)
 }
 
+const units = ["weeks", "days", "hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"]
+
+/** A duration by its units, as `{ seconds: 1 }`. */
+export const isUnits = (input: object): boolean =>
+  Object.keys(input).length > 0 && Object.keys(input).every((name) => units.includes(name))
+
 /** Refuses what is no object, and options that nobody knows. */
-export const known = (where: string, options: object, names: ReadonlyArray<string>): void => {
-  object(where, "options", options)
+export const known = (where: string, options: object, names: ReadonlyArray<string>, name = "options"): void => {
+  object(where, name, options)
   for (const name of Object.keys(options)) {
     if (names.includes(name)) continue
     throw new RangeError(`${where}: unknown option ${format(name)}; it takes ${names.join(", ")}`)

@@ -112,13 +112,10 @@ export interface Result {
 
 const where = "Simulation.run"
 
-/** To nanoseconds: sums of fractions are not exact. */
-const rounded = (millis: number): number => Math.round(millis * 1e6) / 1e6
-
 const readChange = (change: Change, i: number): Changed => {
   const name = `changes[${i}]`
   Options.object(where, name, change)
-  const at = Options.value(where, `${name}.at`, Options.duration, change.at)
+  const at = World.rounded(Options.value(where, `${name}.at`, Options.duration, change.at))
   if (Predicate.hasProperty(change, "pause")) {
     return { at, pause: Options.value(where, `${name}.pause`, Options.anyDuration, change.pause) }
   }
@@ -150,7 +147,8 @@ const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<v
  * same result. Nothing is logged, and `Throttle.metrics` do not count it. The wall clock begins at 0 too, on a full minute.
  *
  * At one instant, what ends comes first, then changes, then arrivals in their order, then interruptions. It ends when
- * nobody is left who waits or runs, but for calls that nothing lets in: those wait for ever.
+ * nobody is left who waits or runs, but for calls that nothing lets in: those wait for ever. Instants are rounded to
+ * nanoseconds, and are at most 100 years.
  *
  * An array of policies is a chain: calls pass one throttle after the other, as an effect does that is piped through
  * several, the last one first. So `run([rate, five], calls)` is `call.pipe(five, rate)`.
@@ -188,6 +186,7 @@ export const run = (
   for (const one of policies) {
     if (!Throttle.isPolicy(one)) throw new RangeError(`${where}: a policy is needed here, got ${format(one)}`)
   }
+  Options.text(where, "name", options.name)
   Options.array(where, "arrivals", arrivals)
   Options.array(where, "changes", options.changes ?? [])
   const usually = Options.value(where, "runs", Options.duration, options.runs ?? 0)
@@ -236,16 +235,18 @@ interface Visit {
   outcome: Outcome
 }
 
+const parts = ["at", "cost", "runs", "interruptAfter"]
+
 const visit = (arrival: Arrival, i: number, usually: number): Visit => {
-  Options.object(where, `arrivals[${i}]`, arrival)
+  Options.known(where, arrival, parts, `arrivals[${i}]`)
   const value = (name: "at" | "runs" | "interruptAfter", otherwise: number) =>
     arrival[name] === undefined && name !== "at"
       ? otherwise
       : Options.value(where, `arrivals[${i}].${name}`, Options.duration, arrival[name])
-  const at = value("at", 0)
+  const at = World.rounded(value("at", 0))
   return {
     arrival: at,
-    interruptAt: at + value("interruptAfter", Infinity),
+    interruptAt: World.rounded(at + value("interruptAfter", Infinity)),
     runs: value("runs", usually),
     cost: arrival.cost,
     fiber: undefined,
@@ -258,7 +259,7 @@ const visit = (arrival: Arrival, i: number, usually: number): Visit => {
 const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, visit: Visit): void => {
   const { cost } = visit
   const work = Effect.suspend(() => {
-    visit.start = rounded(world.now())
+    visit.start = world.now()
     return world.pass(visit.runs)
   })
   visit.fiber = world.fork(
@@ -268,7 +269,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
     )
   )
   visit.fiber.addObserver((exit) => {
-    visit.end = rounded(world.now())
+    visit.end = world.now()
     visit.outcome = outcomeOf(exit)
     // 100,000 fibers need not be kept until the end.
     visit.fiber = undefined
@@ -277,7 +278,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
 
 const callOf = ({ arrival, cost = 1, end, outcome, start }: Visit): Call => {
   const over = start ?? end
-  return { arrival, start, end, wait: over === undefined ? Infinity : rounded(over - arrival), cost, outcome }
+  return { arrival, start, end, wait: over === undefined ? Infinity : World.rounded(over - arrival), cost, outcome }
 }
 
 const outcomeOf = (exit: Exit.Exit<unknown, ThrottleError>): Outcome => {

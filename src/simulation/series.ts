@@ -41,7 +41,8 @@ const countOf = (stays: ReadonlyArray<Stay>): Steps => {
   return steps
 }
 
-export const highest = (steps: Steps): number => steps.reduce((most, { value }) => Math.max(most, value), 0)
+export const highest = (steps: Steps | LimitSteps): number =>
+  steps.reduce((most, { value = 0 }) => Math.max(most, value), 0)
 
 /** Calls that wait. */
 export const waiting = ({ calls }: Result): Steps =>
@@ -127,28 +128,52 @@ const stagesOf = (
   ...changes.flatMap((change) => "update" in change ? [{ at: change.at, data: change.update }] : [])
 ]
 
-/** The limits of the policy, and what updates made of them: of each kind, per and unit by their order. */
-export const limitsOf = (result: Result): ReadonlyArray<Omit<Limit, "limit"> & { readonly steps: Steps }> => {
-  const [first, ...later] = stagesOf(result)
-  return limitsIn(first!.data).map(({ limit, per, unit, word }, i) => ({
+/** From an instant on this is the limit, or none is. */
+export interface LimitStep {
+  readonly at: number
+  readonly value: number | undefined
+}
+
+export type LimitSteps = ReadonlyArray<LimitStep>
+
+/** One kind of limit, and what it was from each instant on. */
+interface LimitSeries extends Omit<Limit, "limit"> {
+  readonly steps: LimitSteps
+}
+
+/** What limits have in common that are one line of a picture: several of one kind in a policy go by their order. */
+const kindsOf = (limits: ReadonlyArray<Limit>): ReadonlyMap<string, Limit> => {
+  const found = new Map<string, Limit>()
+  for (const limit of limits) {
+    const kind = (nth: number) => JSON.stringify([limit.word, limit.per, limit.unit, nth])
+    let nth = 0
+    while (found.has(kind(nth))) nth++
+    found.set(kind(nth), limit)
+  }
+  return found
+}
+
+/** All limits that were ever in force, each with when it was: updates may end them and bring others. */
+export const limitsOf = (result: Result): ReadonlyArray<LimitSeries> => {
+  const stages = stagesOf(result).map(({ at, data }) => ({ at, limits: kindsOf(limitsIn(data)) }))
+  const all = new Map(stages.flatMap(({ limits }) => [...limits]))
+  return [...all].map(([kind, { per, unit, word }]) => ({
     per,
     unit,
     word,
-    steps: [
-      { at: 0, value: limit },
-      ...later.flatMap(({ at, data }) => {
-        const then = limitsIn(data)[i]
-        return then === undefined || then.per !== per || then.unit !== unit ? [] : [{ at, value: then.limit }]
-      })
-    ]
+    steps: stages.map(({ at, limits }) => ({ at, value: limits.get(kind)?.limit }))
   }))
 }
 
 /** The most that may wait, from each instant on. In a chain each throttle has a line of its own: no bound holds for all. */
-export const queueLimits = (result: Result): Steps =>
-  result.policies.length > 1
-    ? []
-    : stagesOf(result).map(({ at, data }) => ({ at, value: maxQueueOf(data) })).filter(({ value }) => value < Infinity)
+export const queueLimits = (result: Result): LimitSteps => {
+  if (result.policies.length > 1) return []
+  const steps = stagesOf(result).map(({ at, data }) => {
+    const most = maxQueueOf(data)
+    return { at, value: most === Infinity ? undefined : most }
+  })
+  return steps.some(({ value }) => value !== undefined) ? steps : []
+}
 
 /** The smallest bound of all parts. */
 const maxQueueOf = (data: Throttle.PolicyData): number => {

@@ -67,6 +67,7 @@ export const svg = (results: Result | ReadonlyArray<Result>, options: SvgOptions
   const where = "Simulation.svg"
   Options.known(where, options, ["panels", "width", "id"])
   const width = options.width === undefined ? 720 : Options.value(where, "width", Options.width, options.width)
+  Options.text(where, "id", options.id)
   const { panels } = options
   if (panels !== undefined && !(Array.isArray(panels) && panels.every((panel) => allPanels.includes(panel)))) {
     throw new RangeError(`${where}: panels must be of ${allPanels.join(", ")}, got ${format(panels)}`)
@@ -146,7 +147,7 @@ interface StepsPanel {
   readonly label: string
   readonly steps: Series.Steps
   /** The limit from each instant on; none where nothing limits it. */
-  readonly limits: Series.Steps
+  readonly limits: Series.LimitSteps
   readonly word: string
 }
 
@@ -172,7 +173,7 @@ const panelsOf = (
     kind: StepsPanel["kind"],
     label: string,
     steps: Series.Steps,
-    limits: Series.Steps = [],
+    limits: Series.LimitSteps = [],
     word = "limit"
   ) => {
     panels.push({ _tag: "Steps", kind, label, steps, limits, word })
@@ -245,9 +246,11 @@ const frameOf = (runs: ReadonlyArray<Result>, width: number): Frame => {
   const step = stepOf(Math.max(until - begin, 1), (right - left) / 80)
   const from = Math.floor(begin / step) * step
   const to = Math.max(until, from + step)
-  const ticks: Array<number> = []
-  for (let n = Math.round(from / step); n * step <= to * (1 + 1e-9); n++) ticks.push(n * step)
-  return { isNarrow, left, right, from, to, ticks, x: (at) => left + (at - from) / (to - from) * (right - left) }
+  const lowest = Math.round(from / step)
+  const ticks = Array.from({ length: Math.floor(to / step + 1e-6) - lowest + 1 }, (_, n) => (lowest + n) * step)
+  // What happened before the first call is at the left edge.
+  const x = (at: number) => left + (Math.max(at, from) - from) / (to - from) * (right - left)
+  return { isNarrow, left, right, from, to, ticks, x }
 }
 
 /** Milliseconds between ticks: a number people count in. */
@@ -295,8 +298,14 @@ font:12px ui-sans-serif,system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neu
 .throttle-simulation .running,.throttle-simulation .starts{color:var(--run)}
 `.replaceAll("\n", "")
 
+/** What XML may not contain, in no way of writing it: most control characters, and halves of characters. */
+const forbidden = /[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu
+
 const escaped = (text: string): string =>
-  text.replace(/[&<>"]/g, (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", "\"": "&quot;" })[sign]!)
+  text.replace(forbidden, "\uFFFD").replace(
+    /[&<>"]/g,
+    (sign) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", "\"": "&quot;" })[sign]!
+  )
 
 const at = (value: number): string => String(Math.round(value * 100) / 100)
 
@@ -378,6 +387,25 @@ const thinned = ({ from, left, right, to }: Frame, steps: Series.Steps): Series.
   return [...peaks, { at: from + (place + 1) * span, value }]
 }
 
+interface Part {
+  readonly begin: number
+  readonly end: number
+  readonly value: number
+}
+
+/** Where a limit was in force, as far as the picture shows it. */
+const inForce = ({ from, to }: Frame, limits: Series.LimitSteps): ReadonlyArray<Part> =>
+  limits.flatMap(({ at: instant, value }, i) => {
+    const begin = Math.max(from, instant)
+    const next = limits[i + 1]
+    const end = Math.min(to, next?.at ?? to)
+    return value === undefined || (next === undefined ? end < begin : end <= begin) ? [] : [{ begin, end, value }]
+  })
+
+/** Behind the end of a limit's line, or where there is room for it. */
+const limitLabel = ({ left, x }: Frame, text: string, end: number, y: number): string =>
+  label(Math.max(x(end), left + 6 * text.length), y, text, "limited", "end")
+
 const stepsOf = (frame: Frame, panel: StepsPanel, top: number, height: number, scale: number): string => {
   const { left, right, x } = frame
   const bottom = top + height
@@ -388,9 +416,10 @@ const stepsOf = (frame: Frame, panel: StepsPanel, top: number, height: number, s
     path.push(`H${at(x(step.at))}V${at(y(step.value))}`)
   }
   path.push(`H${at(right)}`)
-  const last = panel.limits.at(-1)
-  const limit = panel.limits.map(({ at: instant, value }, i) =>
-    `${i === 0 ? `M${at(Math.max(left, x(instant)))} ${at(y(value))}` : `H${at(x(instant))}V${at(y(value))}`}`
+  const parts = inForce(frame, panel.limits)
+  const last = parts.at(-1)
+  const limit = parts.map(({ begin, end, value }, i) =>
+    `${parts[i - 1]?.end === begin ? "V" : `M${at(x(begin))} `}${at(y(value))}H${at(x(end))}`
   )
   return [
     label(left - 6, y(scale) + 4, Words.number(scale), "scale", "end"),
@@ -399,14 +428,8 @@ const stepsOf = (frame: Frame, panel: StepsPanel, top: number, height: number, s
     `<path class="line ${panel.kind}" d="${path.join("")}"/>`,
     line("base", left, bottom, right, bottom),
     ...(last === undefined ? [] : [
-      `<path class="limit" d="${limit.join("")}H${at(right)}"/>`,
-      label(
-        right,
-        y(last.value) - 4,
-        `${panel.word} ${Words.number(last.value)}`,
-        "limited",
-        "end"
-      )
+      `<path class="limit" d="${limit.join("")}"/>`,
+      limitLabel(frame, `${panel.word} ${Words.number(last.value)}`, last.end, y(last.value) - 4)
     ])
   ].join("\n")
 }
@@ -427,6 +450,7 @@ const changesOf = ({ from, right, to, x }: Frame, run: Result, top: number, bott
     ...edges.map((instant) => line("edge", x(instant), top, x(instant), bottom)),
     ...run.changes.flatMap((change) => {
       if ("resume" in change) return []
+      if (change.at < from && ("update" in change || end(change) <= from)) return []
       if ("update" in change) {
         return [
           line("limit", x(change.at), top, x(change.at), bottom),

@@ -99,7 +99,7 @@ const gutter = 12
 const blocks = " ▁▂▃▄▅▆▇█"
 
 const row = (name: string, values: ReadonlyArray<number>): string => {
-  const top = Math.max(...values)
+  const top = values.reduce((most, value) => Math.max(most, value), 0)
   const bars = values.map((value) => blocks[value === 0 ? 0 : Math.max(1, Math.round(value / top * 8))]).join("")
   return `${name.padEnd(gutter)}${bars} ${Words.number(top)}`
 }

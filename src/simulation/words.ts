@@ -10,7 +10,8 @@ export const number = (value: number): string =>
 export const time = (millis: number): string =>
   millis === 0
     ? "0 s"
-    : millis < 1_000
+    // 999.6 ms are 1 s.
+    : Number(millis.toPrecision(3)) < 1_000
     ? `${number(millis)} ms`
     : millis < 600_000
     ? `${number(millis / 1_000)} s`
@@ -18,11 +19,16 @@ export const time = (millis: number): string =>
     ? `${number(millis / 60_000)} min`
     : `${number(millis / 3_600_000)} h`
 
-/** An instant on an axis: seconds, minutes or hours, the same for all of it. */
+/** An instant on an axis: seconds, minutes or hours, the same for all of it, in which each step is a whole number. */
 export const tick = (instant: number, ticks: ReadonlyArray<number>): string => {
   const last = ticks.at(-1) ?? 0
-  const [size, unit] = last <= 600_000 ? [1_000, "s"] : last <= 36_000_000 ? [60_000, "min"] : [3_600_000, "h"]
-  return `${Number((instant / size).toPrecision(9))} ${unit}`
+  const step = (ticks[1] ?? last) - (ticks[0] ?? 0)
+  const [size, unit] = last <= 600_000 || step % 60_000 !== 0
+    ? [1_000, "s"]
+    : last <= 36_000_000 || step % 3_600_000 !== 0
+    ? [60_000, "min"]
+    : [3_600_000, "h"]
+  return `${Number((instant / size).toPrecision(12))} ${unit}`
 }
 
 const counted = (n: number, one: string): string => `${number(n)} ${one}${n === 1 ? "" : "s"}`
@@ -56,14 +62,19 @@ const refusals = ({ refused }: Summary): ReadonlyArray<string> =>
 export const describe = (result: Result): string => {
   const all = summary(result)
   const { calls, interrupted, longestLine, mostRunning, started, wait } = all
+  if (calls === 0) return "No calls."
   const left = calls - started
+  const forever = result.calls.filter(({ outcome }) => outcome === "waiting").length
   const fates = [
     `${number(started)} started`,
     ...(refusals(all).length === 0 ? [] : [`refused: ${refusals(all).join(", ")}`]),
-    ...(interrupted === 0 ? [] : [`${number(interrupted)} interrupted`])
+    ...(interrupted === 0 ? [] : [`${number(interrupted)} interrupted`]),
+    ...(forever === 0 ? [] : [`${number(forever)} waiting for ever`])
   ]
-  const waits = wait.max === 0
+  const waits = longestLine === 0
     ? "Nobody waited."
+    : wait.max === 0
+    ? "Those who started did not wait."
     : `Waits: half up to ${time(wait.p50)}, nine of ten up to ${time(wait.p90)}, the longest ${time(wait.max)}.`
   const most = [
     ...(longestLine === 0 ? [] : [`${number(longestLine)} waiting`]),

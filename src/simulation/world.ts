@@ -33,6 +33,12 @@ export interface Turn {
   readonly action: () => void
 }
 
+/**
+ * To nanoseconds: sums of fractions are not exact, and what ends at an instant has to end at the very instant at which
+ * something else arrives.
+ */
+export const rounded = (millis: number): number => Math.round(millis * 1e6) / 1e6
+
 /** `late`: so many milliseconds after its time every sleep ends. */
 export const make = (late: number): World => {
   const agenda = Agenda.make()
@@ -41,7 +47,7 @@ export const make = (late: number): World => {
 
   const passing = (millis: number): Effect.Effect<void> =>
     Effect.callback<void>((resume) => {
-      const entry = Agenda.enter(agenda, now + millis, () => resume(Effect.void))
+      const entry = Agenda.enter(agenda, rounded(now + millis), () => resume(Effect.void))
       return Effect.sync(() => void (entry.action = undefined))
     })
 
