@@ -62,7 +62,7 @@ if (!quick && only === undefined) {
     [
       "# Benchmarks",
       "",
-      "Written by `npm run bench` (5 minutes at most; `npm run bench -- --quick` takes a minute at most and writes",
+      "Written by `npm run bench` (about 7 minutes; `npm run bench -- --quick` takes about 2 and writes",
       "nothing). All figures of a table are from the same run: warm-up, then several rounds with every case in each round,",
       "then medians. Machines differ, and most are shared: compare the ratios, not the nanoseconds. What the figures mean",
       "is on the [performance page](performance.md).",
