@@ -5,31 +5,17 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Metric } from "effect"
 import { Throttle } from "effect-throttle"
 import * as Simulation from "effect-throttle/simulation"
-import timelines from "./timelines.json" with { type: "json" }
 import { play } from "./utils/play.ts"
 import { randomNumbers } from "./utils/random-program.ts"
+import { timelines } from "./utils/timelines.ts"
 
 const startsOf = ({ calls }: Simulation.Result) => calls.map(({ start }) => start)
 const outcomesOf = ({ calls }: Simulation.Result) => calls.map(({ outcome }) => outcome)
 const atsOf = (arrivals: ReadonlyArray<Simulation.Arrival>) => arrivals.map(({ at }) => at)
 const atOnce = (n: number) => Simulation.list(Array.from({ length: n }, () => 0))
 
-interface Timeline {
-  readonly name: string
-  readonly policy: object
-  readonly calls: ReadonlyArray<{
-    readonly at: number
-    readonly runs?: number
-    readonly permits?: number
-    readonly interruptAt?: number
-  }>
-  readonly expect: ReadonlyArray<
-    { readonly start: number } | { readonly rejected: string } | { readonly interrupted: true }
-  >
-}
-
 describe("the timelines of the independent model", () => {
-  it.each(timelines as unknown as ReadonlyArray<Timeline>)("$name", ({ calls, expect, policy }) => {
+  it.each(timelines)("$name", ({ calls, expect, policy }) => {
     const result = Simulation.run(
       Throttle.fromData(policy as any),
       calls.map(({ at, interruptAt, permits, runs }): Simulation.Arrival => ({

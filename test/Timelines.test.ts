@@ -5,21 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber } from "effect"
 import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import timelines from "./timelines.json" with { type: "json" }
-
-interface Timeline {
-  readonly name: string
-  readonly policy: object
-  readonly calls: ReadonlyArray<{
-    readonly at: number
-    readonly runs?: number
-    readonly permits?: number
-    readonly interruptAt?: number
-  }>
-  readonly expect: ReadonlyArray<
-    { readonly start: number } | { readonly rejected: string } | { readonly interrupted: true }
-  >
-}
+import { timelines } from "./utils/timelines.ts"
 
 const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
 
@@ -28,7 +14,7 @@ describe("timelines", () => {
     assert.strictEqual(timelines.length, 34)
   })
 
-  it.effect.each(timelines as unknown as ReadonlyArray<Timeline>)("$name", (timeline) =>
+  it.effect.each(timelines)("$name", (timeline) =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.fromData(timeline.policy as any))
       const starts: Array<number | undefined> = timeline.calls.map(() => undefined)

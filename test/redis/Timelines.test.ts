@@ -7,22 +7,8 @@ import { Cause, Clock, Duration, Effect, Exit, Fiber, Layer } from "effect"
 import { Throttle } from "effect-throttle"
 import { MemoryStore, RedisStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
 import { Redis } from "effect/persistence"
-import timelines from "../timelines.json" with { type: "json" }
 import { describeRedis, RedisLive, uniqueKey } from "../utils/redis.ts"
-
-interface Timeline {
-  readonly name: string
-  readonly policy: object
-  readonly calls: ReadonlyArray<{
-    readonly at: number
-    readonly runs?: number
-    readonly permits?: number
-    readonly interruptAt?: number
-  }>
-  readonly expect: ReadonlyArray<
-    { readonly start: number } | { readonly rejected: string } | { readonly interrupted: true }
-  >
-}
+import { type Timeline, timelines } from "../utils/timelines.ts"
 
 /** A clock that stands still until it is told to go on to the next sleeper. */
 const heldClock = () => {
@@ -139,9 +125,7 @@ const playOn = (
   })
 
 /** What several processes cannot share has no timeline here. */
-const shared = (timelines as unknown as ReadonlyArray<Timeline>).filter(({ policy }) =>
-  !JSON.stringify(policy).includes("\"from\":\"end\"")
-)
+const shared = timelines.filter(({ policy }) => !JSON.stringify(policy).includes("\"from\":\"end\""))
 
 describe("timelines on the store in memory", () => {
   it.live.each(shared)("$name", (timeline) => play(timeline, (now) => MemoryStore.make(now, (at) => at / 1e6)))

@@ -1,0 +1,18 @@
+/** The scenarios of an independent brute-force model, each with its one right outcome. Times are milliseconds. */
+import all from "../timelines.json" with { type: "json" }
+
+export interface Timeline {
+  readonly name: string
+  readonly policy: object
+  readonly calls: ReadonlyArray<{
+    readonly at: number
+    readonly runs?: number
+    readonly permits?: number
+    readonly interruptAt?: number
+  }>
+  readonly expect: ReadonlyArray<
+    { readonly start: number } | { readonly rejected: string } | { readonly interrupted: true }
+  >
+}
+
+export const timelines = all as unknown as ReadonlyArray<Timeline>
