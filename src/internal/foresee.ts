@@ -6,6 +6,7 @@ import * as Option from "effect/Option"
 import type { Ask } from "./ask.ts"
 import * as Line from "./line.ts"
 import { type Ahead, foresee, type Meter } from "./meter/meter.ts"
+import * as Pool from "./pool.ts"
 import {
   agreed,
   type Clockwork,
@@ -13,7 +14,6 @@ import {
   fromNow,
   hasPermits,
   isFree,
-  isHeld,
   type Limiter,
   noise,
   stateOf,
@@ -38,7 +38,7 @@ const foreseen = (
 
 /** Spacing from the end counts a call that runs as if it ended now: one interval for it. */
 const asIfEnded = (limiter: Limiter, part: Clockwork, now: number): unknown =>
-  part.chargedWhenFree !== undefined && isHeld(limiter.parts.gates[part.chargedWhenFree]!)
+  part.chargedWhenFree !== undefined && Pool.isHeld(limiter.parts.gates[part.chargedWhenFree]!)
     ? part.meter.charge(stateOf(part), now, 1, limiter.wall)
     : stateOf(part)
 

@@ -32,6 +32,7 @@ import { expectedToTell, expectedWait, waiting } from "./foresee.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
+import * as Pool from "./pool.ts"
 import * as Refuse from "./refuse.ts"
 import * as Shadow from "./shadow.ts"
 import {
@@ -39,7 +40,6 @@ import {
   type Call,
   type Charge,
   dueFrom,
-  type Gate,
   hasPermits,
   type Holder,
   isFree,
@@ -180,7 +180,7 @@ const end = (limiter: Limiter, holder: Holder, isCharged = true): void => {
     if (part.chargedWhenFree === undefined || ask.timings[i] === 0 || !isCharged) continue
     part.state.ref.current = part.meter.charge(stateOf(part), time(limiter), 1, limiter.wall)
   }
-  for (let i = 0; i < gates.length; i++) gates[i]!.free += ask.holdings[i]!
+  for (let i = 0; i < gates.length; i++) Pool.release(gates[i]!, ask.holdings[i]!)
   limiter.counters.running--
   limiter.series.running--
   // A head that has found its permits waits for time alone.
@@ -196,11 +196,7 @@ const withPermitsOf = <A, E, R>(
   // In shadow more are let in than there are permits.
   if (limiter.plan.shadow) return self
   const { gates } = limiter.parts
-  for (let i = 0; i < gates.length; i++) {
-    const amount = ask.holdings[i]!
-    const { semaphore } = gates[i]!
-    if (amount > 0) self = amount === 1 ? semaphore.withPermit(self) : semaphore.withPermits(amount)(self)
-  }
+  for (let i = 0; i < gates.length; i++) self = Pool.holding(gates[i]!, ask.holdings[i]!, self)
   return self
 }
 
@@ -487,9 +483,9 @@ const keep = (
   charges: Array<Charge>,
   granted: ((grant: Grant) => void) | undefined
 ): Effect.Effect<Grant, never, Scope.Scope> => {
-  // Where an update has just lowered the limit they may not be there; waiting for them here could not be interrupted.
-  return Effect.filter(permits, ({ amount, semaphore }) => semaphore.takeIfAvailable(amount)).pipe(
-    Effect.map((permits): Grant => ({ charges, permits, holder, open: true, settled: false })),
+  // They are there: the Semaphore has at least what is held, and `free` keeps these for this call.
+  return Effect.forEach(permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }).pipe(
+    Effect.as<Grant>({ charges, permits, holder, open: true, settled: false }),
     Effect.tap((grant) => {
       granted?.(grant)
       return Effect.addFinalizer(() => giveBack(limiter, grant, true))
@@ -555,7 +551,7 @@ const arrive = (
  * Where one of several says "die", that one. It looks at no more holders than the permits that are missing, and of those
  * who wait only at the head.
  */
-const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Gate | undefined => {
+const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Pool.Pool | undefined => {
   const own = limiter.parts.gates.filter((gate, i) => {
     let missing = Math.max(ask.holdings[i]!, limiter.line.head?.ask.holdings[i] ?? 0) - gate.free
     if (missing <= 0) return false
@@ -570,7 +566,7 @@ const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Gate | undefined
   return own.find(({ nested }) => nested === "die") ?? own[0]
 }
 
-const deadlock = (limiter: Limiter, gate: Gate): string =>
+const deadlock = (limiter: Limiter, gate: Pool.Pool): string =>
   `throttle "${limiter.plan.name}": this fiber holds the permits of "${gate.name}" that it asks for, and would wait for ` +
   `itself for ever. Ask once, outside; or construct the part with nested: "pass", and what is nested runs without asking.`
 

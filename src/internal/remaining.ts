@@ -3,7 +3,8 @@
  */
 import { untilAvailable } from "./foresee.ts"
 import type { Holding, Plan, Timing } from "./plan.ts"
-import { type Clockwork, fromNow, isHeld, type Limiter, noise, stateOf, time } from "./state.ts"
+import * as Pool from "./pool.ts"
+import { type Clockwork, fromNow, type Limiter, noise, stateOf, time } from "./state.ts"
 
 export interface Remaining {
   /** What could start now, all at once. */
@@ -46,7 +47,7 @@ export const remaining = (limiter: Limiter): ReadonlyArray<Remaining> => {
 const ofTiming = (limiter: Limiter, part: Clockwork, now: number): Remaining => {
   const { chargedWhenFree, meter } = part
   // Spacing from the end: nobody knows when the call that runs ends.
-  if (chargedWhenFree !== undefined && isHeld(limiter.parts.gates[chargedWhenFree]!)) {
+  if (chargedWhenFree !== undefined && Pool.isHeld(limiter.parts.gates[chargedWhenFree]!)) {
     return { left: 0, more: undefined }
   }
   const capacity = capacityOf(part)

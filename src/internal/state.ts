@@ -7,13 +7,13 @@ import type * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
-import * as Semaphore from "effect/Semaphore"
 import type * as Types from "effect/Types"
 import { type Ask, askOne } from "./ask.ts"
 import * as Line from "./line.ts"
 import type { Wall } from "./meter/meter.ts"
 import * as Observe from "./observe.ts"
-import type { Holding, Plan, Timing } from "./plan.ts"
+import type { Plan, Timing } from "./plan.ts"
+import * as Pool from "./pool.ts"
 
 export type AnyFiber = Fiber.Fiber<unknown, unknown>
 
@@ -27,17 +27,10 @@ export interface Clockwork extends Types.Mutable<Timing> {
   calls: number
 }
 
-/** A part whose permits are held. */
-export interface Gate extends Types.Mutable<Holding> {
-  readonly semaphore: Semaphore.Semaphore
-  /** Permits that the next one may take; below 0 where the limit was lowered until enough came back. */
-  free: number
-}
-
 /** What an update replaces. Parts that it keeps are the same objects in the new arrays. */
 export interface Parts {
   readonly timings: ReadonlyArray<Clockwork>
-  readonly gates: ReadonlyArray<Gate>
+  readonly gates: ReadonlyArray<Pool.Pool>
 }
 
 /** A call that runs and holds permits. */
@@ -145,7 +138,7 @@ export const noise = 1_000
 
 export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => ({
   plan,
-  parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(gate) },
+  parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(Pool.make) },
   one: askOne(plan),
   clock,
   wall: (at) => clock.currentTimeMillisUnsafe() + (at - Number(clock.monotonicTimeNanosUnsafe())) / 1e6,
@@ -174,17 +167,9 @@ export const clockwork = (part: Timing): Clockwork => ({
   calls: 0
 })
 
-export const gate = (part: Holding): Gate => ({
-  ...part,
-  semaphore: Semaphore.makeUnsafe(part.limit),
-  free: part.limit
-})
-
 export const time = (limiter: Limiter): number => Number(limiter.clock.monotonicTimeNanosUnsafe())
 
 export const stateOf = (part: Clockwork): unknown => part.state.ref.current
-
-export const isHeld = (gate: Gate): boolean => gate.free < gate.limit
 
 export const hasPermits = (limiter: Limiter, ask: Ask): boolean => {
   const { gates } = limiter.parts

@@ -6,7 +6,8 @@ import { askAgain, askOne } from "./ask.ts"
 import { judge, reconsider } from "./limiter.ts"
 import * as Line from "./line.ts"
 import type { Plan } from "./plan.ts"
-import { clockwork, type Gate, gate, type Limiter, stateOf, time } from "./state.ts"
+import * as Pool from "./pool.ts"
+import { clockwork, type Limiter, stateOf, time } from "./state.ts"
 
 /** Finds for each part the one it follows: of the same kind, unit and name; of several alike the first that is left. */
 const successors = <A extends { readonly key: string }>(old: ReadonlyArray<A>) => {
@@ -17,8 +18,9 @@ const successors = <A extends { readonly key: string }>(old: ReadonlyArray<A>) =
   }
 }
 
+/** In one step: a call comes before all of it or after all of it. */
 export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
-  Effect.uninterruptible(Effect.suspend(() => {
+  Effect.sync(() => {
     const now = time(limiter)
     const formerTiming = successors(limiter.parts.timings)
     const timings = plan.timings.map((part) => {
@@ -30,9 +32,7 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
     const formerGate = successors(limiter.parts.gates)
     const gates = plan.holdings.map((part) => {
       const former = formerGate(part.key)
-      return former === undefined
-        ? gate(part)
-        : Object.assign(former, part, { free: former.free + part.limit - former.limit })
+      return former === undefined ? Pool.make(part) : Pool.update(former, part)
     })
     limiter.plan = { ...plan, name: limiter.plan.name }
     limiter.barred = true
@@ -49,13 +49,8 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
       })
     }
     while (limiter.late.head !== undefined) Line.leave(limiter.late, limiter.late.head)
-    const resized = (one: Gate) => Effect.suspend(() => one.semaphore.resize(one.limit))
-    return Effect.forEach(gates, resized, { discard: true }).pipe(
-      Effect.andThen(Effect.sync(() => {
-        for (const call of Array.from(Line.members(limiter.line))) {
-          if (call.ask.never !== undefined && !limiter.plan.shadow) judge(limiter, call)
-        }
-        reconsider(limiter)
-      }))
-    )
-  }))
+    for (const call of Array.from(Line.members(limiter.line))) {
+      if (call.ask.never !== undefined && !limiter.plan.shadow) judge(limiter, call)
+    }
+    reconsider(limiter)
+  })
