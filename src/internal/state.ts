@@ -107,6 +107,8 @@ export interface Limiter {
   one: Ask
   readonly clock: Clock.Clock
   readonly wall: Wall
+  /** The monotonic instant at which the clock was read last. */
+  read: number
   readonly line: Line.Line<Call>
   /** Those who hold permits. */
   readonly holders: Line.Line<Holder>
@@ -136,26 +138,32 @@ export interface Limiter {
  */
 export const noise = 1_000
 
-export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => ({
-  plan,
-  parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(Pool.make) },
-  one: askOne(plan),
-  clock,
-  wall: (at) => clock.currentTimeMillisUnsafe() + (at - Number(clock.monotonicTimeNanosUnsafe())) / 1e6,
-  line: Line.make(),
-  holders: Line.make(),
-  counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
-  series: Observe.series(context, plan.name),
-  headSince: -Infinity,
-  late: Line.make(),
-  pausedUntil: -Infinity,
-  pauses: noPauses(),
-  barred: plan.shadow,
-  open: 0,
-  pumping: false,
-  closed: false,
-  whenOver: undefined
-})
+export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => {
+  const limiter: Limiter = {
+    plan,
+    parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(Pool.make) },
+    one: askOne(plan),
+    clock,
+    // The two clocks are read as one: what the wall clock shows now, it showed when the other one was read. Were that read
+    // again, some microseconds would have passed, and an instant on a boundary would seem to lie before it.
+    wall: (at) => clock.currentTimeMillisUnsafe() + (at - limiter.read) / 1e6,
+    read: -Infinity,
+    line: Line.make(),
+    holders: Line.make(),
+    counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
+    series: Observe.series(context, plan.name),
+    headSince: -Infinity,
+    late: Line.make(),
+    pausedUntil: -Infinity,
+    pauses: noPauses(),
+    barred: plan.shadow,
+    open: 0,
+    pumping: false,
+    closed: false,
+    whenOver: undefined
+  }
+  return limiter
+}
 
 export const noPauses = (): Pauses => ({ past: 0, from: 0, until: 0 })
 
@@ -167,7 +175,8 @@ export const clockwork = (part: Timing): Clockwork => ({
   calls: 0
 })
 
-export const time = (limiter: Limiter): number => Number(limiter.clock.monotonicTimeNanosUnsafe())
+/** Reads the clock: once for a decision, since what the wall clock shows is told as of the last reading. */
+export const time = (limiter: Limiter): number => limiter.read = Number(limiter.clock.monotonicTimeNanosUnsafe())
 
 export const stateOf = (part: Clockwork): unknown => part.state.ref.current
 

@@ -83,10 +83,15 @@ export const foresee = <S>(
 
 /** The first instant at or after `from` at which the wall clock shows a multiple of `period` nanoseconds. */
 export const boundary = (from: number, period: number, wall: Wall): number => {
-  const millis = period / 1e6
-  const past = (((wall(from) % millis) + millis) % millis) * 1e6
+  const past = pastBoundary(from, period, wall)
   return past < grain ? from : from + (period - past)
 }
 
-// Unix time in milliseconds is a number with a grain of 0.25 µs: closer to a multiple than this is on it.
-const grain = 1_000
+/** Nanoseconds since the wall clock showed a multiple of `period`. */
+export const pastBoundary = (at: number, period: number, wall: Wall): number => {
+  const millis = period / 1e6
+  return (((wall(at) % millis) + millis) % millis) * 1e6
+}
+
+/** Unix time in milliseconds is a number with a grain of 0.25 µs: what is closer to a multiple than 1 µs is on it. */
+export const grain = 1_000

@@ -1,4 +1,4 @@
-import { boundary, type Meter, type Wall } from "./meter.ts"
+import { boundary, grain, type Meter, pastBoundary, type Wall } from "./meter.ts"
 
 /** A list of starts that still count. */
 interface List {
@@ -159,16 +159,23 @@ export interface FixedState {
  */
 export const fixed = (options: { readonly limit: number; readonly per: number }): Meter<FixedState> => {
   const { limit, per } = options
+  // The wall clock shows whole milliseconds, so the end of a window is known too late by up to one.
+  const rounding = per < 2e6 ? 0 : Math.min(1e6, per / 4)
+  /** Whether the window is over at `at`: by the monotonic clock, or in its last millisecond by the wall clock. */
+  const isOver = (state: FixedState, at: number, wall: Wall): boolean =>
+    at >= state.end ||
+    (at >= state.end - rounding && state.isForeign !== true && pastBoundary(at, per, wall) < per / 2)
   /** The window that `at` falls in. */
   const windowAt = (state: FixedState, at: number, wall: Wall): FixedState => {
-    if (at < state.end) return state
-    const opened = boundary(at, per, wall)
-    const end = opened === at ? at + per : opened
+    if (!isOver(state, at, wall)) return state
+    const next = boundary(at, per, wall)
+    // On a boundary, or just before it, begins the window behind it.
+    const end = next - at < grain ? next + per : next
     // Right behind another window and shorter than half of one: the wall clock lags, this is the same boundary.
     return { end: end - state.end < per / 2 && state.isForeign !== true ? end + per : end, used: 0 }
   }
-  const due = (state: FixedState, from: number, cost: number): number =>
-    from >= state.end || state.used + cost <= limit ? from : state.end
+  const due = (state: FixedState, from: number, cost: number, wall: Wall): number =>
+    state.used + cost <= limit || isOver(state, from, wall) ? from : state.end
   const charge = (state: FixedState, at: number, cost: number, wall: Wall): FixedState => {
     const window = windowAt(state, at, wall)
     return withUsed(window, window.used + cost)
@@ -181,7 +188,7 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     grace: 0,
     due,
     charge,
-    take: (state, now, cost, wall) => due(state, now, cost) > now ? undefined : charge(state, now, cost, wall),
+    take: (state, now, cost, wall) => due(state, now, cost, wall) > now ? undefined : charge(state, now, cost, wall),
     settle: (state, charged, now, more, wall) =>
       more > 0
         ? charge(state, now, more, wall)
@@ -193,12 +200,14 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     watch: (state) => state,
     unwatch: (state) => state,
     adopt: (state, from, now) => {
-      // A policy in shadow opens windows that are still to come.
-      if (state.end > now + from.interval) return { end: now + per, used: state.used, isForeign: true }
+      // A policy in shadow opens windows that are still to come. One that is open ends when it would have.
+      if (state.isForeign !== true && state.end > now + from.interval) {
+        return { end: now + per, used: state.used, isForeign: true }
+      }
       return from.interval === per ? state : { end: state.end, used: state.used, isForeign: true }
     },
     interval: per,
-    left: (state, now) => now >= state.end ? limit : Math.max(0, limit - state.used),
+    left: (state, now, wall) => isOver(state, now, wall) ? limit : Math.max(0, limit - state.used),
     // One that was charged nothing in the end, too: otherwise those whom another limit refuses would fill a map.
     isFresh: (state, now) => (state.used === 0 && state.isForeign !== true) || now >= state.end + per / 2,
     behind: (state, from, cost, ahead, wall) => {
