@@ -4,10 +4,12 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
+import { fixed } from "../src/internal/meter/fixed.ts"
+import type { Layers } from "../src/internal/meter/layers.ts"
 import { boundary, foresee, type Meter, type Wall } from "../src/internal/meter/meter.ts"
-import { rate, type RateState } from "../src/internal/meter/rate.ts"
+import { rate } from "../src/internal/meter/rate.ts"
+import { sliding } from "../src/internal/meter/sliding.ts"
 import { spacing } from "../src/internal/meter/spacing.ts"
-import { fixed, sliding } from "../src/internal/meter/window.ts"
 
 const ms = 1e6
 
@@ -23,14 +25,14 @@ interface Row {
 }
 
 /** To take is to be due now and to be charged now. */
-const takes = <S>(meter: Meter<S>, state: S, now: number, cost: number, wall: Wall) =>
+const takes = <S>(meter: Meter<S, any>, state: S, now: number, cost: number, wall: Wall) =>
   assert.deepStrictEqual(
     meter.take(state, now, cost, wall),
     meter.due(state, now, cost, wall) > now ? undefined : meter.charge(state, now, cost, wall)
   )
 
 /** What is left may start at once, and no more. With a microsecond of noise, as everywhere: levels are sums of fractions. */
-const leaves = <S>(meter: Meter<S>, state: S, now: number, wall: Wall) => {
+const leaves = <S>(meter: Meter<S, any>, state: S, now: number, wall: Wall) => {
   const noise = 1_000
   const left = meter.left(state, now, wall)
   const most = meter.capacity === Infinity ? 1 : meter.capacity
@@ -39,7 +41,7 @@ const leaves = <S>(meter: Meter<S>, state: S, now: number, wall: Wall) => {
   if (left < most) assert.isAbove(meter.due(state, now - noise, left + 1, wall), now - noise)
 }
 
-const check = <S>(meter: Meter<S>, rows: ReadonlyArray<Row>) => {
+const check = <S>(meter: Meter<S, any>, rows: ReadonlyArray<Row>) => {
   let state = meter.initial
   for (const [i, row] of rows.entries()) {
     const offset = (row.wall ?? row.at) - row.at
@@ -205,7 +207,7 @@ describe("boundary", () => {
 })
 
 describe("foresee", () => {
-  const cases: ReadonlyArray<readonly [string, Meter<any>]> = [
+  const cases: ReadonlyArray<readonly [string, Meter<any, any>]> = [
     ["rate", rate({ interval: 100 * ms, capacity: 7, grace: 0 })],
     ["sliding window", sliding({ limit: 7, per: 1_000 * ms })],
     ["fixed window", fixed({ limit: 7, per: 1_000 * ms })],
@@ -249,30 +251,31 @@ describe("foresee", () => {
   }
 })
 
-/** A charge of a call that may be settled, as the limiter notes it. */
-interface Open<S> {
-  readonly cost: number
-  readonly before: S
-  readonly charged: S
+/** The state after `cost` started at `at`, and the ticket by which it may be refunded. */
+const open = <S, T>(meter: Meter<S, T>, before: S, at: number, cost: number): readonly [S, T] => {
+  const { state, ticket } = meter.open(meter.charge(before, at * ms, cost, unixTime), before)
+  return [state, ticket]
 }
 
-/** The state after `cost` started at `at`, and what is kept to settle it. */
-const open = <S>(meter: Meter<S>, before: S, at: number, cost: number): readonly [S, Open<S>] => {
-  const charged = meter.watch(meter.charge(before, at * ms, cost, unixTime))
-  return [charged, { cost, before, charged }]
-}
+/** The state after a call has cost `more`, or less, than it was charged: as the limiter settles it. */
+const settle = <S, T>(meter: Meter<S, T>, state: S, ticket: T, now: number, more: number): S =>
+  more > 0
+    ? meter.charge(state, now, more, unixTime)
+    : more < 0
+    ? meter.refund(state, ticket, now, -more)
+    : state
 
 const unixTime: Wall = (at) => at / ms
 
 describe("settling", () => {
-  const kinds: ReadonlyArray<readonly [string, Meter<any>]> = [
+  const kinds: ReadonlyArray<readonly [string, Meter<any, any>]> = [
     ["rate", rate({ interval: 100 * ms, capacity: 10, grace: 0 })],
     ["sliding window", sliding({ limit: 10, per: 1_000 * ms })],
     ["fixed window", fixed({ limit: 10, per: 1_000 * ms })]
   ]
 
   /** When 1, 5 and 10 may start, asked at `at`. */
-  const dues = <S>(meter: Meter<S>, state: S, at: number) =>
+  const dues = <S>(meter: Meter<S, any>, state: S, at: number) =>
     [1, 5, 10].map((cost) => Math.round(meter.due(state, at * ms, cost, unixTime) / ms))
 
   it.each([
@@ -282,8 +285,8 @@ describe("settling", () => {
     ["fixed window", [300, 300, 1_000]]
   ])("%s: less than it was charged", (name, expected) => {
     const [, meter] = kinds.find(([kind]) => kind === name)!
-    const [state, { charged }] = open(meter, meter.initial, 0, 10)
-    assert.deepStrictEqual(dues(meter, meter.settle(state, charged, 300 * ms, -8, unixTime), 300), expected)
+    const [state, ticket] = open(meter, meter.initial, 0, 10)
+    assert.deepStrictEqual(dues(meter, settle(meter, state, ticket, 300 * ms, -8), 300), expected)
   })
 
   it.each([
@@ -292,23 +295,23 @@ describe("settling", () => {
     ["fixed window", [1_000, 1_000, 1_000]]
   ])("%s: more than it was charged is charged now, above the capacity too", (name, expected) => {
     const [, meter] = kinds.find(([kind]) => kind === name)!
-    const [state, { charged }] = open(meter, meter.initial, 0, 10)
-    assert.deepStrictEqual(dues(meter, meter.settle(state, charged, 300 * ms, 6, unixTime), 300), expected)
+    const [state, ticket] = open(meter, meter.initial, 0, 10)
+    assert.deepStrictEqual(dues(meter, settle(meter, state, ticket, 300 * ms, 6), 300), expected)
   })
 
   it.each(kinds)("%s: what is gone anyway does not come back", (_, meter) => {
-    const [first, { charged }] = open(meter, meter.initial, 0, 10)
+    const [first, ticket] = open(meter, meter.initial, 0, 10)
     const state = meter.charge(first, 1_000 * ms, 10, unixTime)
-    const settled = meter.settle(state, charged, 1_000 * ms, -10, unixTime)
+    const settled = settle(meter, state, ticket, 1_000 * ms, -10)
     assert.deepStrictEqual(dues(meter, settled, 1_000), dues(meter, state, 1_000))
   })
 
   it("rate: only as much comes back as would still be there", () => {
     const [, meter] = kinds[0]!
-    const [first, { charged }] = open(meter, meter.initial, 0, 5)
+    const [first, ticket] = open(meter, meter.initial, 0, 5)
     // 2 of the 5 are left when the next comes: without them the bucket would have been empty, not below.
     const state = meter.charge(first, 300 * ms, 8, unixTime)
-    assert.deepStrictEqual(dues(meter, meter.settle(state, charged, 300 * ms, -5, unixTime), 300), [300, 600, 1_100])
+    assert.deepStrictEqual(dues(meter, settle(meter, state, ticket, 300 * ms, -5), 300), [300, 600, 1_100])
   })
 
   it("rate: what was charged between, and settled for more, is not given back with it", () => {
@@ -316,8 +319,8 @@ describe("settling", () => {
     const [first, large] = open(meter, meter.initial, 0, 10)
     const [second, small] = open(meter, first, 0, 1)
     // At 1,050 the bucket of these two would be down to half a permit; without the large one it had long been empty.
-    const debt = meter.settle(second, small.charged, 1_050 * ms, 10, unixTime)
-    const settled = meter.settle(debt, large.charged, 1_050 * ms, -10, unixTime)
+    const debt = settle(meter, second, small, 1_050 * ms, 10)
+    const settled = settle(meter, debt, large, 1_050 * ms, -10)
     const alone = meter.charge(meter.charge(meter.initial, 0, 1, unixTime), 1_050 * ms, 10, unixTime)
     assert.closeTo(
       meter.due(settled, 1_050 * ms, 20, unixTime) / ms,
@@ -326,67 +329,78 @@ describe("settling", () => {
     )
   })
 
-  it.each(kinds)("%s: watched or not, it counts the same", (_, meter) => {
-    const opened = meter.watch(meter.initial)
-    let watched = opened
+  it.each(kinds)("%s: open or not, it counts the same", (_, meter) => {
+    const opened = meter.open(meter.initial, meter.initial)
+    let { state } = opened
     let plain = meter.initial
     for (const [at, cost] of [[0, 3], [10, 7], [900, 1], [1_500, 4]] as const) {
-      watched = meter.charge(watched, at * ms, cost, unixTime)
+      state = meter.charge(state, at * ms, cost, unixTime)
       plain = meter.charge(plain, at * ms, cost, unixTime)
-      assert.deepStrictEqual(dues(meter, watched, at), dues(meter, plain, at))
+      assert.deepStrictEqual(dues(meter, state, at), dues(meter, plain, at))
     }
-    assert.deepStrictEqual(meter.unwatch(watched, opened), plain)
+    assert.deepStrictEqual(meter.close(state, opened.ticket), plain)
   })
 
-  it("rate: the list of lows stays short, however long calls are open", () => {
-    const meter = rate({ interval: 100 * ms, capacity: 10, grace: 0 })
-    let state = meter.watch(meter.initial)
-    for (let i = 0; i < 1_000; i++) {
-      const at = meter.due(state, i * 37 * ms, 1 + i % 7, unixTime)
-      state = meter.watch(meter.charge(state, at, 1 + i % 7, unixTime))
-    }
-    let length = 0
-    for (let { lows } = state; lows !== undefined; lows = lows.next) length++
-    assert.isBelow(length, 20)
-  })
+  const countOf = (layers: Layers | undefined): number =>
+    layers === undefined ? 0 : 1 + countOf(layers.left) + countOf(layers.right)
 
-  it("rate: no more lows than open calls, also while one call stays open for ever and the bucket fills", () => {
+  it("rate: no more layers than open calls, also while one call stays open for ever and the bucket fills", () => {
     const meter = rate({ interval: 100 * ms, capacity: 10_000, grace: 0 })
-    const count = (state: RateState) => {
-      let length = 0
-      for (let { lows } = state; lows !== undefined; lows = lows.next) length++
-      return length
-    }
     let [state, first] = open(meter, meter.initial, 0, 1)
-    const others: Array<Open<RateState>> = []
+    const others: Array<number> = []
     for (let i = 1; i <= 1_000; i++) {
       const [next, other] = open(meter, state, i, 5)
       others.push(other)
       state = next
       if (i % 3 === 0) continue
       const [gone] = others.splice(i % others.length, 1)
-      state = meter.unwatch(meter.settle(state, gone!.charged, i * ms, -3, unixTime), gone!.charged)
-      assert.isAtMost(count(state), others.length + 1)
+      state = meter.close(settle(meter, state, gone!, i * ms, -3), gone!)
+      assert.isAtMost(countOf(state.open!.layers), others.length + 2)
     }
-    for (const { charged } of others) state = meter.unwatch(state, charged)
-    assert.strictEqual(count(state), 1)
-    state = meter.unwatch(state, first.charged)
-    assert.isUndefined(state.lows)
-    assert.isUndefined(state.fallen)
+    for (const ticket of others) state = meter.close(state, ticket)
+    assert.isAtMost(countOf(state.open!.layers), 2)
+    assert.isUndefined(meter.close(state, first).open)
   })
 
-  it("spacing: a start is a start, and undone only where none came after it", () => {
+  it("rate: what a smaller bucket lost is returned first, and once", () => {
+    const large = rate({ interval: 100 * ms, capacity: 10, grace: 0 })
+    const small = rate({ interval: 100 * ms, capacity: 5, grace: 0 })
+    const [one, first] = open(large, large.initial, 0, 5)
+    const [two, second] = open(large, one, 0, 5)
+    const updated = small.adopt(two, large, 0)
+    assert.strictEqual(small.left(updated, 0, unixTime), 0)
+    const undone = settle(small, updated, first, 0, -5)
+    assert.strictEqual(small.left(undone, 0, unixTime), 0)
+    assert.strictEqual(small.left(settle(small, undone, second, 0, -5), 0, unixTime), 5)
+    const settled = settle(small, settle(small, updated, first, 0, -3), second, 0, -4)
+    assert.strictEqual(small.left(settled, 0, unixTime), 2)
+    // A charge after the update has lost nothing.
+    const [three, third] = open(small, updated, 200, 2)
+    assert.strictEqual(small.left(settle(small, three, third, 200 * ms, -2), 200 * ms, unixTime), 2)
+  })
+
+  it("spacing: undone only where no other start came after it", () => {
     const meter = spacing({ interval: 500 * ms, align: false, fromEnd: false })
     const [first, one] = open(meter, meter.initial, 0, 3)
-    assert.strictEqual(meter.settle(first, one.charged, 100 * ms, -3, unixTime), first)
-    assert.strictEqual(meter.settle(first, one.charged, 100 * ms, 9, unixTime), first)
-    assert.strictEqual(
-      meter.due(meter.undo(first, one.before, one.charged, 100 * ms, 3, unixTime), 100 * ms, 1, unixTime),
-      100 * ms
-    )
+    assert.strictEqual(meter.due(meter.refund(first, one, 100 * ms, 3), 100 * ms, 1, unixTime), 100 * ms)
     const [second, two] = open(meter, first, 500, 1)
-    assert.strictEqual(meter.undo(second, one.before, one.charged, 600 * ms, 3, unixTime), second)
-    assert.strictEqual(meter.undo(second, two.before, two.charged, 600 * ms, 1, unixTime), first)
+    assert.strictEqual(meter.refund(second, one, 600 * ms, 3), second)
+    assert.strictEqual(meter.refund(second, two, 600 * ms, 1), first)
+  })
+
+  it("sliding window: a log of 100,000 starts is refunded at both ends and in the middle", () => {
+    const meter = sliding({ limit: 200_000, per: 1_000_000 * ms })
+    let state = meter.initial
+    for (let i = 0; i < 100_000; i++) state = meter.charge(state, i * ms, 2, unixTime)
+    for (const at of [0, 1, 31, 32, 33, 1_000, 50_000, 99_000, 99_998, 99_999]) {
+      state = meter.refund(state, at * ms, 100_000 * ms, 1)
+    }
+    assert.strictEqual(meter.left(state, 100_000 * ms, unixTime), 10)
+    // The first three leave the window one after the other: 1, 1 and 2 permits.
+    const due = (cost: number) => (meter.due(state, 100_000 * ms, cost, unixTime) / ms) - 1_000_000
+    assert.deepStrictEqual([10, 11, 12, 13, 14, 15].map(due), [-900_000, 0, 1, 2, 2, 3])
+    state = meter.refund(state, 0, 100_000 * ms, 1)
+    assert.deepStrictEqual([11, 12, 13].map(due), [-900_000, 1, 2])
   })
 })
 
@@ -403,7 +417,7 @@ const AnyMeter = Schema.Struct({
   period: int(1, 70)
 })
 
-const meterOf = ({ capacity, kind, period }: typeof AnyMeter.Type): Meter<any> => {
+const meterOf = ({ capacity, kind, period }: typeof AnyMeter.Type): Meter<any, any> => {
   switch (kind) {
     case "rate":
       return rate({ interval: period * ms / 7, capacity, grace: 0 })
@@ -436,7 +450,7 @@ interface Spent {
  * state, and with the state of one that has known from the beginning what is known now.
  */
 const live = (
-  meter: Meter<any>,
+  meter: Meter<any, any>,
   history: typeof History.Type,
   settleFor: (cost: number, halves: number) => number,
   look: (state: any, replay: any, now: number, where: string) => void
@@ -472,8 +486,9 @@ const live = (
     spent.push(entry)
     look(state, replay(), now, `start of ${i}`)
     if (call.plain) continue
-    state = meter.watch(state)
-    const charged = state
+    const opened = meter.open(state, before)
+    const { ticket } = opened
+    state = opened.state
     if (call.after > 50) continue
     pending.push({
       at: now + call.after * ms,
@@ -481,18 +496,11 @@ const live = (
         const more = settleFor(call.cost, call.actual) - call.cost
         const former = structuredClone(state)
         const held = state
-        state = more === 0 ? state : meter.settle(state, charged, now, more, unixTime)
+        state = settle(meter, state, ticket, now, more)
         assert.deepStrictEqual(held, former, "it changed the state that was")
-        if (more === -call.cost) {
-          assert.deepStrictEqual(
-            meter.undo(held, before, charged, now, call.cost, unixTime),
-            state,
-            "undo is settle to 0"
-          )
-        }
         if (more < 0) entry.cost += more
         if (more > 0) spent.push({ at: now, cost: more })
-        state = meter.unwatch(state, charged)
+        state = meter.close(state, ticket)
         look(state, replay(), now, `settling ${i}`)
       }
     })
@@ -502,7 +510,7 @@ const live = (
 }
 
 /** The instants at which every cost may start, asked at some instants from now on. */
-const future = (meter: Meter<any>, state: any, now: number): ReadonlyArray<readonly [string, number]> =>
+const future = (meter: Meter<any, any>, state: any, now: number): ReadonlyArray<readonly [string, number]> =>
   [0, 3, 11, 50, 400].flatMap((later) =>
     Array.from({ length: meter.capacity }, (_, i) =>
       [
@@ -511,7 +519,7 @@ const future = (meter: Meter<any>, state: any, now: number): ReadonlyArray<reado
       ] as const)
   )
 
-const sameFuture = (meter: Meter<any>) => (state: any, replay: any, now: number, where: string) => {
+const sameFuture = (meter: Meter<any, any>) => (state: any, replay: any, now: number, where: string) => {
   const expected = future(meter, replay, now)
   for (const [i, [what, due]] of future(meter, state, now).entries()) {
     // A bucket may seem emptier than empty by 8 ns.
@@ -568,4 +576,69 @@ describe("laws of settling", () => {
     })
     sameFuture(meter)(last[0], meter.initial, last[1], "in the end")
   }, arbitrary)
+
+  const Updates = Schema.Array(Schema.Struct({
+    gap: int(0, 12),
+    /** A call that may be settled, one that may not, a settlement of an open call, or a bucket of another size. */
+    what: Schema.Literals(["open", "plain", "settle", "update"]),
+    cost: int(1, 4),
+    /** Which of the open calls is settled. */
+    which: int(0, 5),
+    capacity: int(4, 9)
+  })).check(Schema.isMaxLength(14))
+
+  it.prop(
+    "rate: settled for less around updates, as if it had cost no more from the beginning",
+    [Updates],
+    ([steps]) => {
+      const of = (capacity: number) => rate({ interval: ms, capacity, grace: 0 })
+      let meter = of(9)
+      let { initial: state } = meter
+      let now = 0
+      const events: Array<{ readonly at: number; cost: number } | { readonly at: number; readonly capacity: number }> =
+        []
+      const open: Array<{ readonly ticket: number; readonly event: { cost: number } }> = []
+      const replay = () => {
+        let last = of(9)
+        let state = last.initial
+        for (const event of events) {
+          if ("cost" in event) {
+            if (event.cost > 0) state = last.charge(state, event.at, event.cost, unixTime)
+          } else {
+            const next = of(event.capacity)
+            state = next.adopt(state, last, event.at)
+            last = next
+          }
+        }
+        return state
+      }
+      for (const [i, { capacity, cost, gap, what, which }] of steps.entries()) {
+        now += gap * ms
+        if (what === "update") {
+          const next = of(capacity)
+          state = next.adopt(state, meter, now)
+          meter = next
+          events.push({ at: now, capacity })
+        } else if (what === "settle") {
+          const [one] = open.splice(which % Math.max(1, open.length), 1)
+          if (one === undefined) continue
+          const less = Math.min(cost, one.event.cost)
+          state = meter.close(meter.refund(state, one.ticket, now, less), one.ticket)
+          one.event.cost -= less
+        } else {
+          now = meter.due(state, now, cost, unixTime)
+          const before = state
+          const event = { at: now, cost }
+          state = meter.charge(state, now, cost, unixTime)
+          events.push(event)
+          if (what === "plain") continue
+          const opened = meter.open(state, before)
+          state = opened.state
+          open.push({ ticket: opened.ticket, event })
+        }
+        sameFuture(meter)(state, replay(), now, `step ${i}: ${what}`)
+      }
+    },
+    arbitrary
+  )
 })

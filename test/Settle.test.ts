@@ -65,7 +65,7 @@ const assertIdle = (throttle: Throttle.Throttle, where = "idle") => {
   assert.isFalse(limiter.pumping, `${where}: pumping`)
   for (const { calls, state, total } of limiter.parts.timings) {
     assert.deepStrictEqual([calls, total], [0, 0], `${where}: ahead`)
-    assert.isUndefined((state.ref.current as { lows?: unknown }).lows, `${where}: lows`)
+    assert.isUndefined((state.ref.current as { open?: unknown }).open, `${where}: open charges`)
   }
   for (const { free, limit, semaphore } of limiter.parts.gates) {
     assert.strictEqual(free, limit, `${where}: free`)

@@ -950,6 +950,25 @@ describe("open permits", () => {
       assert.strictEqual(yield* next(throttle, 5), 400)
     }))
 
+  it.effect.each(
+    [
+      ["cancelled", undefined, 5],
+      ["settled for less", [2, 1], 2],
+      ["settled for what they were granted", [5, 5], 0]
+    ] as const
+  )(
+    "of a bucket that became smaller, all %s, leave what was really spent",
+    ([, actual, left]) =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(bucket(10))
+        const permits = [yield* throttle.takeScoped(5), yield* throttle.takeScoped(5)]
+        yield* throttle.update(bucket(5, 10))
+        yield* Effect.forEach(permits, (permit, i) => actual === undefined ? permit.cancel : permit.settle(actual[i]!))
+        const starts = yield* Effect.replicateEffect(throttle.withPermitsIfAvailable(Effect.void, 1), 6)
+        assert.strictEqual(starts.filter(Option.isSome).length, left)
+      })
+  )
+
   it.effect("that the log of a window remembers can still be taken out of it", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.window({ limit: 5, per: "100 millis" }))

@@ -24,7 +24,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
 import type { ThrottleError } from "../ThrottleError.ts"
 import { type Ask, askAgain } from "./ask.ts"
@@ -147,9 +147,13 @@ const charge = (limiter: Limiter, ask: Ask, now: number, due: number, charges?: 
     const at = Math.max(due, now - part.meter.grace)
     if (amount > 0) part.state.ref.current = part.meter.charge(before, at, amount, limiter.wall)
     if (charges === undefined) continue
-    const charged = part.meter.watch(stateOf(part))
-    part.state.ref.current = charged
-    charges.push({ part, amount, before, charged })
+    if (amount === 0) {
+      charges.push({ part, amount, ticket: undefined })
+      continue
+    }
+    const { state, ticket } = part.meter.open(stateOf(part), before)
+    part.state.ref.current = state
+    charges.push({ part, amount, ticket })
   }
 }
 
@@ -483,35 +487,51 @@ const keep = (
   charges: Array<Charge>,
   granted: ((grant: Grant) => void) | undefined
 ): Effect.Effect<Grant, never, Scope.Scope> => {
+  const grant: Grant = { charges, permits, holder, open: true, settled: false }
+  const given = Effect.suspend(() => {
+    granted?.(grant)
+    return Effect.flatMap(
+      Effect.scope,
+      (scope) => Effect.as(Scope.addFinalizerExit(scope, () => giveBack(limiter, grant, true)), grant)
+    )
+  })
   // They are there: the Semaphore has at least what is held, and `free` keeps these for this call.
-  return Effect.forEach(permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }).pipe(
-    Effect.as<Grant>({ charges, permits, holder, open: true, settled: false }),
-    Effect.tap((grant) => {
-      granted?.(grant)
-      return Effect.addFinalizer(() => giveBack(limiter, grant, true))
-    })
-  )
+  return permits.length === 0
+    ? given
+    : Effect.andThen(
+      Effect.forEach(permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }),
+      given
+    )
 }
 
-/** Gives back what a call holds, if it still does. `isCharged`: whether spacing from the end counts from now. */
-export const giveBack = (limiter: Limiter, grant: Grant, isCharged: boolean): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    if (!grant.open) return Effect.void
-    grant.open = false
-    closeGrant(limiter, grant.charges)
+/**
+ * Gives back what a call holds, if it still does: at once, but for the permits of Semaphores. `isCharged`: whether spacing
+ * from the end counts from now.
+ */
+export const giveBack = (limiter: Limiter, grant: Grant, isCharged: boolean): Effect.Effect<void> => {
+  if (!grant.open) return Effect.void
+  grant.open = false
+  closeGrant(limiter, grant.charges)
+  const over = () => {
+    if (grant.holder !== undefined) end(limiter, grant.holder, isCharged)
+    limiter.whenOver?.()
+  }
+  if (grant.permits.length > 0) {
     // The Semaphores first, as ever.
     return Effect.andThen(
       Effect.forEach(grant.permits, ({ amount, semaphore }) => semaphore.release(amount), { discard: true }),
-      Effect.sync(() => {
-        if (grant.holder !== undefined) end(limiter, grant.holder, isCharged)
-        limiter.whenOver?.()
-      })
+      Effect.sync(over)
     )
-  })
+  }
+  over()
+  return Effect.void
+}
 
 const closeGrant = (limiter: Limiter, charges: Grant["charges"]): void => {
   limiter.open--
-  for (const { charged, part } of charges) part.state.ref.current = part.meter.unwatch(stateOf(part), charged)
+  for (const { amount, part, ticket } of charges) {
+    if (amount > 0) part.state.ref.current = part.meter.close(stateOf(part), ticket)
+  }
 }
 
 /** The effect, and after it what it held given back. */

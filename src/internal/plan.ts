@@ -3,10 +3,11 @@
  * nanoseconds, the smallest of each bound.
  */
 import { describe, nameOf, type PolicyData, rule } from "../Policy.ts"
+import { fixed } from "./meter/fixed.ts"
 import type { Meter } from "./meter/meter.ts"
 import { rate } from "./meter/rate.ts"
+import { sliding } from "./meter/sliding.ts"
 import { spacing } from "./meter/spacing.ts"
-import { fixed, sliding } from "./meter/window.ts"
 
 /** A part that decides by time. */
 export interface Timing {
@@ -16,7 +17,7 @@ export interface Timing {
   /** The name it was given. */
   readonly given: string | undefined
   readonly unit: string
-  readonly meter: Meter<any>
+  readonly meter: Meter<any, any>
   /** In the long run it grants so many permits in so many nanoseconds. */
   readonly pace: { readonly permits: number; readonly per: number }
   /** Whether a call counts once, whatever it costs. */
@@ -88,7 +89,7 @@ export const make = (data: PolicyData): Plan => {
     const given = part.name
     const name = given ?? rule(part)
     const keyOf = (kind: string) => JSON.stringify([kind, unit, given])
-    const timing = (kind: string, meter: Meter<any>, permits: number, per: number) =>
+    const timing = (kind: string, meter: Meter<any, any>, permits: number, per: number) =>
       timings.push({
         key: keyOf(kind),
         name,

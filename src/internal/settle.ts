@@ -11,10 +11,12 @@ export const settle = (limiter: Limiter, grant: Grant, actual: Ask): void => {
   if (!grant.open || grant.settled) return
   grant.settled = true
   const now = time(limiter)
-  for (const { amount, charged, part } of grant.charges) {
+  for (const { amount, part, ticket } of grant.charges) {
     const i = limiter.parts.timings.indexOf(part)
-    const more = i < 0 ? 0 : actual.timings[i]! - amount
-    if (more !== 0) part.state.ref.current = part.meter.settle(stateOf(part), charged, now, more, limiter.wall)
+    // A start is a start, whatever it turns out to have cost.
+    const more = i < 0 || part.flat ? 0 : actual.timings[i]! - amount
+    if (more > 0) part.state.ref.current = part.meter.charge(stateOf(part), now, more, limiter.wall)
+    if (more < 0) part.state.ref.current = part.meter.refund(stateOf(part), ticket, now, -more)
   }
   reconsider(limiter)
 }
@@ -25,9 +27,8 @@ export const cancel = (limiter: Limiter, grant: Grant): Effect.Effect<void> =>
     if (!grant.open || grant.settled) return Effect.void
     grant.settled = true
     const now = time(limiter)
-    for (const { amount, before, charged, part } of grant.charges) {
-      if (amount === 0) continue
-      part.state.ref.current = part.meter.undo(stateOf(part), before, charged, now, amount, limiter.wall)
+    for (const { amount, part, ticket } of grant.charges) {
+      if (amount > 0) part.state.ref.current = part.meter.refund(stateOf(part), ticket, now, amount)
     }
     reconsider(limiter)
     return giveBack(limiter, grant, false)

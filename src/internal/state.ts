@@ -43,12 +43,11 @@ export interface Holder extends Line.Place<Holder> {
   readonly isTied: boolean
 }
 
-/** What a call was charged by one part, and the part's state around that. */
+/** What a call was charged by one part, and by which it may be refunded. */
 export interface Charge {
   readonly part: Clockwork
   readonly amount: number
-  readonly before: unknown
-  readonly charged: unknown
+  readonly ticket: unknown
 }
 
 /** A call that could not start at once. */

@@ -8,10 +8,11 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
+import { fixed } from "../internal/meter/fixed.ts"
 import type { Meter, Wall } from "../internal/meter/meter.ts"
 import { rate } from "../internal/meter/rate.ts"
+import { sliding } from "../internal/meter/sliding.ts"
 import { spacing } from "../internal/meter/spacing.ts"
-import { fixed, sliding } from "../internal/meter/window.ts"
 import { grace, type Rule } from "./internal/rules.ts"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
 
@@ -19,11 +20,11 @@ import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore 
 interface Key {
   readonly states: Map<string, unknown>
   /** By which the states were counted: another policy of the same kind goes on with them. */
-  readonly meters: Map<string, Meter<any>>
+  readonly meters: Map<string, Meter<any, any>>
   readonly leases: Map<string, number>
   readonly line: Map<string, number>
-  /** The states before and after what was charged at an instant: by these a return or a settlement is told. */
-  readonly charges: Map<number, Charged>
+  /** The tickets of what was charged at an instant, by part: by these a return or a settlement is told. */
+  readonly charges: Map<number, Map<string, unknown>>
   /** As of before the last slot was reserved. */
   beforeSlot: { readonly states: Map<string, unknown>; readonly latest: number } | undefined
   latest: number
@@ -32,18 +33,13 @@ interface Key {
   pausedUntil: number
 }
 
-interface Charged {
-  readonly before: ReadonlyMap<string, unknown>
-  readonly after: Map<string, unknown>
-}
-
 /** What is due within a microsecond is due. */
 const noise = 1
 
 /** But not for the sake of what is left over of fractions. */
 const roundUp = (micros: number): number => Math.max(0, Math.ceil(micros - 1e-3))
 
-const meterOf = (rule: Rule): Meter<any> => {
+const meterOf = (rule: Rule): Meter<any, any> => {
   switch (rule.kind) {
     case "rate":
       return rate({ interval: rule.interval * 1e3, capacity: rule.capacity, grace: grace * 1e3 })
@@ -122,6 +118,18 @@ export const make = (now: () => number, wall: (at: number) => number): ThrottleS
   }
 }
 
+/** Closes what was charged at an instant, where it is refunded no more. */
+const close = (key: Key, at: number, isOver: (field: string, ticket: unknown) => boolean): void => {
+  for (const [field, ticket] of key.charges.get(at) ?? []) {
+    const meter = key.meters.get(field)
+    if (meter === undefined || !isOver(field, ticket)) continue
+    for (const states of [key.states, key.beforeSlot?.states]) {
+      const state = states?.get(field)
+      if (state !== undefined) states!.set(field, meter.close(state, ticket))
+    }
+  }
+}
+
 const decide = (
   key: Key,
   request: Request,
@@ -157,38 +165,33 @@ const decide = (
     return { at: at / 1e3, part }
   }
   const charge = (at: number, costs: ReadonlyArray<number>) => {
-    const before = new Map(key.states)
+    const tickets = new Map(key.charges.get(at))
     meters.forEach((meter, i) => {
       const cost = costs[i]!
       if (cost === 0) return
       const earliest = now - (rules.timings[i]!.kind === "rate" ? grace : 0)
-      // A call that is not to be settled costs nothing to watch, here.
-      key.states.set(
-        fields[i]!,
-        meter.watch(meter.charge(state(i), Math.max(at, earliest) * 1e3, cost, wall))
-      )
+      const before = state(i)
+      // A charge that is never refunded costs nothing to open, here.
+      const opened = meter.open(meter.charge(before, Math.max(at, earliest) * 1e3, cost, wall), before)
+      key.states.set(fields[i]!, opened.state)
+      tickets.set(fields[i]!, opened.ticket)
     })
-    const known = key.charges.get(at)
-    key.charges.set(at, { before: known?.before ?? before, after: new Map(key.states) })
+    close(key, at, (field, ticket) => tickets.get(field) !== ticket)
+    key.charges.set(at, tickets)
     changed = true
   }
   const settle = (states: Map<string, unknown>, at: number, more: ReadonlyArray<number>, isUndone: boolean) => {
-    const charged = key.charges.get(at)
+    const tickets = key.charges.get(at)
     meters.forEach((meter, i) => {
       const field = fields[i]!
+      const { kind } = rules.timings[i]!
       const state = states.get(field) ?? meter.initial
+      // A start is a start, whatever it turns out to have cost: only one that is undone leaves spacing.
+      if (more[i] === 0 || (kind === "spacing" && !isUndone)) return
       if (more[i]! > 0) {
-        const at = rules.timings[i]!.kind === "sliding" ? Math.max(now, roundUp(key.latest)) : now
-        states.set(field, meter.settle(state, state, at * 1e3, more[i]!, wall))
-      }
-      if (more[i]! >= 0 || charged === undefined) return
-      const [before, after] = [charged.before.get(field) ?? meter.initial, charged.after.get(field)]
-      states.set(
-        field,
-        isUndone
-          ? meter.undo(state, before, after, now * 1e3, -more[i]!, wall)
-          : meter.settle(state, after, now * 1e3, more[i]!, wall)
-      )
+        const at = kind === "sliding" ? Math.max(now, roundUp(key.latest)) : now
+        states.set(field, meter.charge(state, at * 1e3, more[i]!, wall))
+      } else if (tickets?.has(field)) states.set(field, meter.refund(state, tickets.get(field), now * 1e3, -more[i]!))
     })
     changed = true
   }
@@ -302,7 +305,13 @@ const decide = (
     }
   }
   if (changed || freed) key.version = Math.max(key.version + 1, now)
-  for (const at of key.charges.keys()) if (at + Math.max(request.settleWithin, 1e6) < now) key.charges.delete(at)
+  for (const at of key.charges.keys()) {
+    if (at + Math.max(request.settleWithin, 1e6) >= now) continue
+    close(key, at, () => true)
+    // The same tickets may stand under another instant as well: they are closed once.
+    key.charges.get(at)!.clear()
+    key.charges.delete(at)
+  }
   const expiry = Math.min(...key.leases.values()) - now
   return {
     granted,

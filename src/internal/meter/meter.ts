@@ -6,7 +6,7 @@
  * can ever grant, is never asked). Nothing in this folder imports anything outside
  * it, not even Effect: time is an argument.
  */
-export interface Meter<S> {
+export interface Meter<S, Ticket = unknown> {
   /** The state of a throttle that nobody has used yet. */
   readonly initial: S
   /** The largest cost that can ever be granted. */
@@ -24,19 +24,18 @@ export interface Meter<S> {
   /** The state after `cost` started at `now`; undefined if it is not due yet. What `due` and `charge` say, in one call. */
   readonly take: (state: S, now: number, cost: number, wall: Wall) => S | undefined
   /**
-   * The state after a call turned out to cost `more` (or less, below 0) than it was charged. `charged` is the state right
-   * after its charge. What the call did not spend comes back as far as it would still be there, had it never been
-   * charged: what has drained or left the window since then is gone anyway.
+   * Notes that the charge that led from `before` to `state` may be refunded later, until it is closed. The ticket names
+   * the charge.
    */
-  readonly settle: (state: S, charged: S, now: number, more: number, wall: Wall) => S
-  /** The state after a call of which nothing came: as if it had never been charged. `before` and `charged` are around it. */
-  readonly undo: (state: S, before: S, charged: S, now: number, cost: number, wall: Wall) => S
-  /** The same state, right after the charge of a call that may be settled later. */
-  readonly watch: (state: S) => S
-  /** The same state, when that call is settled no more. `charged` is the state that `watch` gave it. */
-  readonly unwatch: (state: S, charged: S) => S
+  readonly open: (state: S, before: S) => { readonly state: S; readonly ticket: Ticket }
+  readonly close: (state: S, ticket: Ticket) => S
+  /**
+   * The state had the charge been less by `cost`: what has drained or left the window since the charge would have done so
+   * without it, so that does not come back.
+   */
+  readonly refund: (state: S, ticket: Ticket, now: number, cost: number) => S
   /** The state of another meter of this kind carried over: what is spent stays spent. */
-  readonly adopt: (state: S, from: Meter<S>, now: number) => S
+  readonly adopt: (state: S, from: Meter<S, Ticket>, now: number) => S
   /** What the state measures a permit by; only to be compared with that of another meter of its kind. */
   readonly interval: number
   /** How many permits could start at `now`, all at once. */
@@ -62,7 +61,7 @@ export type Wall = (at: number) => number
  * undefined if that takes going through more than `patience` of them.
  */
 export const foresee = <S>(
-  meter: Meter<S>,
+  meter: Meter<S, any>,
   state: S,
   from: number,
   cost: number,

@@ -1,56 +1,49 @@
+import * as Layers from "./layers.ts"
 import type { Meter } from "./meter.ts"
 
 /** How full the bucket was at an instant. The level is time, not permits: the nanoseconds until it is empty. */
 export interface RateState {
   readonly level: number
   readonly at: number
-  /** Only while calls may be settled later: how low the bucket was since. (Two fields in place of three save a call 10 ns.) */
-  readonly lows?: Low | undefined
-  /** Permits that fell away since then because the bucket was made too small for them. */
-  readonly fallen?: number | undefined
+  /** Only while charges may be refunded. */
+  readonly open?: Open
 }
 
 /**
- * The lowest level before any charge since the call that opened it was charged, and until the next one was opened; newest
- * first. One that is no lower than a newer one tells nothing and becomes part of that, and one that no open call goes back
- * to becomes part of the next older one, so there are at most as many as open calls.
+ * What refunds need: which part of the contents was there before a charge, and which came after it.
+ *
+ * A bucket drains from the top of its layers: how full it would be had only the charges after some charge been made is
+ * the sum of the layers above that one. So a refund takes from the layer of its charge and from those below it, and is
+ * limited by what is left of these: the rest would have drained anyway.
+ *
+ * Invariant: the layers add up to the level and what was lost. Each open charge has a layer, under its ticket; what is
+ * poured after the last of them goes to the layer of the next ticket.
  */
-interface Low {
-  readonly level: number
-  readonly opened: number
-  /** How many open calls go back to this one, and not to an older one. */
-  readonly calls: number
-  readonly next: Low | undefined
+interface Open {
+  /** The ticket of the next charge that is opened. */
+  readonly next: number
+  /** How many charges are open. */
+  readonly count: number
+  readonly layers: Layers.Layers | undefined
+  readonly lost: ReadonlyArray<Lost>
 }
 
-const note = (low: Low, level: number): Low => {
-  if (level >= low.level) return low
-  let { calls, next } = low
-  for (; next !== undefined && next.level >= level; next = next.next) calls += next.calls
-  return { level, opened: low.opened, calls, next }
+/**
+ * What did not fit any more when the bucket was made smaller. It is still in the layers, at the bottom, where it never
+ * drains, and it is the first that a refund of a charge up to `upTo` returns.
+ */
+interface Lost {
+  readonly amount: number
+  readonly upTo: number
 }
 
-/** The list with other levels, as far back as a call. */
-const mapped = (lows: Low | undefined, since: number, f: (level: number) => number): Low | undefined => {
-  const newer: Array<Low> = []
-  for (; lows !== undefined && lows.opened >= since; lows = lows.next) newer.push(lows)
-  return newer.reduceRight<Low | undefined>(
-    (next, { calls, level, opened }) => ({ level: f(level), opened, calls, next }),
-    lows
-  )
-}
+/** The layers when so much has drained; less than 0 where a start is charged a little before the latest charge. */
+const drained = ({ layers, next }: Open, amount: number): Layers.Layers | undefined =>
+  amount < 0 ? Layers.pour(layers, next, -amount) : Layers.drain(layers, amount)
 
-/** The list without a call that is settled no more. */
-const closed = (lows: Low | undefined, since: number): Low | undefined => {
-  const newer: Array<Low> = []
-  for (; lows !== undefined && lows.opened >= since; lows = lows.next) newer.push(lows)
-  const own = newer.pop()
-  if (own === undefined) return lows
-  const rest = own.calls > 1
-    ? { ...own, calls: own.calls - 1, next: lows }
-    : lows && { ...lows, level: Math.min(lows.level, own.level) }
-  return newer.reduceRight<Low | undefined>((next, low) => ({ ...low, next }), rest)
-}
+/** What a refund of a charge cannot reach, since it was lost before the charge. */
+const lostBefore = ({ lost }: Open, ticket: number): number =>
+  lost.reduce((sum, { amount, upTo }) => upTo < ticket ? sum + amount : sum, 0)
 
 /**
  * The generic cell rate algorithm (ITU-T I.371) in its form as a continuous-state
@@ -67,7 +60,7 @@ export const rate = (options: {
   /** Permits that may start at once. */
   readonly capacity: number
   readonly grace: number
-}): Meter<RateState> => {
+}): Meter<RateState, number> => {
   const { capacity, grace, interval } = options
   const level = (state: RateState, at: number) => {
     const left = state.level - (at - state.at)
@@ -76,26 +69,13 @@ export const rate = (options: {
   const due = (state: RateState, from: number, cost: number) =>
     from + Math.max(0, level(state, from) - (capacity - cost) * interval)
   const poured = (state: RateState, before: number, cost: number, at: number): RateState =>
-    state.lows === undefined
+    state.open === undefined
       ? { level: before + cost * interval, at }
-      : { level: before + cost * interval, at, lows: note(state.lows, before), fallen: state.fallen }
-  /**
-   * Had it not poured this much, the bucket would be lower by as much, but never below empty: so by no more than the
-   * lowest level that it has had since then.
-   */
-  const takeBack = (state: RateState, charged: RateState, now: number, amount: number): RateState => {
-    const before = level(state, now)
-    const since = charged.lows?.opened ?? Infinity
-    let lowest = before
-    for (let low = state.lows; low !== undefined && low.opened >= since; low = low.next) {
-      lowest = Math.min(lowest, low.level)
-    }
-    // What has fallen away would have been the first to do so.
-    const left = amount - ((state.fallen ?? 0) - (charged.fallen ?? 0))
-    const back = Math.max(0, Math.min(left * interval, lowest))
-    const lows = back === 0 ? state.lows : mapped(state.lows, since, (level) => level - back)
-    return { level: before - back, at: now, lows, fallen: state.fallen }
-  }
+      : { level: before + cost * interval, at, open: pouredOpen(state.open, state.level - before, cost * interval) }
+  const pouredOpen = (open: Open, gone: number, amount: number): Open => ({
+    ...open,
+    layers: Layers.pour(drained(open, gone), open.next, amount)
+  })
   return {
     initial: { level: 0, at: -Infinity },
     capacity,
@@ -107,30 +87,61 @@ export const rate = (options: {
       const before = level(state, now)
       return before > (capacity - cost) * interval ? undefined : poured(state, before, cost, now)
     },
-    settle: (state, charged, now, more) =>
-      more < 0
-        ? takeBack(state, charged, now, -more)
-        : poured(state, level(state, now), more, now),
-    undo: (state, _before, charged, now, cost) => takeBack(state, charged, now, cost),
-    watch: ({ at, fallen = 0, level, lows }) => ({
-      level,
-      at,
-      lows: { level: Infinity, opened: (lows?.opened ?? 0) + 1, calls: 1, next: lows },
-      fallen
-    }),
-    unwatch: (state, charged) => {
-      const lows = closed(state.lows, charged.lows?.opened ?? Infinity)
-      return lows === undefined ? { level: state.level, at: state.at } : { ...state, lows }
+    open: (state) => {
+      const { count, layers, lost, next } = state.open ??
+        { next: 1, count: 0, layers: Layers.pour(undefined, 1, state.level), lost: [] }
+      const { at, level } = state
+      return { state: { level, at, open: { next: next + 1, count: count + 1, layers, lost } }, ticket: next }
+    },
+    close: (state, ticket) => {
+      const { at, level, open } = state
+      // A state that was taken back to before the charge does not know the ticket.
+      if (open !== undefined && ticket >= open.next) return state
+      if (open === undefined || open.count === 1) return { level, at }
+      const { count, layers, lost, next } = open
+      return { level, at, open: { next, count: count - 1, layers: Layers.lift(layers, ticket, next), lost } }
+    },
+    refund: (state, ticket, now, cost) => {
+      const before = level(state, now)
+      const { open } = state
+      if (open === undefined) return { level: Math.max(0, before - cost * interval), at: now }
+      const layers = drained(open, state.level - before)
+      const there = Layers.sumTo(layers, ticket) - lostBefore(open, ticket)
+      const taken = Math.max(0, Math.min(cost * interval, there))
+      let back = taken
+      const lost = open.lost.flatMap((one) => {
+        const less = one.upTo >= ticket ? Math.min(one.amount, back) : 0
+        back -= less
+        return one.amount > less ? [{ ...one, amount: one.amount - less }] : []
+      })
+      return {
+        level: before - back,
+        at: now,
+        open: { ...open, layers: Layers.drainFrom(layers, ticket, taken), lost }
+      }
     },
     adopt: (state, from, now) => {
       // What was let in counts for at most what could be now; what was settled for more than there was stays owed. (A
       // policy in shadow charges starts that are still to come: they count as of now.)
-      const spent = level(state, Math.max(now, state.at)) / from.interval
+      const before = level(state, Math.max(now, state.at))
+      const spent = before / from.interval
       const above = Math.max(0, Math.min(spent, from.capacity) - capacity) * interval
-      const scaled = spent * interval - above
-      if (state.lows === undefined) return { level: scaled, at: now }
-      const lows = mapped(state.lows, -Infinity, (level) => level * interval / from.interval - above)
-      return { level: scaled, at: now, lows, fallen: (state.fallen ?? 0) + above / interval }
+      const scaled = { level: spent * interval - above, at: now }
+      if (state.open === undefined) return scaled
+      const { count, lost, next } = state.open
+      const factor = interval / from.interval
+      return {
+        ...scaled,
+        open: {
+          next,
+          count,
+          layers: Layers.scale(drained(state.open, state.level - before), factor),
+          lost: [
+            ...lost.map(({ amount, upTo }) => ({ amount: amount * factor, upTo })),
+            ...(above > 0 ? [{ amount: above, upTo: next - 1 }] : [])
+          ]
+        }
+      }
     },
     left: (state, now) => Math.max(0, Math.min(capacity, Math.floor(capacity - level(state, now) / interval))),
     isFresh: (state, now) => level(state, now) <= 0,

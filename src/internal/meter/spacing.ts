@@ -5,6 +5,12 @@ export interface SpacingState {
   readonly last: number
 }
 
+/** What a start is taken back by, as long as no other came after it. */
+interface Ticket {
+  readonly before: SpacingState
+  readonly last: number
+}
+
 /**
  * At least `interval` nanoseconds from one charge to the next, whatever the cost.
  *
@@ -17,7 +23,7 @@ export const spacing = (options: {
   readonly align: boolean
   /** Charged at the ends of calls, not at their starts. */
   readonly fromEnd: boolean
-}): Meter<SpacingState> => {
+}): Meter<SpacingState, Ticket> => {
   const { align, fromEnd, interval } = options
   // The wall clock is read in whole milliseconds, so two slots (an end is none) may seem this much too close.
   const jitter = fromEnd ? 0 : Math.min(2e6, interval / 2)
@@ -32,11 +38,9 @@ export const spacing = (options: {
     due: (state, from, _cost, wall) => due(state, from, wall),
     charge: (_state, at) => ({ last: at }),
     take: (state, now, _cost, wall) => due(state, now, wall) > now ? undefined : { last: now },
-    // A start is a start, whatever it turns out to have cost.
-    settle: (state) => state,
-    undo: (state, before, charged) => state.last === charged.last ? before : state,
-    watch: (state) => state,
-    unwatch: (state) => state,
+    open: (state, before) => ({ state, ticket: { before, last: state.last } }),
+    close: (state) => state,
+    refund: (state, { before, last }) => state.last === last ? before : state,
     // A policy in shadow charges starts that are still to come.
     adopt: (state, _from, now) => ({ last: Math.min(state.last, now) }),
     interval,

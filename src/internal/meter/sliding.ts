@@ -1,0 +1,182 @@
+import type { Meter } from "./meter.ts"
+
+/** The latest starts, newest first. */
+interface List {
+  readonly at: number
+  readonly cost: number
+  readonly next: List | undefined
+}
+
+/** Starts further back, oldest first: the instant and the cost of each in turn. */
+interface Chunk {
+  readonly starts: ReadonlyArray<number>
+  /** What all of them cost. */
+  readonly sum: number
+}
+
+/**
+ * The log of starts, immutable: chunks, and a list of the latest. A start is added to the list, and leaves from the first
+ * chunk: O(1) on average. The list becomes part of the last chunk when it has 32 starts; a chunk has about as many as there
+ * are chunks, so with n starts in the log to find or to change one takes O(√n) steps, none of which allocates.
+ */
+export interface SlidingState {
+  readonly chunks: ReadonlyArray<Chunk>
+  /** How many starts of the first chunk count no more. */
+  readonly gone: number
+  readonly latest: List | undefined
+  /** The length of `latest`. */
+  readonly length: number
+  /** What all in the log cost together. */
+  readonly sum: number
+}
+
+const listed = 32
+
+const none: ReadonlyArray<Chunk> = []
+
+/** The list, oldest first. */
+const inOrder = (list: List | undefined): Array<number> => {
+  const starts: Array<number> = []
+  for (; list !== undefined; list = list.next) starts.push(list.cost, list.at)
+  return starts.reverse()
+}
+
+const chunkOf = (starts: ReadonlyArray<number>): Chunk => {
+  let sum = 0
+  for (let i = 1; i < starts.length; i += 2) sum += starts[i]!
+  return { starts, sum }
+}
+
+/** The instant of the newest start; -Infinity if there is none. */
+const newest = ({ chunks, latest }: SlidingState): number => latest?.at ?? chunks.at(-1)?.starts.at(-2) ?? -Infinity
+
+/** The log with its list made part of the chunks. */
+const flushed = ({ chunks, gone, latest, sum }: SlidingState): SlidingState => {
+  const last = chunks.at(-1)
+  const starts = inOrder(latest)
+  return {
+    chunks: last === undefined || last.starts.length / 2 >= Math.max(listed, chunks.length)
+      ? [...chunks, chunkOf(starts)]
+      : [...chunks.slice(0, -1), chunkOf([...last.starts, ...starts])],
+    gone,
+    latest: undefined,
+    length: 0,
+    sum
+  }
+}
+
+/** The log without the starts that have left the window. */
+const since = (state: SlidingState, now: number, per: number): SlidingState => {
+  for (;;) {
+    const first = state.chunks[0]
+    if (first === undefined) {
+      const { latest, length } = state
+      if (latest === undefined || (length === 1 && latest.at + per > now)) return state
+      if (latest.at + per <= now) return { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 }
+      state = flushed(state)
+      continue
+    }
+    const { starts } = first
+    let { gone, sum } = state
+    if (starts[2 * gone]! + per > now) return state
+    for (; 2 * gone < starts.length && starts[2 * gone]! + per <= now; gone++) sum -= starts[2 * gone + 1]!
+    const { chunks, latest, length } = state
+    if (2 * gone < starts.length) return { chunks, gone, latest, length, sum }
+    state = { chunks: chunks.slice(1), gone: 0, latest, length, sum }
+  }
+}
+
+/**
+ * The exact sliding log: fewer than `limit` permits started in the last `per`
+ * nanoseconds. It remembers every start of the last `per`, at most `limit` of them.
+ */
+export const sliding = (options: { readonly limit: number; readonly per: number }): Meter<SlidingState, number> => {
+  const { limit, per } = options
+  const due = (state: SlidingState, from: number, cost: number) => {
+    // So much must have left the window before `cost` fits in.
+    let missing = state.sum + cost - limit
+    if (missing <= 0) return from
+    const { chunks, gone, latest } = state
+    /** When so much of the starts will have left. */
+    const leaving = (starts: ReadonlyArray<number>, i: number): number | undefined => {
+      for (; i < starts.length; i += 2) {
+        missing -= starts[i + 1]!
+        if (missing <= 0) return Math.max(from, starts[i]! + per)
+      }
+      return undefined
+    }
+    for (let i = 0; i < chunks.length; i++) {
+      const { starts, sum } = chunks[i]!
+      // Of the first chunk some are gone.
+      if (i > 0 && sum < missing) missing -= sum
+      else {
+        const found = leaving(starts, i > 0 ? 0 : 2 * gone)
+        if (found !== undefined) return found
+      }
+    }
+    return leaving(inOrder(latest), 0) ?? from
+  }
+  const charge = (state: SlidingState, at: number, cost: number): SlidingState => {
+    const { chunks, gone, latest, length, sum } = since(state, at, per)
+    // The log is in order, also where a start in it is still to come.
+    const next: List = { at: latest === undefined || at > latest.at ? at : latest.at, cost, next: latest }
+    const charged = { chunks, gone, latest: next, length: length + 1, sum: sum + cost }
+    return length + 1 < listed ? charged : flushed(charged)
+  }
+  /** The same starts, at least one of which still counts, with other costs and instants. */
+  const mapped = (state: SlidingState, f: (at: number, cost: number) => readonly [number, number]): SlidingState => {
+    const starts = [...state.chunks.flatMap(({ starts }, i) => i > 0 ? starts : starts.slice(2 * state.gone))]
+    starts.push(...inOrder(state.latest))
+    for (let i = 0; i < starts.length; i += 2) [starts[i], starts[i + 1]] = f(starts[i]!, starts[i + 1]!)
+    return starts.length === 0
+      ? state
+      : { chunks: [chunkOf(starts)], gone: 0, latest: undefined, length: 0, sum: chunkOf(starts).sum }
+  }
+  return {
+    initial: { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 },
+    capacity: limit,
+    grace: 0,
+    interval: per,
+    due,
+    behind: (state, from, cost, ahead) => {
+      const all = ahead.total + cost
+      if (all <= limit) return due(state, from, all)
+      // Of calls that cost 1 each, one starts exactly `per` after the one `limit` places before it.
+      if (all !== ahead.calls + 1) return undefined
+      return due(state, from, (all - 1) % limit + 1) + Math.floor((all - 1) / limit) * per
+    },
+    charge,
+    take: (state, now, cost) => due(state, now, cost) > now ? undefined : charge(state, now, cost),
+    open: (state) => ({ state, ticket: newest(state) }),
+    close: (state) => state,
+    // Those that started at one instant are alike: it does not matter which of them the cost is taken from.
+    refund: (state, at, _now, cost) => {
+      let left = cost
+      const chunks = state.chunks.map((chunk, i) => {
+        const { starts } = chunk
+        if (left === 0 || starts[0]! > at || starts.at(-2)! < at) return chunk
+        const reduced = starts.slice()
+        const before = left
+        for (let j = i > 0 ? 0 : 2 * state.gone; j < starts.length && starts[j]! <= at; j += 2) {
+          if (starts[j] !== at) continue
+          const less = Math.min(left, starts[j + 1]!)
+          reduced[j + 1]! -= less
+          left -= less
+        }
+        return { starts: reduced, sum: chunk.sum - (before - left) }
+      })
+      const reduced = (list: List | undefined): List | undefined => {
+        if (list === undefined || list.at < at || left === 0) return list
+        const less = list.at === at ? Math.min(left, list.cost) : 0
+        left -= less
+        return { at: list.at, cost: list.cost - less, next: reduced(list.next) }
+      }
+      const latest = reduced(state.latest)
+      return { chunks, gone: state.gone, latest, length: state.length, sum: state.sum - (cost - left) }
+    },
+    left: (state, now) => Math.max(0, limit - since(state, now, per).sum),
+    // A policy in shadow charges starts that are still to come: they count as of now.
+    adopt: (state, _from, now) => newest(state) <= now ? state : mapped(state, (at, cost) => [Math.min(at, now), cost]),
+    isFresh: (state, now) => newest(state) + per <= now
+  }
+}
