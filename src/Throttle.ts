@@ -27,7 +27,6 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { type Ask, askActual, askFor, type Cost as AskedCost } from "./internal/ask.ts"
-import * as Foresee from "./internal/foresee.ts"
 import * as Limiter from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
@@ -268,7 +267,7 @@ export const live = (
     takeScoped: (cost) => asking(limiter, cost, (ask) => take(limiter, ask, false)),
     usePermits: eitherWayUse((use, cost) => asking(limiter, cost, (ask) => usePermit(limiter, ask, use))),
     // In the step in which the cost is worked out: one step later the policy may be another.
-    nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.succeed(Foresee.nextAvailable(limiter, ask))),
+    nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.succeed(Limiter.nextAvailable(limiter, ask))),
     pause: (duration) => Effect.suspend(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
     resume: Effect.sync(() => Limiter.resume(limiter)),
     update: (policy) =>
@@ -282,7 +281,7 @@ export const live = (
         }
         return Update.update(limiter, plan)
       }),
-    statistics: Limiter.statistics(limiter)
+    statistics: Limiter.statisticsNow(limiter)
   }
   return { throttle, limiter }
 }

@@ -13,9 +13,8 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type Ask, askFor } from "./internal/ask.ts"
-import * as Foresee from "./internal/foresee.ts"
 import * as Keyed from "./internal/keyed.ts"
-import { pause, runIfAvailable, statistics } from "./internal/limiter.ts"
+import { nextAvailable, pause, runIfAvailable, statisticsNow } from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
 import type { Limiter } from "./internal/state.ts"
@@ -251,7 +250,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     nextAvailable: (key, cost) =>
       Effect.sync(() => {
         const limiter = Keyed.peek(keyed, key)
-        return keyed.closed ? Option.none() : Foresee.nextAvailable(limiter, asking(cost)(limiter))
+        return keyed.closed ? Option.none() : nextAvailable(limiter, asking(cost)(limiter))
       }),
     pause: (key, duration) =>
       Effect.suspend(() => {
@@ -273,7 +272,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     statisticsOf: (key) =>
       Effect.suspend(() => {
         const limiter = Keyed.busyLimiter(keyed, key)
-        return limiter === undefined ? Effect.succeed(unused) : statistics(limiter)
+        return limiter === undefined ? Effect.succeed(unused) : statisticsNow(limiter)
       })
   }
   // Not enumerable: whoever copies the map to change it has another map.

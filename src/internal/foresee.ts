@@ -7,18 +7,7 @@ import type { Ask } from "./ask.ts"
 import * as Line from "./line.ts"
 import { type Ahead, foresee, type Meter } from "./meter/meter.ts"
 import * as Pool from "./pool.ts"
-import {
-  agreed,
-  type Clockwork,
-  dueFrom,
-  fromNow,
-  hasPermits,
-  isFree,
-  type Limiter,
-  noise,
-  stateOf,
-  time
-} from "./state.ts"
+import { agreed, canStart, type Clockwork, fromNow, hasPermits, type Limiter, noise, stateOf, time } from "./state.ts"
 
 /** When a timing part alone could let a newcomer start behind all who wait; undefined beyond patience. */
 const foreseen = (
@@ -104,24 +93,6 @@ export const expectedToTell = (limiter: Limiter, ask: Ask, now: number): number 
   return expected === Infinity ? undefined : expected
 }
 
-/** How many wait; in shadow, how many would. */
-export const waiting = (limiter: Limiter, now: number): number => {
-  const { holders, late, line, parts, plan } = limiter
-  if (!plan.shadow) return line.size
-  while (late.head !== undefined && late.head.due <= now + noise) Line.leave(late, late.head)
-  // And those that hold what is not there: the last to come, until the others fit.
-  const over = parts.gates.map((gate) => {
-    let calls = 0
-    let missing = -gate.free
-    for (let holder = holders.tail; holder !== undefined && missing > 0; holder = holder.ahead) {
-      missing -= holder.ask.holdings[holder.parts.gates.indexOf(gate)] ?? 0
-      calls++
-    }
-    return calls
-  })
-  return late.size + Math.max(0, ...over)
-}
-
 /** The names of the parts a newcomer would have to wait for: its own, and those the head waits for. */
 export const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray<string> => {
   const head = limiter.line.head?.ask
@@ -146,7 +117,7 @@ export const retryAfter = (limiter: Limiter, ask: Ask, now: number): Duration.Du
 export const nextAvailable = (limiter: Limiter, ask: Ask): Option.Option<Duration.Duration> => {
   if (limiter.closed || ask.never !== undefined) return Option.none()
   const now = time(limiter)
-  if (isFree(limiter, ask) && dueFrom(limiter, ask, now) <= now + noise) return Option.some(Duration.zero)
+  if (canStart(limiter, ask, now)) return Option.some(Duration.zero)
   if (isForPermitsToSay(limiter, ask)) return Option.none()
   const wait = untilAvailable(limiter, ask, now)
   return wait === Infinity ? Option.none() : Option.some(rounded(wait))

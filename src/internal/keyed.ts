@@ -20,6 +20,7 @@ import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
+import { advance } from "./shadow.ts"
 import { dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
 
 /** What the keys of one policy have in common. */
@@ -316,12 +317,14 @@ const rest = <K>(keyed: Keyed<K>, busy: Busy): void => {
   if (isOutOfTime(busy.limiter, now)) takeBack(keyed, busy, now)
 }
 
-const isOver = ({ limiter: { holders, line, open }, users }: Busy): boolean =>
-  users === 0 && line.size === 0 && holders.size === 0 && open === 0
+const isOver = ({ limiter, limiter: { holders, line, open, plan }, users }: Busy): boolean => {
+  if (plan.shadow) advance(limiter, time(limiter))
+  return users === 0 && line.size === 0 && holders.size === 0 && open === 0
+}
 
 /** Whether no instant that the limiter remembers is still to come. */
-const isOutOfTime = ({ headSince, pausedUntil, plan }: Limiter, now: number): boolean =>
-  pausedUntil <= now && (!plan.shadow || headSince <= now)
+const isOutOfTime = ({ agenda, lateUntil, pausedUntil }: Limiter, now: number): boolean =>
+  pausedUntil <= now && lateUntil <= now && agenda.heap.length === 0
 
 const takeBack = <K>(keyed: Keyed<K>, lent: Busy, now: number): void => {
   const { kind, limiter } = lent
@@ -435,6 +438,7 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
 /** As it was when it was made, but for the states of its meters. */
 const reset = (limiter: Limiter): void => {
   limiter.headSince = -Infinity
+  limiter.lateUntil = -Infinity
   limiter.pausedUntil = -Infinity
   Object.assign(limiter.pauses, noPauses())
   const { counters, counters: { rejected } } = limiter
@@ -471,6 +475,9 @@ const add = (sum: Counted, { counters }: Limiter): void => {
 /** What all keys together have counted, and who waits and runs now. */
 export const total = <K>(keyed: Keyed<K>): Counted => {
   const sum = { ...keyed.past, rejected: { ...keyed.past.rejected } }
-  for (const { limiter } of keyed.busy.values()) add(sum, limiter)
+  for (const { limiter } of keyed.busy.values()) {
+    if (limiter.plan.shadow) advance(limiter, time(limiter))
+    add(sum, limiter)
+  }
   return sum
 }

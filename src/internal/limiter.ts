@@ -26,9 +26,13 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
+import type * as Types from "effect/Types"
 import type { ThrottleError } from "../ThrottleError.ts"
 import { type Ask, askAgain } from "./ask.ts"
-import { expectedToTell, expectedWait, waiting } from "./foresee.ts"
+import * as Foresee from "./foresee.ts"
+import { expectedToTell, expectedWait } from "./foresee.ts"
+import * as Ledger from "./ledger.ts"
+import { admit, charge, chargeIfDue, chargeIfNearlyDue, closeCharges, count, countRejection } from "./ledger.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
@@ -38,6 +42,7 @@ import * as Shadow from "./shadow.ts"
 import {
   type AnyFiber,
   type Call,
+  canStart,
   type Charge,
   dueFrom,
   hasPermits,
@@ -47,7 +52,6 @@ import {
   makeUnsafe,
   noise,
   type Parts,
-  stateOf,
   time
 } from "./state.ts"
 
@@ -60,6 +64,7 @@ export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
 
 /** Interrupts those who wait, and all who come later: nobody is left hanging. */
 export const close = (limiter: Limiter): void => {
+  if (limiter.plan.shadow) Shadow.closeAll(limiter)
   limiter.closed = true
   limiter.barred = true
   for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
@@ -109,66 +114,6 @@ export const startDue = (limiter: Limiter, ask: Ask, now: number, due: number): 
   admit(limiter, ask)
 }
 
-/**
- * Charges the timing parts if each of them would let it start now. One call of each meter and not two, since that is
- * what a call costs here: the compiler does not see through them where several kinds of meters are in use, and each
- * number that goes in or out becomes an object (`all` of three: 490 ns with two, 450 with one).
- */
-const chargeIfDue = (limiter: Limiter, ask: Ask, now: number): boolean => {
-  const { timings } = limiter.parts
-  for (let i = 0; i < timings.length; i++) {
-    const amount = ask.timings[i]!
-    const part = timings[i]!
-    part.next = amount === 0 ? stateOf(part) : part.meter.take(stateOf(part), now, amount, limiter.wall)
-    if (part.next === undefined) return chargeIfNearlyDue(limiter, ask, now)
-  }
-  for (let i = 0; i < timings.length; i++) {
-    const part = timings[i]!
-    if (part.chargedWhenFree === undefined) part.state.ref.current = part.next
-  }
-  return true
-}
-
-const chargeIfNearlyDue = (limiter: Limiter, ask: Ask, now: number, charges?: Array<Charge>): boolean => {
-  const due = dueFrom(limiter, ask, now)
-  if (due > now + noise) return false
-  charge(limiter, ask, now, due, charges)
-  return true
-}
-
-/** Charges the timing parts. `due` is when it was due, `now` when it really starts. */
-const charge = (limiter: Limiter, ask: Ask, now: number, due: number, charges?: Array<Charge>): void => {
-  const { timings } = limiter.parts
-  for (let i = 0; i < timings.length; i++) {
-    const amount = ask.timings[i]!
-    const part = timings[i]!
-    if (part.chargedWhenFree !== undefined) continue
-    const before = stateOf(part)
-    const at = Math.max(due, now - part.meter.grace)
-    if (amount > 0) part.state.ref.current = part.meter.charge(before, at, amount, limiter.wall)
-    if (charges === undefined) continue
-    if (amount === 0) {
-      charges.push({ part, amount, ticket: undefined })
-      continue
-    }
-    const { state, ticket } = part.meter.open(stateOf(part), before)
-    part.state.ref.current = state
-    charges.push({ part, amount, ticket })
-  }
-}
-
-/** Takes the permits. */
-const admit = (limiter: Limiter, ask: Ask): void => {
-  if (ask.holds) {
-    const { gates } = limiter.parts
-    for (let i = 0; i < gates.length; i++) gates[i]!.free -= ask.holdings[i]!
-    limiter.counters.running++
-    limiter.series.running++
-  }
-  limiter.counters.admitted++
-  limiter.series.admitted++
-}
-
 const hold = (limiter: Limiter, ask: Ask, isTied: boolean): Holder => {
   const holder: Holder = { ahead: undefined, behind: undefined, fiber: current(), ask, parts: limiter.parts, isTied }
   Line.enter(limiter.holders, holder)
@@ -177,16 +122,12 @@ const hold = (limiter: Limiter, ask: Ask, isTied: boolean): Holder => {
 
 /** Gives back what a call held, and says so to whoever waits for it. */
 const end = (limiter: Limiter, holder: Holder, isCharged = true): void => {
-  const { ask, parts: { gates, timings } } = holder
-  Line.leave(limiter.holders, holder)
-  for (let i = 0; i < timings.length; i++) {
-    const part = timings[i]!
-    if (part.chargedWhenFree === undefined || ask.timings[i] === 0 || !isCharged) continue
-    part.state.ref.current = part.meter.charge(stateOf(part), time(limiter), 1, limiter.wall)
+  if (limiter.plan.shadow) {
+    const now = time(limiter)
+    Shadow.advance(limiter, now)
+    limiter.permitsSince = now
   }
-  for (let i = 0; i < gates.length; i++) Pool.release(gates[i]!, ask.holdings[i]!)
-  limiter.counters.running--
-  limiter.series.running--
+  Ledger.giveBack(limiter, holder, isCharged)
   // A head that has found its permits waits for time alone.
   if (limiter.line.head?.due === undefined) wakeHead(limiter)
 }
@@ -208,28 +149,15 @@ const withPermitsOf = <A, E, R>(
 // The line
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** A call leaves the line without a start. */
 const leave = (limiter: Limiter, call: Call): void => {
   const wasHead = limiter.line.head === call
+  call.state = "gone"
   Line.leave(limiter.line, call)
   count(limiter, call.ask, -1)
   if (!wasHead) return
-  if (call.state === "gone") {
-    const gone = Math.min(time(limiter), call.arrival + limiter.plan.timeout)
-    limiter.headSince = Math.max(limiter.headSince, gone)
-  }
+  limiter.headSince = Math.max(limiter.headSince, Math.min(time(limiter), call.arrival + limiter.plan.timeout))
   wakeHead(limiter)
-}
-
-const count = (limiter: Limiter, ask: Ask, sign: 1 | -1): void => {
-  const { timings } = limiter.parts
-  for (let i = 0; i < timings.length; i++) {
-    const amount = ask.timings[i]!
-    if (amount === 0) continue
-    timings[i]!.total += sign * amount
-    timings[i]!.calls += sign
-  }
-  limiter.counters.waiting += sign
-  limiter.series.waiting += sign
 }
 
 /**
@@ -404,9 +332,12 @@ export const runIfAvailable = <A, E, R>(
   Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
     const ask = upToDate(limiter, asked)
     if (limiter.plan.shadow && !limiter.closed) {
-      const isAvailable = Shadow.judge(limiter, ask, time(limiter)).wait === 0 || ask.never !== undefined
+      const now = time(limiter)
+      Shadow.advance(limiter, now)
       // In force it would have given none, and that is not counted.
-      return isAvailable ? inShadow(limiter, ask, Effect.asSome(self), restore) : restore(Effect.asSome(self))
+      return ask.never !== undefined || canStart(limiter, ask, now)
+        ? inShadow(limiter, ask, Effect.asSome(self), restore)
+        : restore(Effect.asSome(self))
     }
     if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
     if (limiter.closed) return Effect.interrupt
@@ -420,11 +351,13 @@ export interface Grant {
   /** The permits of its Semaphores. */
   readonly permits: ReadonlyArray<{ readonly semaphore: Semaphore.Semaphore; readonly amount: number }>
   readonly holder: Holder | undefined
+  /** The call of a policy that was in shadow when it began. */
+  readonly shadow: Shadow.Shadow | undefined
   open: boolean
   settled: boolean
 }
 
-const nothing: Grant = { charges: [], permits: [], holder: undefined, open: false, settled: true }
+const nothing: Grant = { charges: [], permits: [], holder: undefined, shadow: undefined, open: false, settled: true }
 
 /**
  * Takes its permits until the scope closes. `isTied`: whether this fiber is who closes it. `granted` is told in a region
@@ -442,12 +375,22 @@ export const takeScoped = (
     const charges: Array<Charge> = []
     const holding = () => ask.holds ? hold(limiter, ask, isTied) : undefined
     if (limiter.plan.shadow && !limiter.closed) {
-      const { refused, told } = judgeInShadow(limiter, ask, charges)
-      const kept = refused ? Effect.succeed(nothing) : keep(limiter, [], holding(), charges, granted)
+      const { call, told } = arriveInShadow(limiter, ask, charges)
+      const kept = call.state === "gone"
+        ? Effect.succeed(nothing)
+        : keep(limiter, { ...nothing, charges, shadow: call, open: true, settled: false }, granted)
       return told === undefined ? kept : Effect.tap(kept, () => restore(told))
     }
     const permits = permitsOf(limiter.parts, ask)
-    if (tryStart(limiter, ask, charges)) return keep(limiter, permits, holding(), charges, granted)
+    const granting = (permits: Grant["permits"], holder: Holder | undefined): Grant => ({
+      ...nothing,
+      charges,
+      permits,
+      holder,
+      open: true,
+      settled: false
+    })
+    if (tryStart(limiter, ask, charges)) return keep(limiter, granting(permits, holding()), granted)
     const call = arrive(limiter, ask, Effect.void, charges, isTied)
     if (Effect.isEffect(call)) return Effect.as(restore(call), nothing)
     // The Semaphores lend their permits for a moment at the start, and then for good: `free` keeps them for this call.
@@ -456,10 +399,10 @@ export const takeScoped = (
       if (call.state !== "started" || Exit.isSuccess(exit)) return undefined
       if (granted !== undefined) {
         // Its Semaphores have their permits back; the rest is for whoever is told to give back.
-        granted({ charges, permits: [], holder: call.ask.holds ? call : undefined, open: true, settled: false })
+        granted(granting([], call.ask.holds ? call : undefined))
         return undefined
       }
-      closeGrant(limiter, charges)
+      closeCharges(limiter, charges)
       if (call.ask.holds) end(limiter, call)
       return undefined
     }, true)
@@ -468,9 +411,7 @@ export const takeScoped = (
       () =>
         keep(
           limiter,
-          limiter.plan.shadow ? [] : permitsOf(call.parts, call.ask),
-          call.ask.holds ? call : undefined,
-          charges,
+          granting(limiter.plan.shadow ? [] : permitsOf(call.parts, call.ask), call.ask.holds ? call : undefined),
           granted
         )
     )
@@ -482,24 +423,21 @@ const permitsOf = ({ gates }: Parts, ask: Ask): Grant["permits"] =>
 /** Takes the Semaphores' permits, which are there, and promises all of it back to the scope. */
 const keep = (
   limiter: Limiter,
-  permits: Grant["permits"],
-  holder: Holder | undefined,
-  charges: Array<Charge>,
+  grant: Grant,
   granted: ((grant: Grant) => void) | undefined
 ): Effect.Effect<Grant, never, Scope.Scope> => {
-  const grant: Grant = { charges, permits, holder, open: true, settled: false }
   const given = Effect.suspend(() => {
     granted?.(grant)
     return Effect.flatMap(
       Effect.scope,
-      (scope) => Effect.as(Scope.addFinalizerExit(scope, () => giveBack(limiter, grant, true)), grant)
+      (scope) => Effect.as(Scope.addFinalizerExit(scope, (exit) => giveBack(limiter, grant, true, exit)), grant)
     )
   })
   // They are there: the Semaphore has at least what is held, and `free` keeps these for this call.
-  return permits.length === 0
+  return grant.permits.length === 0
     ? given
     : Effect.andThen(
-      Effect.forEach(permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }),
+      Effect.forEach(grant.permits, ({ amount, semaphore }) => semaphore.take(amount), { discard: true }),
       given
     )
 }
@@ -508,10 +446,19 @@ const keep = (
  * Gives back what a call holds, if it still does: at once, but for the permits of Semaphores. `isCharged`: whether spacing
  * from the end counts from now.
  */
-export const giveBack = (limiter: Limiter, grant: Grant, isCharged: boolean): Effect.Effect<void> => {
+export const giveBack = (
+  limiter: Limiter,
+  grant: Grant,
+  isCharged: boolean,
+  exit: Exit.Exit<unknown, unknown> = Exit.void
+): Effect.Effect<void> => {
   if (!grant.open) return Effect.void
   grant.open = false
-  closeGrant(limiter, grant.charges)
+  if (grant.shadow !== undefined) {
+    endInShadow(limiter, grant.shadow, exit)
+    return Effect.void
+  }
+  closeCharges(limiter, grant.charges)
   const over = () => {
     if (grant.holder !== undefined) end(limiter, grant.holder, isCharged)
     limiter.whenOver?.()
@@ -525,13 +472,6 @@ export const giveBack = (limiter: Limiter, grant: Grant, isCharged: boolean): Ef
   }
   over()
   return Effect.void
-}
-
-const closeGrant = (limiter: Limiter, charges: Grant["charges"]): void => {
-  limiter.open--
-  for (const { amount, part, ticket } of charges) {
-    if (amount > 0) part.state.ref.current = part.meter.close(stateOf(part), ticket)
-  }
 }
 
 /** The effect, and after it what it held given back. */
@@ -593,6 +533,37 @@ const deadlock = (limiter: Limiter, gate: Pool.Pool): string =>
 /** The fiber whose step this is. */
 const current = (): AnyFiber => Fiber.getCurrent()!
 
+/** A call that has to wait, of which nobody hears. */
+const waiter = (
+  limiter: Limiter,
+  ask: Ask,
+  fiber: AnyFiber,
+  now: number,
+  charges: Array<Charge> | undefined,
+  isTied: boolean
+): Call => ({
+  ahead: undefined,
+  behind: undefined,
+  ask,
+  parts: limiter.parts,
+  fiber,
+  arrival: now,
+  pausedBefore: pausedUpTo(limiter, now),
+  traced: false,
+  heard: false,
+  queued: 0,
+  expected: undefined,
+  self: Effect.void,
+  isTied,
+  charges,
+  state: "waiting",
+  due: undefined,
+  short: false,
+  resume: undefined,
+  woken: false,
+  timer: undefined
+})
+
 const enter = (
   limiter: Limiter,
   ask: Ask,
@@ -604,29 +575,13 @@ const enter = (
 ): Call => {
   const traced = fiber.cache.tracerEnabled
   const heard = Observe.isHeard(fiber)
-  const call: Call = {
-    ahead: undefined,
-    behind: undefined,
-    ask,
-    parts: limiter.parts,
-    fiber,
-    arrival: now,
-    pausedBefore: pausedUpTo(limiter, now),
-    traced,
-    heard,
-    queued: limiter.line.size + 1,
-    // Before it enters: it expects to wait for the others, not for itself.
-    expected: traced || heard ? expectedToTell(limiter, ask, now) : undefined,
-    self,
-    isTied,
-    charges,
-    state: "waiting",
-    due: undefined,
-    short: false,
-    resume: undefined,
-    woken: false,
-    timer: undefined
-  }
+  const call: Types.Mutable<Call> = waiter(limiter, ask, fiber, now, charges, isTied)
+  call.self = self
+  call.traced = traced
+  call.heard = heard
+  call.queued = limiter.line.size + 1
+  // Before it enters: it expects to wait for the others, not for itself.
+  if (traced || heard) call.expected = expectedToTell(limiter, ask, now)
   Line.enter(limiter.line, call)
   count(limiter, ask, 1)
   return call
@@ -647,14 +602,8 @@ const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
   if (due > now + noise) {
     return isWatched(call) ? Effect.flatMap(turn(limiter, call), () => start(limiter, call)) : turn(limiter, call)
   }
-  call.state = "started"
-  limiter.headSince = due
-  charge(limiter, call.ask, now, due, call.charges)
-  if (call.charges !== undefined) limiter.open++
-  admit(limiter, call.ask)
-  leave(limiter, call)
-  if (call.ask.holds) Line.enter(limiter.holders, call)
-  noteWait(limiter, now - call.arrival)
+  Ledger.startHead(limiter, call, now, due)
+  wakeHead(limiter)
   const told = tellWaited(limiter, call, "Admitted")
   // With its permits in hand, for an observer may take its time.
   return withPermitsOf(limiter, call.ask, told === undefined ? call.self : Effect.andThen(told, call.self))
@@ -713,15 +662,8 @@ const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted
     }))
     : undefined
 
-const noteWait = (limiter: Limiter, nanos: number): void => {
-  limiter.counters.waited += nanos
-  limiter.counters.longestWait = Math.max(limiter.counters.longestWait, nanos)
-  Observe.addWait(limiter.series.waits, nanos / 1e9)
-}
-
 /** A call that was interrupted while it waited. */
 const giveUp = (limiter: Limiter, call: Call): Effect.Effect<void> | undefined => {
-  call.state = "gone"
   call.resume = undefined
   stopTimer(call)
   leave(limiter, call)
@@ -741,39 +683,57 @@ const inShadow = <A, E, R>(
   restore: Restore
 ): Effect.Effect<A, E, R> => {
   if (limiter.closed) return Effect.interrupt
-  const { refused, told } = judgeInShadow(limiter, ask)
+  const { call, told } = arriveInShadow(limiter, ask)
   const effect = restore(told === undefined ? self : Effect.andThen(told, self))
-  return refused ? effect : thenEnd(limiter, ask, effect)
+  if (call.state === "gone" || (call.state === "started" && !ask.holds)) return effect
+  return Effect.onExitPrimitive(effect, (exit) => {
+    endInShadow(limiter, call, exit)
+    return undefined
+  }, true)
 }
 
-/** Counts, charges and tells what would have happened. */
-const judgeInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
+/** Counts a call and tells of it, as if the policy were in force. */
+const arriveInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
+  const fiber = current()
   const now = time(limiter)
-  const { refused, wait } = Shadow.judge(limiter, ask, now)
-  if (refused !== undefined) {
-    // One that would time out stands in line until then.
-    if (refused.reason._tag === "TimedOut") Shadow.standInLine(limiter, now, now + limiter.plan.timeout)
-    return { refused: true, told: countRejection(limiter, current(), ask, refused, 0) }
+  Shadow.advance(limiter, now)
+  const queued = limiter.line.size + 1
+  const expected = ask.never === undefined && Observe.isHeard(fiber) ? expectedToTell(limiter, ask, now) : undefined
+  const call: Shadow.Shadow = {
+    ...waiter(limiter, ask, fiber, now, charges, false),
+    queued,
+    expected,
+    startedAt: Infinity,
+    isOver: false,
+    later: []
   }
-  const due = now + (wait ?? 0)
-  charge(limiter, ask, due, due, charges)
-  if (charges !== undefined) limiter.open++
-  Shadow.standInLine(limiter, now, due)
-  const queued = waiting(limiter, now)
-  admit(limiter, ask)
-  if (wait !== undefined && wait <= noise) return { refused: false, told: undefined }
-  noteWait(limiter, wait ?? 0)
-  const told = Observe.tell(current(), "Waiting", () => ({
+  if (canStart(limiter, ask, now)) {
+    Shadow.startAtOnce(limiter, call, now)
+    return { call, told: undefined }
+  }
+  const refused = refuse(limiter, ask, now)
+  if (refused !== undefined) {
+    call.state = "gone"
+    return { call, told: countRejection(limiter, fiber, ask, refused, 0) }
+  }
+  Shadow.wait(limiter, call)
+  const told = Observe.tell(fiber, "Waiting", () => ({
     _tag: "Waiting",
     throttle: limiter.plan.name,
     policy: limiter.plan.description,
     cost: ask.cost,
     shadow: true,
-    // One that would wait for permits is not in the line that is thought of.
-    queued: wait === undefined ? queued + 1 : queued,
-    ...(wait === undefined ? undefined : { expected: millis(wait)! })
+    queued,
+    ...(expected === undefined ? undefined : { expected: millis(expected)! })
   }))
-  return { refused: false, told }
+  return { call, told }
+}
+
+/** What was in shadow when it began ends; by then the policy may be in force. */
+const endInShadow = (limiter: Limiter, call: Shadow.Shadow, exit: Exit.Exit<unknown, unknown>): void => {
+  Shadow.end(limiter, call, exit)
+  if (!limiter.plan.shadow) reconsider(limiter)
+  limiter.whenOver?.()
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -791,27 +751,6 @@ const refuse = (limiter: Limiter, ask: Ask, now: number): ThrottleError | undefi
   return undefined
 }
 
-const countRejection = (
-  limiter: Limiter,
-  fiber: AnyFiber,
-  ask: Ask,
-  error: ThrottleError,
-  waited: number
-): Effect.Effect<void> | undefined => {
-  const reason = error.reason._tag as Observe.Rejection
-  limiter.counters.rejected[reason]++
-  limiter.series.rejected[reason]++
-  return Observe.tell(fiber, "Rejected", () => ({
-    _tag: "Rejected",
-    throttle: limiter.plan.name,
-    policy: limiter.plan.description,
-    cost: ask.cost,
-    ...(limiter.plan.shadow ? { shadow: true } : undefined),
-    waited,
-    error
-  }))
-}
-
 export const reject = (
   limiter: Limiter,
   fiber: AnyFiber,
@@ -825,14 +764,12 @@ export const reject = (
 
 /** The head's time is up: out of the line at once, so that what it is told is about those who remain. */
 const timedOut = (limiter: Limiter, call: Call, now: number): Effect.Effect<never, ThrottleError> => {
-  call.state = "gone"
   leave(limiter, call)
   return reject(limiter, call.fiber, call.ask, Refuse.timedOut(limiter, call.ask, now), waited(limiter, call))
 }
 
 /** An update has left it nothing to wait for. */
 const dropOut = (limiter: Limiter, call: Call, error: ThrottleError): Effect.Effect<never, ThrottleError> => {
-  call.state = "gone"
   leave(limiter, call)
   return reject(limiter, call.fiber, call.ask, error, waited(limiter, call))
 }
@@ -844,6 +781,7 @@ const dropOut = (limiter: Limiter, call: Call, error: ThrottleError): Effect.Eff
 /** Nobody starts for so many nanoseconds; a pause that lasts longer stays as it is, and is not told of again. */
 export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
   const now = time(limiter)
+  Shadow.advance(limiter, now)
   const until = now + nanos
   if (until <= limiter.pausedUntil) return Effect.void
   const { pauses } = limiter
@@ -865,7 +803,9 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
 }
 
 export const resume = (limiter: Limiter): void => {
-  limiter.pauses.until = Math.min(limiter.pauses.until, time(limiter))
+  const now = time(limiter)
+  Shadow.advance(limiter, now)
+  limiter.pauses.until = Math.min(limiter.pauses.until, now)
   limiter.pausedUntil = -Infinity
   reconsider(limiter)
 }
@@ -890,6 +830,19 @@ export interface Statistics {
   readonly waited: Duration.Duration
   /** The longest of these waits. */
   readonly longestWait: Duration.Duration
+}
+
+/** Of a limiter in shadow: of what would have happened until now. */
+export const statisticsNow = (limiter: Limiter): Effect.Effect<Statistics> =>
+  Effect.suspend(() => {
+    Shadow.advance(limiter, time(limiter))
+    return statistics(limiter)
+  })
+
+/** How long a newcomer would wait; none where nobody can know, and where it would be for ever. */
+export const nextAvailable = (limiter: Limiter, ask: Ask): Option.Option<Duration.Duration> => {
+  Shadow.advance(limiter, time(limiter))
+  return Foresee.nextAvailable(limiter, ask)
 }
 
 export const statistics = (limiter: Pick<Limiter, "counters">): Effect.Effect<Statistics> =>

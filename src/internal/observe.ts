@@ -201,6 +201,8 @@ export const counters = (): Counters => ({
 /** All throttles of one name in one metric registry: their counters together, and their waits. */
 export interface Series extends Counters {
   readonly waits: Waits
+  /** The limiters in shadow whose numbers are not up to date, and how to make them so. */
+  readonly behind: Map<object, () => void>
   /** Calls of maps that had no room for their key; undefined where no map has this name. */
   keysRefused: { count: number } | undefined
 }
@@ -289,16 +291,21 @@ const register = (context: Context.Context<never>, name: string): Series => {
       max: -Number.MAX_VALUE,
       sum: 0
     },
+    behind: new Map(),
     keysRefused: undefined
   }
-  const count = (get: () => number) => () => ({ count: get(), incremental: true })
+  const current = <A>(get: () => A) => (): A => {
+    for (const catchUp of series.behind.values()) catchUp()
+    return get()
+  }
+  const count = (get: () => number) => current(() => ({ count: get(), incremental: true }))
   pull(context, name, metrics.admitted, count(() => series.admitted))
   for (const reason of ["QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity"] as const) {
     pull(context, name, metrics.rejected, count(() => series.rejected[reason]), reason)
   }
   pull(context, name, metrics.interrupted, count(() => series.interrupted))
-  pull(context, name, metrics.waiting, () => ({ value: series.waiting }))
-  pull(context, name, metrics.running, () => ({ value: series.running }))
-  pull(context, name, metrics.waitSeconds, () => histogram(series.waits))
+  pull(context, name, metrics.waiting, current(() => ({ value: series.waiting })))
+  pull(context, name, metrics.running, current(() => ({ value: series.running })))
+  pull(context, name, metrics.waitSeconds, current(() => histogram(series.waits)))
   return series
 }

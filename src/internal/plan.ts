@@ -47,6 +47,8 @@ export interface Plan {
   readonly rounds: number
   /** The units that some part counts; undefined where every unit will do. */
   readonly units: ReadonlySet<string> | undefined
+  /** Whether a late start is made up for, also by calls that come after it. */
+  readonly catchesUp: boolean
   /** Whether it only counts what it would do. */
   readonly shadow: boolean
   readonly maxQueue: number
@@ -155,6 +157,8 @@ export const make = (data: PolicyData): Plan => {
     holdings,
     rounds: aligned.length > 1 ? 100_000 : 1,
     units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
+    // Not where a start waits for a slot of the clock.
+    catchesUp: aligned.length === 0 && timings.some(({ meter }) => meter.grace > 0),
     shadow: false,
     maxQueue,
     maxWait,

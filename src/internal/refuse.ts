@@ -4,7 +4,7 @@
 import * as Duration from "effect/Duration"
 import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
 import { type Ask, spelled } from "./ask.ts"
-import { inTheWay, retryAfter, waiting } from "./foresee.ts"
+import { inTheWay, retryAfter } from "./foresee.ts"
 import type { Limiter } from "./state.ts"
 
 /** What every refusal but the first says. */
@@ -13,7 +13,7 @@ const circumstances = (limiter: Limiter, ask: Ask, now: number) => {
   return {
     throttle: limiter.plan.name,
     cost: spelled(ask.cost),
-    queued: waiting(limiter, now),
+    queued: limiter.line.size,
     parts: inTheWay(limiter, ask, now),
     ...(wait === undefined ? undefined : { retryAfter: wait })
   }

@@ -8,6 +8,7 @@ import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
 import type * as Types from "effect/Types"
+import * as Agenda from "./agenda.ts"
 import { type Ask, askOne } from "./ask.ts"
 import * as Line from "./line.ts"
 import type { Wall } from "./meter/meter.ts"
@@ -85,11 +86,6 @@ export interface Call extends Line.Place<Call> {
   timer: AnyFiber | undefined
 }
 
-/** A call that would be waiting, and when it would start. */
-export interface Late extends Line.Place<Late> {
-  readonly due: number
-}
-
 /** So that those who have waited can be told for how long of that there was a pause. */
 export interface Pauses {
   /** Nanoseconds of all pauses before the latest. */
@@ -115,8 +111,13 @@ export interface Limiter {
   readonly series: Observe.Series
   /** Since when the present head has been the head, all on time: when the one before it was due, or gave up. */
   headSince: number
-  /** In shadow: those who would be waiting, and when each would start. */
-  readonly late: Line.Line<Late>
+  /** In shadow: what calls would do after their starts. */
+  readonly agenda: Agenda.Agenda
+  /** In shadow: when permits came back last, or when an update may have added some. */
+  permitsSince: number
+  /** How late the last start was, and until when the calls that come are judged as if they had come as much earlier. */
+  late: number
+  lateUntil: number
   /** Nobody starts before this. */
   pausedUntil: number
   readonly pauses: Pauses
@@ -152,7 +153,10 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
     counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
     series: Observe.series(context, plan.name),
     headSince: -Infinity,
-    late: Line.make(),
+    agenda: Agenda.make(),
+    permitsSince: -Infinity,
+    late: 0,
+    lateUntil: -Infinity,
     pausedUntil: -Infinity,
     pauses: noPauses(),
     barred: plan.shadow,
@@ -187,9 +191,8 @@ export const hasPermits = (limiter: Limiter, ask: Ask): boolean => {
   return true
 }
 
-/** The first instant from `now` on at which anybody could start: a pause holds back all; in shadow they start in turn. */
-export const fromNow = (limiter: Limiter, now: number): number =>
-  Math.max(now, limiter.pausedUntil, limiter.plan.shadow ? limiter.headSince : -Infinity)
+/** The first instant from `now` on at which anybody could start: a pause holds back all. */
+export const fromNow = (limiter: Limiter, now: number): number => Math.max(now, limiter.pausedUntil)
 
 /** The instant, at or after `from`, at which every timing part would let it start. */
 export const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
@@ -222,6 +225,11 @@ export const agreed = (limiter: Limiter, ask: Ask, from: number, states: Readonl
 /** Whether a newcomer may start now, as far as the meters are not needed to say. It never passes those who wait. */
 export const isFree = (limiter: Limiter, ask: Ask): boolean =>
   !isBarred(limiter) && ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask)
+
+/** Whether a newcomer would start at `now`, were the policy in force. */
+export const canStart = (limiter: Limiter, ask: Ask, now: number): boolean =>
+  ask.never === undefined && limiter.line.size === 0 && hasPermits(limiter, ask) &&
+  dueFrom(limiter, ask, fromNow(limiter, now)) <= now + noise
 
 /** Whether nobody starts by just coming. Three questions behind one flag: each costs every call 5 ns. */
 const isBarred = (limiter: Limiter): boolean => {

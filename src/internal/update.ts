@@ -7,6 +7,7 @@ import { judge, reconsider } from "./limiter.ts"
 import * as Line from "./line.ts"
 import type { Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
+import * as Shadow from "./shadow.ts"
 import { clockwork, type Limiter, stateOf, time } from "./state.ts"
 
 /** Finds for each part the one it follows: of the same kind, unit and name; of several alike the first that is left. */
@@ -22,6 +23,8 @@ const successors = <A extends { readonly key: string }>(old: ReadonlyArray<A>) =
 export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
   Effect.sync(() => {
     const now = time(limiter)
+    if (plan.shadow) Shadow.advance(limiter, now)
+    else if (limiter.plan.shadow) Shadow.putInForce(limiter, now)
     const formerTiming = successors(limiter.parts.timings)
     const timings = plan.timings.map((part) => {
       const former = formerTiming(part.key)
@@ -38,8 +41,7 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
     limiter.barred = true
     limiter.parts = { timings, gates }
     limiter.one = askOne(limiter.plan)
-    // In shadow it may lie ahead.
-    limiter.headSince = Math.min(limiter.headSince, now)
+    limiter.permitsSince = now
     for (const call of Line.members(limiter.line)) {
       call.ask = askAgain(limiter.plan, call.ask)
       call.parts = limiter.parts
@@ -48,9 +50,9 @@ export const update = (limiter: Limiter, plan: Plan): Effect.Effect<void> =>
         if (call.ask.timings[i]! > 0) part.calls++
       })
     }
-    while (limiter.late.head !== undefined) Line.leave(limiter.late, limiter.late.head)
-    for (const call of Array.from(Line.members(limiter.line))) {
-      if (call.ask.never !== undefined && !limiter.plan.shadow) judge(limiter, call)
+    if (limiter.plan.shadow) Shadow.rejectExcessive(limiter, now)
+    else {
+      for (const call of Array.from(Line.members(limiter.line))) if (call.ask.never !== undefined) judge(limiter, call)
     }
     reconsider(limiter)
   })

@@ -11,7 +11,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as References from "effect/References"
 import * as Scheduler from "effect/Scheduler"
-import * as Agenda from "./agenda.ts"
+import * as Agenda from "../internal/agenda.ts"
 
 export interface World {
   /** Milliseconds since the beginning, at which the wall clock shows 0 as well. */

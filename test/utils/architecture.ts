@@ -46,8 +46,8 @@ const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
   [/^src\/internal\/meter\//, /^src\/internal\/meter\//],
   [/^src\/internal\/(line|observe)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/(?!limiter\.ts))/],
   [/^src\/internal\//, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
-  // What runs a throttle in virtual time asks of it no more than its users can.
-  [/^src\/simulation\//, /^src\/(simulation\/(?!index\.ts)|(Throttle|ThrottleError)\.ts$)/],
+  // What runs a throttle in virtual time asks of it no more than its users can; the agenda is a heap.
+  [/^src\/simulation\//, /^src\/(simulation\/(?!index\.ts)|(Throttle|ThrottleError|internal\/agenda)\.ts$)/],
   // Entry points of their own (http, redis): they use the core, the core does not know them.
   [/^src\/[a-z]\w*\//, /^src\/(?!index\.ts)/]
 ]

@@ -29,7 +29,15 @@ export interface Played {
 export const play = (
   policy: Throttle.Policy<any>,
   calls: ReadonlyArray<Call>,
-  options: { readonly operations?: number } = {}
+  options: {
+    readonly operations?: number
+    /** What happens at an instant, in milliseconds: a pause, an update. */
+    readonly turns?: ReadonlyArray<
+      { readonly at: number; readonly turn: (throttle: Throttle.Throttle) => Effect.Effect<void> }
+    >
+    /** When the statistics are read, in milliseconds. */
+    readonly readAt?: number
+  } = {}
 ): Played => {
   const simulator = Simulator.make({
     operations: options.operations ?? 2_048,
@@ -57,6 +65,8 @@ export const play = (
       simulator.at(Math.max(call.at, call.interruptAt), () => fibers[i]!.interruptUnsafe())
     }
   })
+  for (const { at, turn } of options.turns ?? []) simulator.at(at, () => void simulator.fork(turn(throttle)))
+  if (options.readAt !== undefined) simulator.at(options.readAt, () => {})
   simulator.run()
   const outcomes = fibers.map((fiber, i): Outcome => {
     const exit = fiber.pollUnsafe()

@@ -49,13 +49,8 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     open: (state) => ({ state, ticket: state.end }),
     close: (state) => state,
     refund: (state, end, _now, cost) => state.end === end ? withUsed(state, Math.max(0, state.used - cost)) : state,
-    adopt: (state, from, now) => {
-      // A policy in shadow opens windows that are still to come. One that is open ends when it would have.
-      if (state.isForeign !== true && state.end > now + from.interval) {
-        return { end: now + per, used: state.used, isForeign: true }
-      }
-      return from.interval === per ? state : { end: state.end, used: state.used, isForeign: true }
-    },
+    // A window that is open ends when it would have.
+    adopt: (state, from) => from.interval === per ? state : { end: state.end, used: state.used, isForeign: true },
     interval: per,
     left: (state, now, wall) => isOver(state, now, wall) ? limit : Math.max(0, limit - state.used),
     // One that was charged nothing in the end, too: otherwise those whom another limit refuses would fill a map.

@@ -122,7 +122,7 @@ export const rate = (options: {
     },
     adopt: (state, from, now) => {
       // What was let in counts for at most what could be now; what was settled for more than there was stays owed. (A
-      // policy in shadow charges starts that are still to come: they count as of now.)
+      // store charges a slot that is still to come: it counts as of now.)
       const before = level(state, Math.max(now, state.at))
       const spent = before / from.interval
       const above = Math.max(0, Math.min(spent, from.capacity) - capacity) * interval

@@ -38,7 +38,7 @@ const none: ReadonlyArray<Chunk> = []
 const inOrder = (list: List | undefined): Array<number> => {
   const starts: Array<number> = []
   for (; list !== undefined; list = list.next) starts.push(list.cost, list.at)
-  return starts.reverse()
+  return starts.toReversed()
 }
 
 const chunkOf = (starts: ReadonlyArray<number>): Chunk => {
@@ -118,19 +118,8 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
   }
   const charge = (state: SlidingState, at: number, cost: number): SlidingState => {
     const { chunks, gone, latest, length, sum } = since(state, at, per)
-    // The log is in order, also where a start in it is still to come.
-    const next: List = { at: latest === undefined || at > latest.at ? at : latest.at, cost, next: latest }
-    const charged = { chunks, gone, latest: next, length: length + 1, sum: sum + cost }
+    const charged = { chunks, gone, latest: { at, cost, next: latest }, length: length + 1, sum: sum + cost }
     return length + 1 < listed ? charged : flushed(charged)
-  }
-  /** The same starts, at least one of which still counts, with other costs and instants. */
-  const mapped = (state: SlidingState, f: (at: number, cost: number) => readonly [number, number]): SlidingState => {
-    const starts = [...state.chunks.flatMap(({ starts }, i) => i > 0 ? starts : starts.slice(2 * state.gone))]
-    starts.push(...inOrder(state.latest))
-    for (let i = 0; i < starts.length; i += 2) [starts[i], starts[i + 1]] = f(starts[i]!, starts[i + 1]!)
-    return starts.length === 0
-      ? state
-      : { chunks: [chunkOf(starts)], gone: 0, latest: undefined, length: 0, sum: chunkOf(starts).sum }
   }
   return {
     initial: { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 },
@@ -175,8 +164,7 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
       return { chunks, gone: state.gone, latest, length: state.length, sum: state.sum - (cost - left) }
     },
     left: (state, now) => Math.max(0, limit - since(state, now, per).sum),
-    // A policy in shadow charges starts that are still to come: they count as of now.
-    adopt: (state, _from, now) => newest(state) <= now ? state : mapped(state, (at, cost) => [Math.min(at, now), cost]),
+    adopt: (state) => state,
     isFresh: (state, now) => newest(state) + per <= now
   }
 }

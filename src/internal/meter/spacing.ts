@@ -41,8 +41,7 @@ export const spacing = (options: {
     open: (state, before) => ({ state, ticket: { before, last: state.last } }),
     close: (state) => state,
     refund: (state, { before, last }) => state.last === last ? before : state,
-    // A policy in shadow charges starts that are still to come.
-    adopt: (state, _from, now) => ({ last: Math.min(state.last, now) }),
+    adopt: (state) => state,
     interval,
     left: (state, now, wall) => due(state, now, wall) > now ? 0 : 1,
     isFresh: (state, now) => state.last + interval <= now,
