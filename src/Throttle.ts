@@ -215,7 +215,7 @@ export const refuseToHold = ({ plan, parts: { gates: [gate] } }: Pick<State.Limi
 export const take = (
   limiter: State.Limiter,
   ask: Ask,
-  isTied: boolean,
+  tie: State.Tie,
   granted?: (permit: Permit) => void
 ): Effect.Effect<Permit, ThrottleError, Scope.Scope> => {
   const permitOf = (grant: Limiter.Grant): Permit => ({
@@ -224,7 +224,7 @@ export const take = (
     cancel: Settle.cancel(limiter, grant)
   })
   const noted = granted === undefined ? undefined : (grant: Limiter.Grant) => granted(permitOf(grant))
-  return Effect.map(Limiter.takeScoped(limiter, ask, isTied, noted), permitOf)
+  return Effect.map(Limiter.takeScoped(limiter, ask, tie, noted), permitOf)
 }
 
 /** @internal */
@@ -235,7 +235,7 @@ export const usePermit = <A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.acquireUseRelease(
     Scope.make(),
-    (scope) => Effect.flatMap(Effect.provideService(take(limiter, ask, true), Scope.Scope, scope), use),
+    (scope) => Effect.flatMap(Effect.provideService(take(limiter, ask, "permit"), Scope.Scope, scope), use),
     Scope.close
   )
 
@@ -264,7 +264,7 @@ export const live = (
         refuseToHold(limiter)
         return Limiter.begin(limiter, ask, Effect.void)
       }),
-    takeScoped: (cost) => asking(limiter, cost, (ask) => take(limiter, ask, false)),
+    takeScoped: (cost) => asking(limiter, cost, (ask) => take(limiter, ask, "scope")),
     usePermits: eitherWayUse((use, cost) => asking(limiter, cost, (ask) => usePermit(limiter, ask, use))),
     // In the step in which the cost is worked out: one step later the policy may be another.
     nextAvailable: (cost) => asking(limiter, cost, (ask) => Effect.succeed(Limiter.nextAvailable(limiter, ask))),

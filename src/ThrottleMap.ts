@@ -222,7 +222,7 @@ export const take = <K extends Key>(
   return keyed === undefined
     ? Effect.map(map.takeScoped(key, cost), granted)
     : Effect.asVoid(
-      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, true, granted))
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, "call", granted))
     )
 }
 
@@ -244,7 +244,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
       Keyed.use(keyed, key, asking(cost), (limiter, ask) => runIfAvailable(limiter, ask, self)),
     wait: (key, cost) => Effect.suspend(() => Keyed.beginFor(keyed, key, timingOnly(asking(cost)), Effect.void)),
     takeScoped: (key, cost) =>
-      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, false)),
+      Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, "scope")),
     usePermits: (key, cost) => (f) =>
       Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.usePermit(limiter, ask, f)),
     nextAvailable: (key, cost) =>

@@ -52,6 +52,7 @@ import {
   makeUnsafe,
   noise,
   type Parts,
+  type Tie,
   time
 } from "./state.ts"
 
@@ -114,8 +115,8 @@ export const startDue = (limiter: Limiter, ask: Ask, now: number, due: number): 
   admit(limiter, ask)
 }
 
-const hold = (limiter: Limiter, ask: Ask, isTied: boolean): Holder => {
-  const holder: Holder = { ahead: undefined, behind: undefined, fiber: current(), ask, parts: limiter.parts, isTied }
+const hold = (limiter: Limiter, ask: Ask, tie: Tie): Holder => {
+  const holder: Holder = { ahead: undefined, behind: undefined, fiber: current(), ask, parts: limiter.parts, tie }
   Line.enter(limiter.holders, holder)
   return holder
 }
@@ -360,20 +361,20 @@ export interface Grant {
 const nothing: Grant = { charges: [], permits: [], holder: undefined, shadow: undefined, open: false, settled: true }
 
 /**
- * Takes its permits until the scope closes. `isTied`: whether this fiber is who closes it. `granted` is told in a region
+ * Takes its permits until the scope closes. `granted` is told in a region
  * that cannot be interrupted, also where the call is interrupted as it starts: whoever takes permits of several limiters knows
  * of all that it has to cancel.
  */
 export const takeScoped = (
   limiter: Limiter,
   asked: Ask,
-  isTied = false,
+  tie: Tie = "scope",
   granted?: (grant: Grant) => void
 ): Effect.Effect<Grant, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
     const ask = upToDate(limiter, asked)
     const charges: Array<Charge> = []
-    const holding = () => ask.holds ? hold(limiter, ask, isTied) : undefined
+    const holding = () => ask.holds ? hold(limiter, ask, tie) : undefined
     if (limiter.plan.shadow && !limiter.closed) {
       const { call, told } = arriveInShadow(limiter, ask, charges)
       const kept = call.state === "gone"
@@ -391,7 +392,7 @@ export const takeScoped = (
       settled: false
     })
     if (tryStart(limiter, ask, charges)) return keep(limiter, granting(permits, holding()), granted)
-    const call = arrive(limiter, ask, Effect.void, charges, isTied)
+    const call = arrive(limiter, ask, Effect.void, charges, tie)
     if (Effect.isEffect(call)) return Effect.as(restore(call), nothing)
     // The Semaphores lend their permits for a moment at the start, and then for good: `free` keeps them for this call.
     const admitted = Effect.onExitPrimitive(restore(awaitTurn(limiter, call)), (exit) => {
@@ -477,7 +478,7 @@ export const giveBack = (
 /** The effect, and after it what it held given back. */
 const thenEnd = <A, E, R>(limiter: Limiter, ask: Ask, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
   if (!ask.holds) return self
-  const holder = hold(limiter, ask, true)
+  const holder = hold(limiter, ask, "call")
   return Effect.onExitPrimitive(self, () => {
     end(limiter, holder)
     limiter.whenOver?.()
@@ -491,37 +492,45 @@ const arrive = (
   ask: Ask,
   self: Effect.Effect<any, any, any>,
   charges?: Array<Charge>,
-  isTied = true
+  tie: Tie = "call"
 ): Call | Effect.Effect<any, ThrottleError> => {
   if (limiter.closed) return Effect.interrupt
   const fiber = current()
   const now = time(limiter)
   const refused = refuse(limiter, ask, now)
   if (refused !== undefined) return reject(limiter, fiber, ask, refused, 0)
-  const own = limiter.plan.timeout === Infinity ? nestedIn(limiter, ask, fiber) : undefined
-  if (own === undefined) return enter(limiter, ask, self, fiber, now, charges, isTied)
+  const own = limiter.plan.timeout === Infinity ? reentered(limiter, ask, fiber) : undefined
+  if (own === undefined) return enter(limiter, ask, self, fiber, now, charges, tie)
   if (own.nested === "die") return Effect.die(new Error(deadlock(limiter, own)))
   limiter.counters.admitted++
   limiter.series.admitted++
   return self as Effect.Effect<any, any>
 }
 
+/** So many holders are looked at to find out whether a fiber waits for itself. */
+const mostSeen = 100
+
 /**
- * The part whose permits this fiber waits for, holds itself, and nobody else could give back: it would wait for ever.
- * Where one of several says "die", that one. It looks at no more holders than the permits that are missing, and of those
- * who wait only at the head.
+ * The part whose permits this fiber asks for and holds itself. "die" only where it is certain that the call would wait for
+ * ever: it asks for more than is free and all others hold, and what this fiber holds ends with this fiber and nothing else.
+ * (An update may still raise the limit.) "pass" also where the head of the line, and so this call behind it, waits for
+ * what this fiber holds. Where one of several parts says "die", that one.
  */
-const nestedIn = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Pool.Pool | undefined => {
-  const own = limiter.parts.gates.filter((gate, i) => {
-    let missing = Math.max(ask.holdings[i]!, limiter.line.head?.ask.holdings[i] ?? 0) - gate.free
-    if (missing <= 0) return false
+const reentered = (limiter: Limiter, ask: Ask, fiber: AnyFiber): Pool.Pool | undefined => {
+  const own = limiter.parts.gates.filter((pool, i) => {
+    const asked = ask.holdings[i]!
+    const wanted = pool.nested === "die" ? asked : Math.max(asked, limiter.line.head?.ask.holdings[i] ?? 0)
+    let missing = wanted - pool.free
     let isOwn = false
-    for (const holder of Line.members(limiter.holders)) {
-      const amount = holder.ask.holdings[holder.parts.gates.indexOf(gate)] ?? 0
-      if (holder.fiber === fiber && holder.isTied) isOwn ||= amount > 0
-      else if ((missing -= amount) <= 0) return false
+    let seen = 0
+    for (let holder = limiter.holders.tail; holder !== undefined && missing > 0; holder = holder.ahead) {
+      if (++seen > mostSeen) return false
+      const amount = holder.ask.holdings[holder.parts.gates.indexOf(pool)] ?? 0
+      if (holder.fiber === fiber && (holder.tie === "call" || (holder.tie === "permit" && pool.nested === "pass"))) {
+        isOwn ||= amount > 0
+      } else missing -= amount
     }
-    return isOwn
+    return isOwn && missing > 0
   })
   return own.find(({ nested }) => nested === "die") ?? own[0]
 }
@@ -540,7 +549,7 @@ const waiter = (
   fiber: AnyFiber,
   now: number,
   charges: Array<Charge> | undefined,
-  isTied: boolean
+  tie: Tie
 ): Call => ({
   ahead: undefined,
   behind: undefined,
@@ -554,7 +563,7 @@ const waiter = (
   queued: 0,
   expected: undefined,
   self: Effect.void,
-  isTied,
+  tie,
   charges,
   state: "waiting",
   due: undefined,
@@ -571,11 +580,11 @@ const enter = (
   fiber: AnyFiber,
   now: number,
   charges: Array<Charge> | undefined,
-  isTied: boolean
+  tie: Tie
 ): Call => {
   const traced = fiber.cache.tracerEnabled
   const heard = Observe.isHeard(fiber)
-  const call: Types.Mutable<Call> = waiter(limiter, ask, fiber, now, charges, isTied)
+  const call: Types.Mutable<Call> = waiter(limiter, ask, fiber, now, charges, tie)
   call.self = self
   call.traced = traced
   call.heard = heard
@@ -700,7 +709,7 @@ const arriveInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => 
   const queued = limiter.line.size + 1
   const expected = ask.never === undefined && Observe.isHeard(fiber) ? expectedToTell(limiter, ask, now) : undefined
   const call: Shadow.Shadow = {
-    ...waiter(limiter, ask, fiber, now, charges, false),
+    ...waiter(limiter, ask, fiber, now, charges, "call"),
     queued,
     expected,
     startedAt: Infinity,

@@ -34,14 +34,19 @@ export interface Parts {
   readonly gates: ReadonlyArray<Pool.Pool>
 }
 
+/**
+ * What ends a call that holds permits: its fiber and nothing else ("call"); its fiber, or whoever has its permit and
+ * cancels that ("permit"); whoever closes the scope ("scope").
+ */
+export type Tie = "call" | "permit" | "scope"
+
 /** A call that runs and holds permits. */
 export interface Holder extends Line.Place<Holder> {
   readonly fiber: AnyFiber
   readonly ask: Ask
   /** The parts that its ask is about. */
   readonly parts: Parts
-  /** Whether it is over when this fiber is done with it. What is taken for a scope any fiber may give back. */
-  readonly isTied: boolean
+  readonly tie: Tie
 }
 
 /** What a call was charged by one part, and by which it may be refunded. */
@@ -69,8 +74,7 @@ export interface Call extends Line.Place<Call> {
   readonly expected: number | undefined
   /** What it runs when its turn comes. */
   readonly self: Effect.Effect<any, any, any>
-  /** As a {@link Holder}'s. */
-  readonly isTied: boolean
+  readonly tie: Tie
   /** Where its charges are noted, if it may be settled later. */
   readonly charges: Array<Charge> | undefined
   state: "waiting" | "started" | "gone"

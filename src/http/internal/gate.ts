@@ -82,7 +82,7 @@ export const pass = <E, R, E2>(
     // This fiber gives them back, or somebody who sends a body when this fiber is over: it can never wait for itself.
     const thenEverybody = everybody === undefined
       ? run
-      : after(Throttle.take(everybody, everybody.one, true, granted), "global", run)
+      : after(Throttle.take(everybody, everybody.one, "call", granted), "global", run)
     // With both in shadow: what the key's would have refused would never have come as far as everybody's.
     const areInShadow = everybody?.plan.shadow === true && ThrottleMap.peek(map, key)?.plan.shadow === true
     const next = areInShadow
