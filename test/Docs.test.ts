@@ -67,9 +67,9 @@ describe("the reference", () => {
 
   it.each(names)("%s: what its doc comments say now (else: npm run docs:api)", (name) => {
     const page = pages[`docs/api/${name}.md`]!.replace(/\s+/g, " ")
-    const comments = textsOf(sourceOf(name)).flatMap((text) => text.match(/\/\*\*[^]*?\*\//g) ?? []).filter((text) =>
-      /@category/.test(text)
-    )
+    // Those of exports, and those of the forms of a call.
+    const comments = textsOf(sourceOf(name)).flatMap((text) => text.match(/\/\*\*[^]*?\*\/(?=(\s*[<(])?)/g) ?? [])
+      .filter((text) => /@category/.test(text))
     // Links, tables and tags are written otherwise there; every other line is the same.
     const lines = comments.flatMap((text) => text.split("\n").map((line) => line.replace(/^\s*\* ?/, "").trim()))
       .filter((line) => line.length > 20 && !/[|<>\\]|\{@|^@|^\/\*|\*\/$/.test(line))
