@@ -19,6 +19,20 @@ export const time = (millis: number): string =>
     ? `${number(millis / 60_000)} min`
     : `${number(millis / 3_600_000)} h`
 
+/** Lines of at most so many characters, broken between words; a longer word stays whole. */
+export const wrap = (text: string, width: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  let rest = text
+  while (rest.length > width) {
+    const space = rest.lastIndexOf(" ", width)
+    const end = space > 0 ? space : rest.indexOf(" ")
+    if (end < 0) break
+    lines.push(rest.slice(0, end))
+    rest = rest.slice(end + 1)
+  }
+  return [...lines, rest]
+}
+
 /** An instant on an axis: seconds, minutes or hours, the same for all of it, in which each step is a whole number. */
 export const tick = (instant: number, ticks: ReadonlyArray<number>): string => {
   const last = ticks.at(-1) ?? 0
