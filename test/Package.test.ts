@@ -133,6 +133,24 @@ describe("bundled", () => {
     return outputFiles[0]!.contents.length
   }
 
+  test("with effect, for platforms that have none of Node's modules", async () => {
+    const names = Object.entries<string | null>(manifest.exports)
+      .filter(([, target]) => target?.endsWith(".js"))
+      .map(([name]) => `effect-throttle${name.slice(1)}`)
+    const contents = names.map((name, i) => `export * as _${i} from "${name}"`).join("\n")
+    const { metafile } = await esbuild.build({
+      stdin: { contents, resolveDir: project },
+      bundle: true,
+      write: false,
+      metafile: true,
+      format: "esm",
+      // An import that cannot be resolved there is an error.
+      platform: "neutral"
+    })
+    expect(Object.values(metafile.outputs).flatMap(({ imports }) => imports)).toEqual([])
+    expect(Object.keys(metafile.inputs).some((path) => path.endsWith("dist/redis/RedisThrottle.js"))).toBe(true)
+  })
+
   test("what is not used is not there", async () => {
     const everything = await bytes(`export * from "effect-throttle"`)
     const rate = await bytes(`export { Throttle } from "effect-throttle"`)
