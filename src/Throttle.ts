@@ -814,7 +814,8 @@ export const tokenBucket: {
    * **Details**
    *
    * The same algorithm as {@link rate} in its other words (a leaky bucket, ITU-T I.371), with the same bound and the same
-   * fairness: a heavy call at the head of the line is not overtaken by light ones.
+   * fairness: a heavy call at the head of the line is not overtaken by light ones. The bucket starts full, so up to
+   * `capacity + refill` permits start in its first `per`: against a server that counts windows keep that sum below its limit.
    *
    * **Errors**
    *
@@ -827,7 +828,8 @@ export const tokenBucket: {
    * import { Effect } from "effect"
    * import { Throttle } from "effect-throttle"
    *
-   * const tokens = Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" })
+   * // For a quota of 90,000 in any minute
+   * const tokens = Throttle.tokenBucket({ capacity: 10_000, refill: 75_000, per: "1 minute", unit: "tokens" })
    *
    * const complete = (prompt: string) =>
    *   Effect.succeed(prompt.toUpperCase()).pipe(Throttle.withPermits({ tokens: prompt.length }))
@@ -1142,8 +1144,9 @@ export const all: {
    * import { Throttle } from "effect-throttle"
    *
    * const openai = Throttle.all([
-   *   Throttle.tokenBucket({ capacity: 500, refill: 500, per: "1 minute" }),
-   *   Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" }),
+   *   // For a quota of 500 requests and 90,000 tokens in any minute
+   *   Throttle.tokenBucket({ capacity: 50, refill: 400, per: "1 minute" }),
+   *   Throttle.tokenBucket({ capacity: 10_000, refill: 75_000, per: "1 minute", unit: "tokens" }),
    *   Throttle.concurrency({ limit: 20 })
    * ], { name: "openai", maxQueue: 1_000 })
    *
@@ -1566,7 +1569,7 @@ export const takeScoped = (cost?: Cost): Effect.Effect<Permit, ThrottleError, Th
  *     Effect.tap(ask(prompt), (answer) => permit.settle({ tokens: answer.tokens }))
  *   )
  *
- * const perMinute = Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" })
+ * const perMinute = Throttle.tokenBucket({ capacity: 10_000, refill: 75_000, per: "1 minute", unit: "tokens" })
  *
  * await Effect.runPromise(complete("hello").pipe(Effect.provide(perMinute)))
  * ```
