@@ -977,7 +977,8 @@ export const concurrency: {
    *
    * **Gotchas**
    *
-   * An effect that holds a permit and asks the same throttle for another may wait for itself.
+   * An effect that holds a permit and asks the same throttle for another may wait for itself; where that is certain it dies
+   * with an error that says so, or runs without asking with `nested: "pass"`. What a child fiber asks is not seen.
    *
    * **Example**
    *
