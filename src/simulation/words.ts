@@ -6,6 +6,10 @@ import { type Summary, summary } from "./summary.ts"
 export const number = (value: number): string =>
   value >= 1_000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)))
 
+/** In the little room beside an axis: "84k". */
+export const short = (value: number): string =>
+  value >= 1e6 ? `${number(value / 1e6)}M` : value >= 1e4 ? `${number(value / 1e3)}k` : number(value)
+
 /** Milliseconds as a person says them. */
 export const time = (millis: number): string =>
   millis === 0
