@@ -46,12 +46,14 @@ import type { ThrottleError } from "./ThrottleError.ts"
  * A part with `unit: "tokens"` is charged `cost.tokens`, or 0 if that is missing; a part without a unit is charged
  * `cost.permits`, or 1 if that is missing. Amounts are whole numbers of at least 0. A part that is charged 0 neither
  * delays the call nor is charged. A unit that no part counts is a mistake in the program: the call dies with a
- * `RangeError` that names the units known.
+ * `RangeError` that names the units known. Where the compiler knows the units, as in a {@link Service} class, `U` is
+ * them, and such a cost does not compile.
  *
  * @category models
  * @since 0.1.0
  */
-export type Cost = AskedCost
+export type Cost<U extends string = any> = string extends U ? AskedCost
+  : ("permits" extends U ? number : never) | { readonly [unit in U]?: number }
 
 /**
  * Permits that are held until a scope closes, and may be settled until then.
@@ -61,11 +63,13 @@ export type Cost = AskedCost
  * The first `settle` or `cancel` counts; later ones, and those after the scope has closed, change nothing. Without one of
  * them what was asked for stands: also when the call fails or is interrupted.
  *
+ * `U` is the units in which it may be settled.
+ *
  * @see {@link takeScoped} and {@link usePermits} for where it comes from
  * @category models
  * @since 0.1.0
  */
-export interface Permit {
+export interface Permit<U extends string = any> {
   /** What was asked for. */
   readonly cost: Cost
   /**
@@ -74,7 +78,7 @@ export interface Permit {
    * returned is what would still be there had it never been charged. Permits that are held are not settled: all of them
    * come back at the end. A unit that is not named stays as it was asked for. Dies with a `RangeError` for a cost that makes no sense, and is then still to be settled.
    */
-  readonly settle: (actual: Cost) => Effect.Effect<void>
+  readonly settle: (actual: Cost<U>) => Effect.Effect<void>
   /** As if the call had never been let in: returns all it was charged, and gives back what it holds at once. */
   readonly cancel: Effect.Effect<void>
 }
@@ -87,6 +91,146 @@ export interface Permit {
  * @since 0.1.0
  */
 export type Statistics = Limiter.Statistics
+
+/**
+ * The two forms of {@link withPermits}, of the module, of a throttle and of a {@link Service} class. `R` is the service that
+ * is required (none for a throttle at hand), `U` the units that a cost may name.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WithPermitsForms<R = never, U extends string = any> {
+  /**
+   * Runs the piped effect when the throttle grants its {@link Cost}: a number of permits, or an amount for each unit.
+   *
+   * **Details**
+   *
+   * Calls start first come, first served: a heavy call at the head of the line is not overtaken by light ones. Interrupted
+   * while it waits, a call leaves the line and has cost nothing; permits of concurrency come back when the effect ends in
+   * any way. Cost 0 asks without taking: it waits its place in line and is charged nothing.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`: `PermitsExceedCapacity` at once for more than the policy can ever grant, and `QueueFull`,
+   * `WaitTooLong` or `TimedOut` where the policy has these bounds. Dies with a `RangeError` for a cost that is not a whole
+   * number, is negative, or is in a unit that no part counts.
+   */
+  (cost: Cost<U>): <A, E, R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<A, E | ThrottleError, R1 | R>
+  /**
+   * Runs an effect when the throttle grants its {@link Cost}: a number of permits, or an amount for each unit. The same as
+   * the form to be piped: `withPermits(effect, 3)` is `effect.pipe(withPermits(3))`.
+   *
+   * First come, first served; an interrupted call has cost nothing; permits of concurrency come back when the effect ends.
+   * Fails with `ThrottleError` (`PermitsExceedCapacity`, and the reasons of the policy's bounds), and dies with a
+   * `RangeError` for a cost that makes no sense.
+   */
+  <A, E, R1>(self: Effect.Effect<A, E, R1>, cost: Cost<U>): Effect.Effect<A, E | ThrottleError, R1 | R>
+}
+
+/**
+ * The two forms of {@link withPermitsIfAvailable}; `R` and `U` as in {@link WithPermitsForms}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WithPermitsIfAvailableForms<R = never, U extends string = any> {
+  /**
+   * Runs the piped effect if the throttle can grant its cost now, and returns its value as `Option.some`; otherwise returns
+   * `Option.none()` without having run anything.
+   *
+   * It never waits, never overtakes calls that do, and is charged only if it starts. Fails with `PermitsExceedCapacity` for
+   * more than the policy can ever grant. Dies with a `RangeError` for a cost that makes no sense, as {@link withPermits}.
+   */
+  (
+    cost: Cost<U>
+  ): <A, E, R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R1 | R>
+  /**
+   * Runs an effect if the throttle can grant its cost now, and returns its value as `Option.some`; otherwise returns
+   * `Option.none()` without having run anything. The same as the form to be piped.
+   *
+   * It never waits, never overtakes calls that do, and is charged only if it starts. Fails with `PermitsExceedCapacity` for
+   * more than the policy can ever grant. Dies with a `RangeError` for a cost that makes no sense, as {@link withPermits}.
+   */
+  <A, E, R1>(
+    self: Effect.Effect<A, E, R1>,
+    cost: Cost<U>
+  ): Effect.Effect<Option.Option<A>, E | ThrottleError, R1 | R>
+}
+
+/**
+ * The two forms of {@link usePermits}; `R` and `U` as in {@link WithPermitsForms}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface UsePermitsForms<R = never, U extends string = any> {
+  /**
+   * Takes the cost, then runs the effect that a function makes of the {@link Permit}, which may be settled for what the call
+   * has really cost until that effect ends.
+   *
+   * For estimates: tokens of a language model, points of an API, bytes of an answer. A call that fails or is interrupted
+   * before it was settled has cost what was asked for. Waiting, errors and defects are those of {@link withPermits}.
+   */
+  (
+    cost: Cost<U>
+  ): <A, E, R1>(
+    use: (permit: Permit<U>) => Effect.Effect<A, E, R1>
+  ) => Effect.Effect<A, E | ThrottleError, R1 | R>
+  /**
+   * Takes the cost, then runs the effect that a function makes of the {@link Permit}, which may be settled for what the call
+   * has really cost until that effect ends. The same as the form that takes the cost first.
+   *
+   * A call that fails or is interrupted before it was settled has cost what was asked for. Waiting, errors and defects are
+   * those of {@link withPermits}.
+   */
+  <A, E, R1>(
+    use: (permit: Permit<U>) => Effect.Effect<A, E, R1>,
+    cost: Cost<U>
+  ): Effect.Effect<A, E | ThrottleError, R1 | R>
+}
+
+/**
+ * The operations of a throttle: those of the service {@link Throttle}, and the statics of a {@link Service} class.
+ *
+ * `E` is what `withPermit` adds to the errors, `R` the service that is required (none for a throttle at hand), `U` the units
+ * that a cost may name.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Operations<E, R, U extends string = any> {
+  /** Runs an effect when the throttle grants one permit, first come, first served; see {@link withPermit}. */
+  readonly withPermit: <A, E1, R1>(self: Effect.Effect<A, E1, R1>) => Effect.Effect<A, E1 | E, R1 | R>
+  /** Runs an effect when the throttle grants its cost; see {@link withPermits}. */
+  readonly withPermits: WithPermitsForms<R, U>
+  /** Runs an effect now or not at all; see {@link withPermitsIfAvailable}. */
+  readonly withPermitsIfAvailable: WithPermitsIfAvailableForms<R, U>
+  /**
+   * Waits for the turn and holds nothing; costs one permit by default. Dies where a part counts running calls: there use
+   * `takeScoped`. See {@link wait}.
+   */
+  readonly wait: (cost?: Cost<U>) => Effect.Effect<void, ThrottleError, R>
+  /** Takes permits, one by default, and holds them until the scope closes; see {@link takeScoped}. */
+  readonly takeScoped: (cost?: Cost<U>) => Effect.Effect<Permit<U>, ThrottleError, R | Scope.Scope>
+  /** Holds permits while the function's effect runs, and settles them there; see {@link usePermits}. */
+  readonly usePermits: UsePermitsForms<R, U>
+  /**
+   * Estimates how long this cost, one permit by default, would have to wait if it were asked now; `Option.none()` where
+   * that cannot be known. Takes nothing. See {@link nextAvailable}.
+   */
+  readonly nextAvailable: (cost?: Cost<U>) => Effect.Effect<Option.Option<Duration.Duration>, never, R>
+  /** Lets no call start for so long, those in line included; pauses only lengthen. See {@link pause}. */
+  readonly pause: (duration: Duration.Input) => Effect.Effect<void, never, R>
+  /** Ends a pause; see {@link resume}. */
+  readonly resume: Effect.Effect<void, never, R>
+  /**
+   * Gives the throttle new limits; what is spent stays spent. The policy must not be able to fail where uses of the throttle
+   * cannot, and must count what they may ask for. See {@link update}.
+   */
+  readonly update: (policy: Policy<E, U>) => Effect.Effect<void, never, R>
+  /** What it has done so far, and which calls wait and run now; see {@link statistics}. */
+  readonly statistics: Effect.Effect<Statistics, never, R>
+}
 
 /**
  * A throttle that is alive: one budget, one waiting line.
@@ -121,39 +265,7 @@ export type Statistics = Limiter.Statistics
  * @category models
  * @since 0.1.0
  */
-export interface Throttle {
-  /** Runs the effect when one permit is granted; see {@link withPermit}. */
-  readonly withPermit: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
-  /** Runs the effect when its cost is granted; see {@link withPermits}. */
-  readonly withPermits: {
-    (cost: Cost): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
-    <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<A, E | ThrottleError, R>
-  }
-  /** Runs the effect now or not at all; see {@link withPermitsIfAvailable}. */
-  readonly withPermitsIfAvailable: {
-    (cost: Cost): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R>
-    <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<Option.Option<A>, E | ThrottleError, R>
-  }
-  /** Waits for the turn and holds nothing; see {@link wait}. */
-  readonly wait: (cost?: Cost) => Effect.Effect<void, ThrottleError>
-  /** Holds the permits until the scope closes; see {@link takeScoped}. */
-  readonly takeScoped: (cost?: Cost) => Effect.Effect<Permit, ThrottleError, Scope.Scope>
-  /** Holds the permits while the function's effect runs, and settles them there; see {@link usePermits}. */
-  readonly usePermits: {
-    (cost: Cost): <A, E, R>(use: (permit: Permit) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R>
-    <A, E, R>(use: (permit: Permit) => Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<A, E | ThrottleError, R>
-  }
-  /** How long this cost would have to wait; see {@link nextAvailable}. */
-  readonly nextAvailable: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>>
-  /** Lets nobody start for so long; see {@link pause}. */
-  readonly pause: (duration: Duration.Input) => Effect.Effect<void>
-  /** Ends a pause; see {@link resume}. */
-  readonly resume: Effect.Effect<void>
-  /** New limits; what is spent stays spent; see {@link update}. */
-  readonly update: (policy: Policy<any>) => Effect.Effect<void>
-  /** What it has done so far; see {@link statistics}. */
-  readonly statistics: Effect.Effect<Statistics>
-}
+export interface Throttle extends Operations<ThrottleError, never> {}
 
 /**
  * The service's key.
@@ -328,7 +440,8 @@ const TypeId = "~effect-throttle/Policy"
 /**
  * A throttling policy: a function that throttles an effect, and the Layer of a {@link Throttle}.
  *
- * `E` is what it adds to an effect's errors: `never` without bounds, `ThrottleError` with them.
+ * `E` is what it adds to an effect's errors: `never` without bounds, `ThrottleError` with them. `U` is the units that it
+ * counts: "permits", unless a part has a `unit` of its own; any where the compiler does not know them.
  *
  * **Details**
  *
@@ -349,9 +462,13 @@ const TypeId = "~effect-throttle/Policy"
  * @category models
  * @since 0.1.0
  */
-export interface Policy<out E = ThrottleError> extends Layer.Layer<Throttle> {
+export interface Policy<out E = ThrottleError, in U extends string = any> extends Layer.Layer<Throttle> {
+  /**
+   * Runs the effect when this policy grants one permit, in the limiter that the policy has where the effect runs: that of
+   * its Layer where it is provided, otherwise that of the current Clock.
+   */
   <A, E1, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1 | E, R>
-  readonly [TypeId]: { readonly _E: Types.Covariant<E> }
+  readonly [TypeId]: { readonly _E: Types.Covariant<E>; readonly _U: Types.Contravariant<U> }
   /** The policy as data: JSON, durations in milliseconds, defaults filled in. */
   readonly data: PolicyModule.PolicyData
 }
@@ -363,6 +480,24 @@ export interface Policy<out E = ThrottleError> extends Layer.Layer<Throttle> {
  * @since 0.1.0
  */
 export type ErrorOf<P> = P extends Policy<infer E> ? E : never
+
+/**
+ * The units that a policy counts.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type UnitOf<P> = P extends Policy<any, infer U> ? U : never
+
+/**
+ * The units that an {@link all} of these policies counts; `U` is what its parts without a unit count.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type UnitsOfAll<P, U extends string = "permits"> = [P] extends [never] ? string
+  : "permits" extends UnitOf<P> ? Exclude<UnitOf<P>, "permits"> | U
+  : UnitOf<P>
 
 interface PolicyImpl<E> extends Policy<E> {
   /** The Layer of it, with another name for a policy that has none of its own. */
@@ -513,11 +648,11 @@ export interface Unbounded {
  * @category options
  * @since 0.1.0
  */
-export interface Options extends Unbounded {
+export interface Options<out U extends string = string> extends Unbounded {
   /** What logs, spans, metrics and errors call it. Default: the kind of policy, or the key of its Service class. */
   readonly name?: string | undefined
   /** What it counts, such as "tokens". Default: permits, 1 a call. */
-  readonly unit?: string | undefined
+  readonly unit?: U | undefined
 }
 
 /**
@@ -557,7 +692,7 @@ export type Bounded<O extends Unbounded> = Omit<O, keyof Bounds> & Bounds
  * @category options
  * @since 0.1.0
  */
-export interface RateOptions extends Options {
+export interface RateOptions<out U extends string = string> extends Options<U> {
   /** Permits per `per`. A whole number of at least 1. */
   readonly limit: number
   /** Default: 1 second. */
@@ -569,45 +704,79 @@ export interface RateOptions extends Options {
 /**
  * One start every `per / limit`, and `burst` more at once after a pause.
  *
- * **When to use**
- *
- * To keep to a documented quota smoothly. `burst: 3` lets four start at once on an idle throttle; from then on the
- * schedule holds, and the credit comes back only with unused time.
- *
- * **Details**
- *
- * The generic cell rate algorithm (ITU-T I.371) with a capacity of `1 + burst`. In any span of time t at most
- * `capacity + (t + 10 ms) · limit / per` permits start: timers wake late, and a call that waited is charged at the instant
- * at which it was due, as long as that is not more than 10 ms ago, so that the asked rate is reached. First come, first
- * served; interrupted while waiting, a call has cost nothing.
- *
- * **Errors**
- *
- * None without bounds. With them `ThrottleError`: `QueueFull`, `WaitTooLong`, `TimedOut`. Throws a `RangeError` for bad
- * options.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const limited = Throttle.rate({ limit: 100, per: "1 second", burst: 2 })
- *
- * const fetchUser = (id: number) => Effect.succeed({ id }).pipe(limited)
- *
- * // Three at once, the fourth 10 ms later
- * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], fetchUser, { concurrency: "unbounded" }))
- * ```
- *
  * @see {@link tokenBucket} for the same algorithm with the bucket's whole size in one number
  * @see {@link window} where the quota counts "any second" exactly
  * @category policies
  * @since 0.1.0
  */
 export const rate: {
-  (options: RateOptions): Policy<never>
-  (options: Bounded<RateOptions>): Policy<ThrottleError>
+  /**
+   * One start every `per / limit`, and `burst` more at once after a pause.
+   *
+   * **When to use**
+   *
+   * To keep to a documented quota smoothly. `burst: 3` lets four start at once on an idle throttle; from then on the
+   * schedule holds, and the credit comes back only with unused time.
+   *
+   * **Details**
+   *
+   * The generic cell rate algorithm (ITU-T I.371) with a capacity of `1 + burst`. In any span of time t at most
+   * `capacity + (t + 10 ms) · limit / per` permits start: timers wake late, and a call that waited is charged at the instant
+   * at which it was due, as long as that is not more than 10 ms ago, so that the asked rate is reached. First come, first
+   * served; interrupted while waiting, a call has cost nothing.
+   *
+   * **Errors**
+   *
+   * None without bounds. With them `ThrottleError`: `QueueFull`, `WaitTooLong`, `TimedOut`. Throws a `RangeError` for bad
+   * options.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const limited = Throttle.rate({ limit: 100, per: "1 second", burst: 2 })
+   *
+   * const fetchUser = (id: number) => Effect.succeed({ id }).pipe(limited)
+   *
+   * // Three at once, the fourth 10 ms later
+   * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], fetchUser, { concurrency: "unbounded" }))
+   * ```
+   *
+   * @see {@link tokenBucket} for the same algorithm with the bucket's whole size in one number
+   * @see {@link window} where the quota counts "any second" exactly
+   */
+  <const U extends string = "permits">(options: RateOptions<U>): Policy<never, NoInfer<U>>
+  /**
+   * One start every `per / limit`, and `burst` more at once after a pause. With bounds: a call that would exceed one of them
+   * is rejected.
+   *
+   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
+   * `maxWait` the longest wait that may be expected, `timeout` the longest wait.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`, with the reason `QueueFull`, `WaitTooLong` or `TimedOut`, and `PermitsExceedCapacity` for more than can
+   * ever be granted; a rejected call has been charged nothing. Throws a `RangeError` for bad options.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const search = Throttle.rate({ limit: 10, maxQueue: 100, timeout: "5 seconds" })
+   *
+   * const find = (text: string) =>
+   *   Effect.succeed([text]).pipe(search, Effect.catchTag("ThrottleError", () => Effect.succeed(["busy"])))
+   *
+   * await Effect.runPromise(find("throttle"))
+   * ```
+   *
+   * @see {@link Bounds} for each bound
+   */
+  <const U extends string = "permits">(options: Bounded<RateOptions<U>>): Policy<ThrottleError, NoInfer<U>>
 } = (options: Bounded<RateOptions>): Policy<never> => fromChecked(PolicyModule.construct("Rate", options))
 
 /**
@@ -616,7 +785,7 @@ export const rate: {
  * @category options
  * @since 0.1.0
  */
-export interface TokenBucketOptions extends Options {
+export interface TokenBucketOptions<out U extends string = string> extends Options<U> {
   /** The size of the bucket, which starts full: the most that can start at once. A whole number of at least 1. */
   readonly capacity: number
   /** Permits that flow back per `per`, continuously. A whole number of at least 1. */
@@ -628,42 +797,63 @@ export interface TokenBucketOptions extends Options {
 /**
  * A bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`.
  *
- * **When to use**
- *
- * For quotas that are written in these words, such as requests and tokens per minute of a model provider, with a `unit`
- * where calls have different weights.
- *
- * **Details**
- *
- * The same algorithm as {@link rate} in its other words (a leaky bucket, ITU-T I.371), with the same bound and the same
- * fairness: a heavy call at the head of the line is not overtaken by light ones.
- *
- * **Errors**
- *
- * None without bounds; with them `ThrottleError`. A cost above `capacity` fails at once with `PermitsExceedCapacity`.
- * Throws a `RangeError` for bad options.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const tokens = Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" })
- *
- * const complete = (prompt: string) =>
- *   Effect.succeed(prompt.toUpperCase()).pipe(Throttle.withPermits({ tokens: prompt.length }))
- *
- * await Effect.runPromise(complete("hello").pipe(Effect.provide(tokens)))
- * ```
- *
  * @see {@link rate} for an even pace with little burst
  * @category policies
  * @since 0.1.0
  */
 export const tokenBucket: {
-  (options: TokenBucketOptions): Policy<never>
-  (options: Bounded<TokenBucketOptions>): Policy<ThrottleError>
+  /**
+   * A bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`.
+   *
+   * **When to use**
+   *
+   * For quotas that are written in these words, such as requests and tokens per minute of a model provider, with a `unit`
+   * where calls have different weights.
+   *
+   * **Details**
+   *
+   * The same algorithm as {@link rate} in its other words (a leaky bucket, ITU-T I.371), with the same bound and the same
+   * fairness: a heavy call at the head of the line is not overtaken by light ones. The bucket starts full, so up to
+   * `capacity + refill` permits start in its first `per`: against a server that counts windows keep that sum below its limit.
+   *
+   * **Errors**
+   *
+   * None without bounds; with them `ThrottleError`. A cost above `capacity` fails at once with `PermitsExceedCapacity`.
+   * Throws a `RangeError` for bad options.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * // For a quota of 90,000 in any minute
+   * const tokens = Throttle.tokenBucket({ capacity: 10_000, refill: 75_000, per: "1 minute", unit: "tokens" })
+   *
+   * const complete = (prompt: string) =>
+   *   Effect.succeed(prompt.toUpperCase()).pipe(Throttle.withPermits({ tokens: prompt.length }))
+   *
+   * await Effect.runPromise(complete("hello").pipe(Effect.provide(tokens)))
+   * ```
+   *
+   * @see {@link rate} for an even pace with little burst
+   */
+  <const U extends string = "permits">(options: TokenBucketOptions<U>): Policy<never, NoInfer<U>>
+  /**
+   * A bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`. With bounds: a call that
+   * would exceed one of them is rejected.
+   *
+   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
+   * `maxWait` the longest wait that may be expected, `timeout` the longest wait.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`, with the reason `QueueFull`, `WaitTooLong` or `TimedOut`, and `PermitsExceedCapacity` for more than can
+   * ever be granted; a rejected call has been charged nothing. Throws a `RangeError` for bad options.
+   *
+   * @see {@link Bounds} for each bound
+   */
+  <const U extends string = "permits">(options: Bounded<TokenBucketOptions<U>>): Policy<ThrottleError, NoInfer<U>>
 } = (options: Bounded<TokenBucketOptions>): Policy<never> => fromChecked(PolicyModule.construct("TokenBucket", options))
 
 /**
@@ -672,7 +862,7 @@ export const tokenBucket: {
  * @category options
  * @since 0.1.0
  */
-export interface WindowOptions extends Options {
+export interface WindowOptions<out U extends string = string> extends Options<U> {
   /** Permits in each window. A whole number of at least 1. */
   readonly limit: number
   /** The length of the window. No default. */
@@ -684,42 +874,62 @@ export interface WindowOptions extends Options {
 /**
  * At most `limit` permits in a window of length `per`.
  *
- * **When to use**
- *
- * Sliding where a server counts "at most n in any minute" and a refusal is expensive: there is no stretch of that length
- * with more. Fixed where a quota resets at the full minute: up to `2 · limit` may start around a window's edge, as the
- * quota allows.
- *
- * **Details**
- *
- * Sliding is an exact log of starts, not an estimate; it remembers at most `limit` starts. Fixed counts in the windows
- * [k·per, (k+1)·per) of the wall clock; when a window opens, its end is fixed in monotonic time, so a clock that is set
- * back neither frees nor locks anyone. Starts are charged when they really happen, so no catch-up loosens the bound.
- * First come, first served; interrupted while waiting, a call has cost nothing.
- *
- * **Errors**
- *
- * None without bounds; with them `ThrottleError`. To foresee a wait for `maxWait` costs time in proportion to the line
- * where calls have different weights. Throws a `RangeError` for bad options.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const limited = Throttle.window({ limit: 3, per: "50 millis" })
- *
- * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], (n) => Effect.succeed(n).pipe(limited)))
- * ```
- *
  * @see {@link rate} for an even pace at constant memory
  * @category policies
  * @since 0.1.0
  */
 export const window: {
-  (options: WindowOptions): Policy<never>
-  (options: Bounded<WindowOptions>): Policy<ThrottleError>
+  /**
+   * At most `limit` permits in a window of length `per`.
+   *
+   * **When to use**
+   *
+   * Sliding where a server counts "at most n in any minute" and a refusal is expensive: there is no stretch of that length
+   * with more. Fixed where a quota resets at the full minute: up to `2 · limit` may start around a window's edge, as the
+   * quota allows.
+   *
+   * **Details**
+   *
+   * Sliding is an exact log of starts, not an estimate; it remembers at most `limit` starts. Fixed counts in the windows
+   * [k·per, (k+1)·per) of the wall clock; when a window opens, its end is fixed in monotonic time, so a clock that is set
+   * back neither frees nor locks anyone. Starts are charged when they really happen, so no catch-up loosens the bound.
+   * First come, first served; interrupted while waiting, a call has cost nothing.
+   *
+   * **Errors**
+   *
+   * None without bounds; with them `ThrottleError`. To foresee a wait for `maxWait` costs time in proportion to the line
+   * where calls have different weights. Throws a `RangeError` for bad options.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const limited = Throttle.window({ limit: 3, per: "50 millis" })
+   *
+   * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], (n) => Effect.succeed(n).pipe(limited)))
+   * ```
+   *
+   * @see {@link rate} for an even pace at constant memory
+   */
+  <const U extends string = "permits">(options: WindowOptions<U>): Policy<never, NoInfer<U>>
+  /**
+   * At most `limit` permits in a window of length `per`, any stretch of that length or, with `kind: "fixed"`, those of the
+   * clock. With bounds: a call that would exceed one of them is rejected.
+   *
+   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
+   * `maxWait` the longest wait that may be expected, `timeout` the longest wait. For calls of different weights a
+   * wait is estimated in time proportional to the line.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`, with the reason `QueueFull`, `WaitTooLong` or `TimedOut`, and `PermitsExceedCapacity` for more than can
+   * ever be granted; a rejected call has been charged nothing. Throws a `RangeError` for bad options.
+   *
+   * @see {@link Bounds} for each bound
+   */
+  <const U extends string = "permits">(options: Bounded<WindowOptions<U>>): Policy<ThrottleError, NoInfer<U>>
 } = (options: Bounded<WindowOptions>): Policy<never> => fromChecked(PolicyModule.construct("Window", options))
 
 /**
@@ -728,7 +938,7 @@ export const window: {
  * @category options
  * @since 0.1.0
  */
-export interface ConcurrencyOptions extends Options {
+export interface ConcurrencyOptions<out U extends string = string> extends Options<U> {
   /** Permits that may be held at once. A whole number of at least 1. */
   readonly limit: number
   /**
@@ -741,45 +951,64 @@ export interface ConcurrencyOptions extends Options {
 /**
  * At most `limit` permits held at once.
  *
- * **When to use**
- *
- * For what is limited by how much runs, not by when it starts: connections, memory, a server's "5 at a time".
- *
- * **Details**
- *
- * The permits are those of an Effect `Semaphore`, with a waiting line in front: first come, first served, also for
- * weighted calls, where a bare `Semaphore` lets a light call overtake a heavy one, and O(1) a call however many wait.
- * A call that succeeds, fails, dies or is interrupted gives its permits back.
- *
- * **Errors**
- *
- * None without bounds; with `maxQueue` or `timeout` `ThrottleError`. Throws a `RangeError` for bad options, `maxWait`
- * among them: nobody knows when a running call ends.
- *
- * **Gotchas**
- *
- * An effect that holds a permit and asks the same throttle for another may wait for itself.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const connections = Throttle.concurrency({ limit: 2 })
- *
- * const query = (n: number) => Effect.succeed(n).pipe(Effect.delay("5 millis"), connections)
- *
- * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], query, { concurrency: "unbounded" }))
- * ```
- *
  * @see {@link all} to limit the rate as well
  * @category policies
  * @since 0.1.0
  */
 export const concurrency: {
-  (options: ConcurrencyOptions): Policy<never>
-  (options: Bounded<ConcurrencyOptions>): Policy<ThrottleError>
+  /**
+   * At most `limit` permits held at once.
+   *
+   * **When to use**
+   *
+   * For what is limited by how much runs, not by when it starts: connections, memory, a server's "5 at a time".
+   *
+   * **Details**
+   *
+   * The permits are those of an Effect `Semaphore`, with a waiting line in front: first come, first served, also for
+   * weighted calls, where a bare `Semaphore` lets a light call overtake a heavy one, and O(1) a call however many wait.
+   * A call that succeeds, fails, dies or is interrupted gives its permits back.
+   *
+   * **Errors**
+   *
+   * None without bounds; with `maxQueue` or `timeout` `ThrottleError`. Throws a `RangeError` for bad options, `maxWait`
+   * among them: nobody knows when a running call ends.
+   *
+   * **Gotchas**
+   *
+   * An effect that holds a permit and asks the same throttle for another may wait for itself; where that is certain it dies
+   * with an error that says so, or runs without asking with `nested: "pass"`. What a child fiber asks is not seen.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const connections = Throttle.concurrency({ limit: 2 })
+   *
+   * const query = (n: number) => Effect.succeed(n).pipe(Effect.delay("5 millis"), connections)
+   *
+   * await Effect.runPromise(Effect.forEach([1, 2, 3, 4], query, { concurrency: "unbounded" }))
+   * ```
+   *
+   * @see {@link all} to limit the rate as well
+   */
+  <const U extends string = "permits">(options: ConcurrencyOptions<U>): Policy<never, NoInfer<U>>
+  /**
+   * At most `limit` permits held at once. With bounds: a call that would exceed one of them is rejected.
+   *
+   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
+   * `timeout` the longest wait. `maxWait` throws a `RangeError`: when a running call ends cannot be known.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`, with the reason `QueueFull` or `TimedOut`, and `PermitsExceedCapacity` for more than can
+   * ever be granted; a rejected call has been charged nothing. Throws a `RangeError` for bad options.
+   *
+   * @see {@link Bounds} for each bound
+   */
+  <const U extends string = "permits">(options: Bounded<ConcurrencyOptions<U>>): Policy<ThrottleError, NoInfer<U>>
 } = (options: Bounded<ConcurrencyOptions>): Policy<never> => fromChecked(PolicyModule.construct("Concurrency", options))
 
 /**
@@ -788,7 +1017,7 @@ export const concurrency: {
  * @category options
  * @since 0.1.0
  */
-export interface SpacingOptions extends Options {
+export interface SpacingOptions<out U extends string = string> extends Options<U> {
   /** The least time between two starts. */
   readonly interval: Duration.Input
   /** Start only on multiples of `interval` of the wall clock, the first call too. Default: false. */
@@ -805,40 +1034,59 @@ export interface SpacingOptions extends Options {
 /**
  * At least `interval` between one start and the next, also for callers that come at once.
  *
- * **When to use**
- *
- * For pollers and polite crawlers. `align` for jobs that belong on the full minute; `from: "end"` where the other side
- * needs a rest after each call, however long it took.
- *
- * **Details**
- *
- * Any cost above 0 is one start. The gap is strict: starts are charged when they really happen. With `align` a start
- * comes on a multiple of `interval` of the wall clock and is charged to that slot even if a timer woke late, by less than
- * an interval, so no slot is lost; the slot is fixed in monotonic time when the call becomes the head. With `from: "end"` a call that
- * ends in any way, interruption included, starts the interval. First come, first served.
- *
- * **Errors**
- *
- * None without bounds; with them `ThrottleError`. Throws a `RangeError` for bad options.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const polite = Throttle.spacing({ interval: "10 millis" })
- *
- * await Effect.runPromise(Effect.forEach([1, 2, 3], (n) => Effect.succeed(n).pipe(polite), { concurrency: "unbounded" }))
- * ```
- *
  * @see {@link rate} where a little burst is welcome and late timers should be made up for
  * @category policies
  * @since 0.1.0
  */
 export const spacing: {
-  (options: SpacingOptions): Policy<never>
-  (options: Bounded<SpacingOptions>): Policy<ThrottleError>
+  /**
+   * At least `interval` between one start and the next, also for callers that come at once.
+   *
+   * **When to use**
+   *
+   * For pollers and polite crawlers. `align` for jobs that belong on the full minute; `from: "end"` where the other side
+   * needs a rest after each call, however long it took.
+   *
+   * **Details**
+   *
+   * Any cost above 0 is one start. The gap is strict: starts are charged when they really happen. With `align` a start
+   * comes on a multiple of `interval` of the wall clock and is charged to that slot even if a timer woke late, by less than
+   * an interval, so no slot is lost; the slot is fixed in monotonic time when the call becomes the head. With `from: "end"` a call that
+   * ends in any way, interruption included, starts the interval. First come, first served.
+   *
+   * **Errors**
+   *
+   * None without bounds; with them `ThrottleError`. Throws a `RangeError` for bad options.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const polite = Throttle.spacing({ interval: "10 millis" })
+   *
+   * await Effect.runPromise(Effect.forEach([1, 2, 3], (n) => Effect.succeed(n).pipe(polite), { concurrency: "unbounded" }))
+   * ```
+   *
+   * @see {@link rate} where a little burst is welcome and late timers should be made up for
+   */
+  <const U extends string = "permits">(options: SpacingOptions<U>): Policy<never, NoInfer<U>>
+  /**
+   * At least `interval` between one start and the next, also for callers that come at once. With bounds: a call that would
+   * exceed one of them is rejected.
+   *
+   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
+   * `maxWait` the longest wait that may be expected, `timeout` the longest wait.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`, with the reason `QueueFull`, `WaitTooLong` or `TimedOut`; a rejected call has been charged nothing.
+   * Throws a `RangeError` for bad options.
+   *
+   * @see {@link Bounds} for each bound
+   */
+  <const U extends string = "permits">(options: Bounded<SpacingOptions<U>>): Policy<ThrottleError, NoInfer<U>>
 } = (options: Bounded<SpacingOptions>): Policy<never> => fromChecked(PolicyModule.construct("Spacing", options))
 
 /**
@@ -860,52 +1108,76 @@ export const spacing: {
  * @category policies
  * @since 0.1.0
  */
-export const none: Policy<never> = fromChecked(PolicyModule.construct("None", {}))
+export const none: Policy<never, string> = fromChecked(PolicyModule.construct("None", {}))
 
 /**
  * Several policies as one: an effect starts when every part would let it start, at one instant.
- *
- * **When to use**
- *
- * For a quota with several sides: requests per minute, tokens per minute and calls at once. Piping an effect through two
- * policies instead makes it wait in two lines, one after the other: calls pass the first at its pace, gather before the
- * second and start in a bunch that breaks the first, or are charged by the first and refused by the second.
- *
- * **Details**
- *
- * There is one waiting line. Its head waits until it finds every permit free and every timing part ready, and then is
- * charged by all of them in the same step; whoever is refused, times out or is interrupted has been charged nothing. The
- * parts' bounds bound the whole: the smallest of each kind. Parts are read as data: each `all` has meters and permits
- * of its own, also for a part value that is used elsewhere too. `unit` is what parts without a unit count.
- *
- * **Errors**
- *
- * None if neither a part nor the whole has a bound; otherwise `ThrottleError`. Throws a `RangeError` for bad options.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const openai = Throttle.all([
- *   Throttle.tokenBucket({ capacity: 500, refill: 500, per: "1 minute" }),
- *   Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" }),
- *   Throttle.concurrency({ limit: 20 })
- * ], { name: "openai", maxQueue: 1_000 })
- *
- * const complete = (prompt: string) =>
- *   Effect.succeed(prompt.length).pipe(Throttle.withPermits({ tokens: prompt.length }))
- *
- * await Effect.runPromise(complete("hello").pipe(Effect.provide(openai)))
- * ```
  *
  * @category policies
  * @since 0.1.0
  */
 export const all: {
-  <P extends ReadonlyArray<Policy<any>>>(policies: P, options?: Options): Policy<ErrorOf<P[number]>>
-  (policies: ReadonlyArray<Policy<any>>, options: Bounded<Options>): Policy<ThrottleError>
+  /**
+   * Several policies as one: an effect starts when every part would let it start, at one instant.
+   *
+   * **When to use**
+   *
+   * For a quota with several sides: requests per minute, tokens per minute and calls at once. Piping an effect through two
+   * policies instead makes it wait in two lines, one after the other: calls pass the first at its pace, gather before the
+   * second and start in a bunch that breaks the first, or are charged by the first and refused by the second.
+   *
+   * **Details**
+   *
+   * There is one waiting line. Its head waits until it finds every permit free and every timing part ready, and then is
+   * charged by all of them in the same step; whoever is refused, times out or is interrupted has been charged nothing. The
+   * parts' bounds bound the whole: the smallest of each kind. Parts are read as data: each `all` has meters and permits
+   * of its own, also for a part value that is used elsewhere too. `unit` is what parts without a unit count.
+   *
+   * **Errors**
+   *
+   * None if neither a part nor the whole has a bound; otherwise `ThrottleError`. Throws a `RangeError` for bad options.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const openai = Throttle.all([
+   *   // For a quota of 500 requests and 90,000 tokens in any minute
+   *   Throttle.tokenBucket({ capacity: 50, refill: 400, per: "1 minute" }),
+   *   Throttle.tokenBucket({ capacity: 10_000, refill: 75_000, per: "1 minute", unit: "tokens" }),
+   *   Throttle.concurrency({ limit: 20 })
+   * ], { name: "openai", maxQueue: 1_000 })
+   *
+   * const complete = (prompt: string) =>
+   *   Effect.succeed(prompt.length).pipe(Throttle.withPermits({ tokens: prompt.length }))
+   *
+   * await Effect.runPromise(complete("hello").pipe(Effect.provide(openai)))
+   * ```
+   */
+  <P extends Policy<any>, const U extends string = "permits">(
+    policies: ReadonlyArray<P>,
+    options?: Options<U>
+  ): Policy<ErrorOf<P>, UnitsOfAll<P, NoInfer<U>>>
+  /**
+   * Several policies as one, with bounds: an effect starts when every part would let it start, at one instant, and a call that
+   * would exceed a bound is rejected.
+   *
+   * The bounds of the whole and of its parts count, the smallest of each kind. They are checked when a call arrives, and only
+   * for one that has to wait.
+   *
+   * **Errors**
+   *
+   * `ThrottleError`, with the reason `QueueFull`, `WaitTooLong` or `TimedOut`, and `PermitsExceedCapacity` for more than can
+   * ever be granted; a rejected call has been charged nothing. Throws a `RangeError` for bad options.
+   *
+   * @see {@link Bounds} for each bound
+   */
+  <P extends Policy<any>, const U extends string = "permits">(
+    policies: ReadonlyArray<P>,
+    options: Bounded<Options<U>>
+  ): Policy<ThrottleError, UnitsOfAll<P, NoInfer<U>>>
 } = (policies: ReadonlyArray<Policy<any>>, options: Bounded<Options> = {}): Policy<never> => {
   if (!Array.isArray(policies)) throw new RangeError(`Throttle.all: policies must be an array of policies`)
   const parts = Array.from(policies, (part: unknown, i) => {
@@ -955,8 +1227,10 @@ export const all: {
  * @category policies
  * @since 0.1.0
  */
-export const shadow = (policy: Policy<any>, options: { readonly name?: string | undefined } = {}): Policy<never> =>
-  fromChecked(PolicyModule.construct("Shadow", options, { policy: impl(policy).data }))
+export const shadow = <U extends string>(
+  policy: Policy<any, U>,
+  options: { readonly name?: string | undefined } = {}
+): Policy<never, U> => fromChecked(PolicyModule.construct("Shadow", options, { policy: impl(policy).data }))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Policies as data
@@ -1164,12 +1438,8 @@ export const withPermit = <A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R | Throttle> => withPermitOf(Throttle)(self)
 
 /**
- * Runs the effect when the provided throttle grants its {@link Cost}: a number of permits, or an amount for each unit.
- *
- * A heavy call at the head of the line is not overtaken by light ones. Cost 0 asks without taking: it waits its place in
- * line and is charged nothing. Fails at once with `PermitsExceedCapacity` for more than the policy can ever grant, and with
- * the other reasons of `ThrottleError` where the policy has bounds. Dies with a `RangeError` for a cost that is not a
- * whole number, is negative, or in a unit that no part counts.
+ * Runs the effect when the provided throttle grants its {@link Cost}: a number of permits, or an amount for each unit. Order,
+ * interruption and errors are those of {@link WithPermitsForms}.
  *
  * **Example**
  *
@@ -1186,10 +1456,9 @@ export const withPermit = <A, E, R>(
  * @category combinators
  * @since 0.1.0
  */
-export const withPermits: {
-  (cost: Cost): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R | Throttle>
-  <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost): Effect.Effect<A, E | ThrottleError, R | Throttle>
-} = eitherWay((self, cost) => Effect.flatMap(Throttle, (throttle) => throttle.withPermits(self, cost)))
+export const withPermits: WithPermitsForms<Throttle> = eitherWay((self, cost) =>
+  Effect.flatMap(Throttle, (throttle) => throttle.withPermits(self, cost))
+)
 
 /**
  * Runs the effect if the provided throttle can grant its cost now, and gives `Option.none` otherwise, without having run
@@ -1215,15 +1484,9 @@ export const withPermits: {
  * @category combinators
  * @since 0.1.0
  */
-export const withPermitsIfAvailable: {
-  (
-    cost: Cost
-  ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R | Throttle>
-  <A, E, R>(
-    self: Effect.Effect<A, E, R>,
-    cost: Cost
-  ): Effect.Effect<Option.Option<A>, E | ThrottleError, R | Throttle>
-} = eitherWay((self, cost) => Effect.flatMap(Throttle, (throttle) => throttle.withPermitsIfAvailable(self, cost)))
+export const withPermitsIfAvailable: WithPermitsIfAvailableForms<Throttle> = eitherWay((self, cost) =>
+  Effect.flatMap(Throttle, (throttle) => throttle.withPermitsIfAvailable(self, cost))
+)
 
 /**
  * Waits for the turn and holds nothing: for timing policies, where the start is all that counts. Costs one permit unless
@@ -1306,7 +1569,7 @@ export const takeScoped = (cost?: Cost): Effect.Effect<Permit, ThrottleError, Th
  *     Effect.tap(ask(prompt), (answer) => permit.settle({ tokens: answer.tokens }))
  *   )
  *
- * const perMinute = Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" })
+ * const perMinute = Throttle.tokenBucket({ capacity: 10_000, refill: 75_000, per: "1 minute", unit: "tokens" })
  *
  * await Effect.runPromise(complete("hello").pipe(Effect.provide(perMinute)))
  * ```
@@ -1315,17 +1578,9 @@ export const takeScoped = (cost?: Cost): Effect.Effect<Permit, ThrottleError, Th
  * @category combinators
  * @since 0.1.0
  */
-export const usePermits: {
-  (
-    cost: Cost
-  ): <A, E, R>(
-    use: (permit: Permit) => Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E | ThrottleError, R | Throttle>
-  <A, E, R>(
-    use: (permit: Permit) => Effect.Effect<A, E, R>,
-    cost: Cost
-  ): Effect.Effect<A, E | ThrottleError, R | Throttle>
-} = eitherWayUse((use, cost) => Effect.flatMap(Throttle, (throttle) => throttle.usePermits(use, cost)))
+export const usePermits: UsePermitsForms<Throttle> = eitherWayUse((use, cost) =>
+  Effect.flatMap(Throttle, (throttle) => throttle.usePermits(use, cost))
+)
 
 /**
  * Lets nobody start for so long, those in line included.
@@ -1459,7 +1714,16 @@ export const update = (policy: Policy<any>): Effect.Effect<void, never, Throttle
  * @since 0.1.0
  */
 export const stream: {
+  /**
+   * Throttles a stream element by element, one permit each: a chunk is not an element. Each element is pulled when the one
+   * before it has been emitted; upstream feels the backpressure. Adds the policy's errors: none without bounds.
+   */
   <P>(policy: Policy<P>): <A, E, R>(self: Stream.Stream<A, E, R>) => Stream.Stream<A, E | P, R>
+  /**
+   * Throttles a stream element by element, with a cost for each: a chunk is not an element. Each element is pulled when the
+   * one before it has been emitted; upstream feels the backpressure. Adds `ThrottleError`, since an element may cost more
+   * than can ever be granted.
+   */
   <A>(
     policy: Policy<any>,
     options: { readonly cost: (element: NoInfer<A>) => Cost }
@@ -1539,61 +1803,23 @@ const withPermitOf =
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * The class that {@link Service} gives: the key of a throttle of its own, with the combinators as statics.
+ * The class that {@link Service} gives: the key of a throttle of its own, with the {@link Operations} as statics.
  *
  * @category models
  * @since 0.1.0
  */
-export interface ServiceClass<Self, Id extends string, E> extends Context.ServiceClass<Self, Id, Throttle> {
+export interface ServiceClass<Self, Id extends string, E, U extends string = any>
+  extends Context.ServiceClass<Self, Id, Throttle>, Operations<E, Self, U>
+{
   /** The policy it was defined with. */
-  readonly policy: Policy<E>
+  readonly policy: Policy<E, U>
   /** The Layer of its policy. */
   readonly layer: Layer.Layer<Self>
-  /** The Layer of another policy, which must not be able to fail where its own cannot. */
-  readonly layerWith: (policy: Policy<E>) => Layer.Layer<Self>
-  /** @see {@link withPermit} */
-  readonly withPermit: <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<A, E1 | E, R | Self>
-  /** @see {@link withPermits} */
-  readonly withPermits: {
-    (cost: Cost): <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<A, E1 | ThrottleError, R | Self>
-    <A, E1, R>(self: Effect.Effect<A, E1, R>, cost: Cost): Effect.Effect<A, E1 | ThrottleError, R | Self>
-  }
-  /** @see {@link withPermitsIfAvailable} */
-  readonly withPermitsIfAvailable: {
-    (
-      cost: Cost
-    ): <A, E1, R>(self: Effect.Effect<A, E1, R>) => Effect.Effect<Option.Option<A>, E1 | ThrottleError, R | Self>
-    <A, E1, R>(
-      self: Effect.Effect<A, E1, R>,
-      cost: Cost
-    ): Effect.Effect<Option.Option<A>, E1 | ThrottleError, R | Self>
-  }
-  /** @see {@link wait} */
-  readonly wait: (cost?: Cost) => Effect.Effect<void, ThrottleError, Self>
-  /** @see {@link takeScoped} */
-  readonly takeScoped: (cost?: Cost) => Effect.Effect<Permit, ThrottleError, Self | Scope.Scope>
-  /** @see {@link usePermits} */
-  readonly usePermits: {
-    (
-      cost: Cost
-    ): <A, E1, R>(
-      use: (permit: Permit) => Effect.Effect<A, E1, R>
-    ) => Effect.Effect<A, E1 | ThrottleError, R | Self>
-    <A, E1, R>(
-      use: (permit: Permit) => Effect.Effect<A, E1, R>,
-      cost: Cost
-    ): Effect.Effect<A, E1 | ThrottleError, R | Self>
-  }
-  /** @see {@link nextAvailable} */
-  readonly nextAvailable: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>, never, Self>
-  /** @see {@link pause} */
-  readonly pause: (duration: Duration.Input) => Effect.Effect<void, never, Self>
-  /** @see {@link resume} */
-  readonly resume: Effect.Effect<void, never, Self>
-  /** By a policy that must not be able to fail where its own cannot. @see {@link update} */
-  readonly update: (policy: Policy<E>) => Effect.Effect<void, never, Self>
-  /** @see {@link statistics} */
-  readonly statistics: Effect.Effect<Statistics, never, Self>
+  /**
+   * The Layer of another policy, which must not be able to fail where its own cannot, and must count what calls may ask
+   * for: `Throttle.none` counts everything.
+   */
+  readonly layerWith: (policy: Policy<E, U>) => Layer.Layer<Self>
 }
 
 /**
@@ -1630,7 +1856,8 @@ export interface ServiceClass<Self, Id extends string, E> extends Context.Servic
  * @since 0.1.0
  */
 export const Service =
-  <Self>() => <const Id extends string, E>(id: Id, policy: Policy<E>): ServiceClass<Self, Id, E> => {
+  <Self>() =>
+  <const Id extends string, E, U extends string>(id: Id, policy: Policy<E, U>): ServiceClass<Self, Id, E, U> => {
     const key = Context.Service<Self, Throttle>()(id)
     const use = <A, E1, R>(f: (throttle: Throttle) => Effect.Effect<A, E1, R>) => Effect.flatMap(key, f)
     const layerWith = (policy: Policy<E>): Layer.Layer<Self> => {
@@ -1639,7 +1866,8 @@ export const Service =
         Effect.map(Layer.buildWithMemoMap(layer, memoMap, scope), (context) => underKey(key, policy, context))
       )
     }
-    return Object.assign(key, {
+    // Which units it counts, and how it may fail, only its type says.
+    const service: ServiceClass<Self, Id, E> = Object.assign(key, {
       policy,
       layer: layerWith(policy),
       layerWith,
@@ -1652,9 +1880,10 @@ export const Service =
       nextAvailable: (cost?: Cost) => use((throttle) => throttle.nextAvailable(cost)),
       pause: (duration: Duration.Input) => use((throttle) => throttle.pause(duration)),
       resume: use((throttle) => throttle.resume),
-      update: (policy: Policy<E>) => use((throttle) => throttle.update(policy)),
+      update: (policy: Policy<any>) => use((throttle) => throttle.update(policy)),
       statistics: use((throttle) => throttle.statistics)
     })
+    return service
   }
 
 // ---------------------------------------------------------------------------------------------------------------------

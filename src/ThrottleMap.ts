@@ -364,46 +364,46 @@ export interface ServiceClass<Self, Id extends string, K extends Key>
   readonly layer: Layer.Layer<Self>
   /** The Layer of other options: `layerWith({ lookup: () => Throttle.none })` in a test. */
   readonly layerWith: (options: Options<K>) => Layer.Layer<Self>
-  /** @see {@link ThrottleMap} */
+  /** Runs the piped effect when the key's throttle grants one permit, first come, first served within the key. */
   readonly withPermit: (
     key: K
   ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R | Self>
-  /** @see {@link ThrottleMap} */
+  /** Runs the piped effect when the key's throttle grants its cost, first come, first served within the key. */
   readonly withPermits: (
     key: K,
     cost: Throttle.Cost
   ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ThrottleError, R | Self>
-  /** @see {@link ThrottleMap} */
+  /** Runs the piped effect if the key's throttle can grant its cost now; otherwise returns `Option.none()`. */
   readonly withPermitsIfAvailable: (
     key: K,
     cost: Throttle.Cost
   ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R | Self>
-  /** @see {@link ThrottleMap} */
+  /** Waits for the key's turn and holds nothing; costs one permit by default. */
   readonly wait: (key: K, cost?: Throttle.Cost) => Effect.Effect<void, ThrottleError, Self>
-  /** @see {@link ThrottleMap} */
+  /** Takes permits of the key, one by default, and holds them until the scope closes. */
   readonly takeScoped: (
     key: K,
     cost?: Throttle.Cost
   ) => Effect.Effect<Throttle.Permit, ThrottleError, Self | Scope.Scope>
-  /** @see {@link ThrottleMap} */
+  /** Takes permits of the key, then runs the effect that a function makes of the permit, which may be settled there. */
   readonly usePermits: (
     key: K,
     cost: Throttle.Cost
   ) => <A, E, R>(
     use: (permit: Throttle.Permit) => Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | ThrottleError, R | Self>
-  /** @see {@link ThrottleMap} */
+  /** Estimates how long this cost, one permit by default, would have to wait for the key; takes nothing. */
   readonly nextAvailable: (
     key: K,
     cost?: Throttle.Cost
   ) => Effect.Effect<Option.Option<Duration.Duration>, never, Self>
-  /** @see {@link ThrottleMap} */
+  /** Lets no call of this key start for so long, those in line included; the key is remembered until then. */
   readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError, Self>
-  /** @see {@link ThrottleMap} */
+  /** Ends a pause of this key. */
   readonly resume: (key: K) => Effect.Effect<void, never, Self>
-  /** @see {@link Statistics} */
+  /** What all keys together have done so far, and how many are remembered. */
   readonly statistics: Effect.Effect<Statistics, never, Self>
-  /** @see {@link ThrottleMap} */
+  /** What a key that is waited for, held or paused has done since that began; zeros for any other. */
   readonly statisticsOf: (key: K) => Effect.Effect<Throttle.Statistics, never, Self>
 }
 

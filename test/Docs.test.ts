@@ -2,10 +2,12 @@
  * The docs lead somewhere: every link, every page, every export.
  */
 import { assert, describe, it } from "@effect/vitest"
+import { Throttle } from "effect-throttle"
+import * as Simulation from "effect-throttle/simulation"
 import { existsSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { readFiles, root } from "./utils/files.ts"
-import { broken, reachable } from "./utils/links.ts"
+import { broken, linksOf, published, reachable } from "./utils/links.ts"
 
 const pages = readFiles(["README.md", "CHANGELOG.md", "docs"], /\.md$/)
 const exists = (path: string) => existsSync(join(root, path))
@@ -19,6 +21,22 @@ describe("links", () => {
     }
   })
 
+  it("of the README work on npm: all are of this version, and to what is published of it", () => {
+    const { files, version } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
+    const links = linksOf(pages["README.md"]!).filter((link) => !/^#|^https:\/\/(effect\.website)/.test(link))
+    assert.isAbove(links.length, 25)
+    assert.deepStrictEqual(links.filter((link) => !link.startsWith(published(version))), [])
+    // What npm always packs, and what `files` adds.
+    const isPublished = (path: string) =>
+      /^(LICENSE|README\.md)$/.test(path) ||
+      files.some((pattern: string) =>
+        new RegExp(`^${pattern.replaceAll(".", "\\.").replace("**/", "(.+/)?").replaceAll(/(?<!\))\*/g, "[^/]+")}$`)
+          .test(path)
+      )
+    const paths = links.map((link) => link.slice(published(version).length).replace(/#.*/, ""))
+    assert.deepStrictEqual(paths.filter((path) => !isPublished(path)), [])
+  })
+
   it("are found broken", () => {
     const fence = "```"
     const page = `# One \`two\`, three
@@ -28,12 +46,44 @@ ${fence}ts
 # not a heading [no](link.md)
 ${fence}
 [ok](#one-two-three) [ok](#a_b-c-1) [ok](other.md#x) \`[quoted](nowhere.md)\` ![ok](picture.svg) [ok](https://a.b/c)
-[bad](#one) [bad](missing.md) [bad](other.md#y) ![bad](missing.svg) [bad](#not-a-heading-no)`
+[ok](https://unpkg.com/effect-throttle@0.1.0/a/other.md#x) ![ok](https://unpkg.com/effect-throttle@0.1.0/a/picture.svg)
+[bad](#one) [bad](missing.md) [bad](other.md#y) ![bad](missing.svg) [bad](#not-a-heading-no)
+[bad](https://unpkg.com/effect-throttle@0.1.0/other.md)`
     assert.deepStrictEqual(
       broken({ "a/page.md": page, "a/other.md": "# X" }, (path) => path === "a/picture.svg"),
-      ["#one", "missing.md", "other.md#y", "missing.svg", "#not-a-heading-no"].map((target) => `a/page.md → ${target}`)
+      ["#one", "missing.md", "other.md#y", "missing.svg", "#not-a-heading-no", "/other.md"].map((target) =>
+        `a/page.md → ${target}`
+      )
     )
   })
+})
+
+describe("the README's buckets", () => {
+  const readme = pages["README.md"]!
+  const amount = (text = "") => Number(text.replaceAll(/[,_]/g, ""))
+  const [, ...quotas] = /allows ([\d,]+) requests and ([\d,]+) tokens per minute/.exec(readme) ?? []
+  const buckets = Array.from(
+    readme.matchAll(/tokenBucket\(\{ capacity: ([\d_]+), refill: ([\d_]+), per: "1 minute"/g),
+    ([, capacity, refill]) => ({ capacity: amount(capacity), refill: amount(refill) })
+  )
+
+  it("are those of its quotas", () => assert.strictEqual(buckets.length, quotas.length))
+
+  it.each(buckets.map((bucket, i) => ({ ...bucket, quota: amount(quotas[i]) })))(
+    "$capacity + $refill start no more than $quota in any minute, for a server that counts windows",
+    ({ capacity, quota, refill }) => {
+      // A tenth of the bucket a call, however many come, on timers that are 10 ms late.
+      const cost = capacity / 10
+      const calls = Simulation.steady({ rate: (2 * quota) / cost, per: "1 minute", duration: "3 minutes", cost })
+      const policy = Throttle.tokenBucket({ capacity, refill, per: "1 minute" })
+      const starts = Simulation.run(policy, calls, { late: 10 }).calls.flatMap(({ start }) => start ?? [])
+      const most = Math.max(
+        ...starts.map((from) => cost * starts.filter((at) => at >= from && at <= from + 60_000).length)
+      )
+      assert.isAtMost(most, quota)
+      assert.isAtLeast(most, 0.85 * quota)
+    }
+  )
 })
 
 describe("the reference", () => {
@@ -67,9 +117,9 @@ describe("the reference", () => {
 
   it.each(names)("%s: what its doc comments say now (else: npm run docs:api)", (name) => {
     const page = pages[`docs/api/${name}.md`]!.replace(/\s+/g, " ")
-    const comments = textsOf(sourceOf(name)).flatMap((text) => text.match(/\/\*\*[^]*?\*\//g) ?? []).filter((text) =>
-      /@category/.test(text)
-    )
+    // Those of exports, and those of the forms of a call.
+    const comments = textsOf(sourceOf(name)).flatMap((text) => text.match(/\/\*\*[^]*?\*\/(?=(\s*[<(])?)/g) ?? [])
+      .filter((text) => /@category/.test(text))
     // Links, tables and tags are written otherwise there; every other line is the same.
     const lines = comments.flatMap((text) => text.split("\n").map((line) => line.replace(/^\s*\* ?/, "").trim()))
       .filter((line) => line.length > 20 && !/[|<>\\]|\{@|^@|^\/\*|\*\/$/.test(line))

@@ -9,7 +9,8 @@ import { tmpdir } from "node:os"
 import { dirname, join, posix } from "node:path"
 import { afterAll, beforeAll, describe, expect, test } from "vitest"
 import { examplesOf } from "./utils/examples.ts"
-import { root } from "./utils/files.ts"
+import { readFiles, root } from "./utils/files.ts"
+import { broken } from "./utils/links.ts"
 
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 const readme = readFileSync(join(root, "README.md"), "utf8")
@@ -42,9 +43,16 @@ beforeAll(() => {
 
 describe("what is packed", () => {
   test("is what is built, its source, and the texts a user reads: nothing else", () => {
-    const allowed = /^(dist\/.*\.(js|d\.ts)(\.map)?|src\/.*\.ts|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/
+    const allowed =
+      /^(dist\/.*\.(js|d\.ts)(\.map)?|src\/.*\.ts|docs\/(.*\.md|examples\/.*\.ts|pictures\/.*\.svg)|package\.json|README\.md|LICENSE|CHANGELOG\.md)$/
     expect(packed.filter((path) => !allowed.test(path))).toEqual([])
     expect(packed).toEqual(expect.arrayContaining(["README.md", "LICENSE", "CHANGELOG.md"]))
+  })
+
+  test("has whatever its pages link to", () => {
+    const pages = readFiles(["README.md", "CHANGELOG.md", "docs"], /\.md$/)
+    expect(Object.keys(pages).filter((page) => !packed.includes(page))).toEqual([])
+    expect(broken(pages, (path) => packed.includes(path))).toEqual([])
   })
 
   test("each file of the source once, built, and nothing built that has no source any more", () => {
@@ -132,6 +140,24 @@ describe("bundled", () => {
     })
     return outputFiles[0]!.contents.length
   }
+
+  test("with effect, for platforms that have none of Node's modules", async () => {
+    const names = Object.entries<string | null>(manifest.exports)
+      .filter(([, target]) => target?.endsWith(".js"))
+      .map(([name]) => `effect-throttle${name.slice(1)}`)
+    const contents = names.map((name, i) => `export * as _${i} from "${name}"`).join("\n")
+    const { metafile } = await esbuild.build({
+      stdin: { contents, resolveDir: project },
+      bundle: true,
+      write: false,
+      metafile: true,
+      format: "esm",
+      // An import that cannot be resolved there is an error.
+      platform: "neutral"
+    })
+    expect(Object.values(metafile.outputs).flatMap(({ imports }) => imports)).toEqual([])
+    expect(Object.keys(metafile.inputs).some((path) => path.endsWith("dist/redis/RedisThrottle.js"))).toBe(true)
+  })
 
   test("what is not used is not there", async () => {
     const everything = await bytes(`export * from "effect-throttle"`)

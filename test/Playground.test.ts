@@ -3,16 +3,26 @@
  * browser, in PlaygroundPage.test.ts.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import { arrivals, bounds, type Field, type Fields, type Kinds, policies, run } from "../docs/playground/fields.ts"
+import {
+  arrivals,
+  bounds,
+  type Field,
+  type Fields,
+  type Kinds,
+  policies,
+  run,
+  whole
+} from "../docs/playground/fields.ts"
 import {
   arrivalsOf,
   examples,
   fromHash,
   mostCalls,
   mostItems,
+  remarksOn,
   simulate,
   type State,
   toCode,
@@ -27,7 +37,9 @@ const randomState = (seed: number): State => {
   const below = (n: number) => Math.floor(random() * n)
   const value = (field: Field) =>
     field.type === "number"
-      ? field.min + field.step * below((field.max - field.min) / field.step)
+      ? random() < 0.05
+        ? field.max
+        : field.min + field.step * below((field.reach - field.min) / field.step)
       : field.type === "choice"
       ? field.choices[below(field.choices.length)]!
       : random() < 0.5
@@ -40,8 +52,16 @@ const randomState = (seed: number): State => {
     })
   const some = (fields: Fields) => Object.fromEntries(Object.entries(all(fields)).filter(() => random() < 0.4))
   return {
-    policies: items(policies, below(4)),
-    arrivals: items(arrivals, 1 + below(2)),
+    policies: items(policies, below(4)).map((item) => ({
+      ...item,
+      options: random() < 0.8 ? { ...item.options, unit: "permits" } : item.options
+    })),
+    arrivals: items(arrivals, 1 + below(2)).map((item) => ({
+      ...item,
+      // Most calls cost one permit, and most policies count permits: otherwise hardly anything would go together.
+      options: random() < 0.6 ? { ...item.options, permits: 1, amount: 0 } : item.options
+    })),
+    whole: all(whole),
     bounds: some(bounds),
     run: some(run)
   }
@@ -54,10 +74,18 @@ const states = [
   ...Array.from({ length: 40 }, (_, i) => randomState(i + 1))
 ]
 
+const concurrency = (limit: number) => [{ kind: "concurrency", options: { limit, unit: "permits" } }]
+
 describe("the address", () => {
   it("says all of a state", () => {
     for (const state of states) assert.deepStrictEqual(fromHash(toHash(state)), state)
-    const nothing: State = { policies: [], arrivals: [], bounds: {}, run: {} }
+    const nothing: State = {
+      policies: [],
+      arrivals: [],
+      whole: { together: "all", shadow: false },
+      bounds: {},
+      run: {}
+    }
     assert.deepStrictEqual(fromHash(toHash(nothing)), nothing)
   })
 
@@ -66,19 +94,46 @@ describe("the address", () => {
 
   it.each([
     ["an unknown kind", "#policy=magic,limit:5", []],
-    ["an unknown option", "#policy=concurrency,limit:5,colour:red", [{ kind: "concurrency", options: { limit: 5 } }]],
-    ["no number", "#policy=concurrency,limit:many", [{ kind: "concurrency", options: { limit: 3 } }]],
-    ["too much", "#policy=concurrency,limit:1e99", [{ kind: "concurrency", options: { limit: 50 } }]],
-    ["too little", "#policy=concurrency,limit:-5", [{ kind: "concurrency", options: { limit: 1 } }]],
+    ["an unknown option", "#policy=concurrency,limit:5,colour:red", concurrency(5)],
+    ["no number", "#policy=concurrency,limit:many", concurrency(3)],
+    ["too much", "#policy=concurrency,limit:1e99", concurrency(1_000_000)],
+    ["too little", "#policy=concurrency,limit:-5", concurrency(1)],
     [
-      "what no slider says",
-      "#policy=spacing,interval:254.6,from:end",
-      [{ kind: "spacing", options: { interval: 250, from: "end", align: false } }]
+      "what is between two steps of a slider",
+      "#policy=spacing,interval:254,from:end",
+      [{ kind: "spacing", options: { interval: 254, from: "end", align: false, unit: "permits" } }]
     ],
     ["a name of every object", "#policy=constructor&policy=__proto__,limit:1", []]
   ])("may say %s", (_, hash, expected) => assert.deepStrictEqual(fromHash(hash).policies, expected))
 
   it("may say too many", () => assert.lengthOf(fromHash(`#${"policy=concurrency&".repeat(99)}`).policies, mostItems))
+
+  it.each([
+    [
+      "#policy=concurrency,limit:1e99",
+      /^policy 1: limit must be a whole number from 1 to 1,000,000; "1e99" became 1000000/
+    ],
+    ["#policy=rate&policy=concurrency,limit:0", /^policy 2: limit must be a whole number from 1/],
+    ["#policy=rate,per:7200000", /^policy 1: per must be a number from 0\.1 to 3,600 s; "7200000" became 3600000/],
+    ["#policy=rate,limit:many", /"many" became 5/],
+    ["#policy=window,kind:rolling", /kind must be one of sliding, fixed; "rolling" became sliding/],
+    ["#policy=rate,limt:3", /^policy 1: there is no "limt"/],
+    ["#policy=magic", /^There is no policy "magic"/],
+    ["#policy=rate&arrivals=steady,rate:5000", /^pattern 1: rate must be a whole number from 1 to 200/],
+    ["#policy=rate&maxQueue=-1", /maxQueue must be a whole number from 0/],
+    ["#policy=rate&maxqueue=1", /there is no "maxqueue"/],
+    [`#${"policy=rate&".repeat(9)}`, /^Only the first 5 of 9/]
+  ])("is remarked on where it is not taken as it is: %s", (hash, expected) => {
+    const remarks = remarksOn(hash)
+    assert.lengthOf(remarks, 1)
+    assert.match(remarks[0]!, expected)
+  })
+
+  it("is not remarked on where it is", () => {
+    for (const state of states) assert.deepStrictEqual(remarksOn(toHash(state)), [])
+    assert.deepStrictEqual(remarksOn(""), [])
+    for (const { hash } of examples) assert.deepStrictEqual(remarksOn(hash), [])
+  })
 })
 
 describe("the code", () => {
@@ -103,6 +158,33 @@ describe("the code", () => {
     ))
 
   it("is there for most states", () => assert.isAbove(sound.length, states.length / 2))
+
+  const codeOf = (hash: string) => toCode(fromHash(hash))
+
+  it("has the README's own policy, with its units and costs", () => {
+    const code = codeOf(examples.find(({ name }) => name.includes("language model"))!.hash)
+    const readme = readFileSync(join(root, "README.md"), "utf8")
+    const parts = readme.match(/^ {4}Throttle\.(tokenBucket|concurrency)\(\{.*\}\)/gm)!.map((part) => part.trim())
+    assert.lengthOf(parts, 3)
+    for (const part of parts) assert.include(code.replaceAll(/(\d)(?=(\d{3})+\b)/g, "$1_"), part)
+    assert.include(code, "Api.withPermits({ tokens: 1000 })")
+  })
+
+  it("has policies one after the other, and the last of them in shadow", () => {
+    const code = codeOf(
+      "#policy=rate,limit:9&policy=rate,limit:5&arrivals=steady&together=chain&shadow=true&maxQueue=2"
+    )
+    assert.include(code, "const policy1 = Throttle.rate({ limit: 9, maxQueue: 2 })")
+    assert.include(code, "const policy2 = Throttle.shadow(Throttle.rate({ limit: 5, maxQueue: 2 }))")
+    assert.include(code, "Effect.succeed({ id }).pipe(policy2, policy1)")
+    assert.include(code, "Simulation.run([policy1, policy2], arrivals)")
+  })
+
+  it("has several in shadow as one", () =>
+    assert.include(
+      codeOf("#policy=rate&policy=concurrency&arrivals=steady&shadow=true").replaceAll(/\s+/g, " "),
+      "Throttle.shadow(Throttle.all([ Throttle.rate({ limit: 5 }), Throttle.concurrency({ limit: 3 }) ]))"
+    ))
 
   it("compiles", async () => assert.strictEqual(await compile(sound.map(({ file }) => file)), ""), 60_000)
 

@@ -93,6 +93,10 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
         assert.strictEqual(await number(page, "started"), "5 of 6")
         assert.strictEqual(await number(page, "refused"), "1")
         assert.strictEqual(await number(page, "wait, longest"), "1.00 s")
+        assert.include(
+          (await page.locator("#words").textContent())!,
+          "6 calls in 1.5 s: 5 started; refused: 1 QueueFull."
+        )
         await page.locator("#status", { hasText: "6 calls in 1.5 s: 5 started; refused: 1 QueueFull." }).waitFor()
         await page.getByText("All calls as a table").click()
         assert.strictEqual(await page.locator("#calls tbody tr").count(), 6)
@@ -116,6 +120,71 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
       await page.reload()
       await page.locator("#picture svg").waitFor()
       assert.strictEqual(await number(page, "wait, longest"), "0.50 s")
+    }))
+
+  it("says in words, with each picture, what that picture shows", () =>
+    visit("#policy=rate,limit:5&arrivals=bursts,size:6,every:9000,duration:1000", async (page) => {
+      const shown = await page.evaluate(async () => {
+        const slider = document.querySelector<HTMLInputElement>("[aria-label='policy 1: limit, slider']")!
+        const words = document.querySelector("#words")!
+        const seen: Array<readonly [string, string]> = []
+        new MutationObserver(() => {
+          const longest = document.querySelectorAll("#numbers dd")[3]?.textContent ?? ""
+          seen.push([longest, words.textContent ?? ""])
+        }).observe(document.querySelector("#picture")!, { childList: true })
+        for (const value of ["10", "20", "50"]) {
+          slider.value = value
+          slider.dispatchEvent(new Event("input"))
+          await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
+        }
+        return seen
+      })
+      assert.deepStrictEqual(shown.map(([longest]) => longest), ["0.50 s", "0.25 s", "0.10 s"])
+      assert.deepStrictEqual(shown.map(([, words]) => /the longest ([\d.]+ m?s)/.exec(words)?.[1]), [
+        "500 ms",
+        "250 ms",
+        "100 ms"
+      ])
+    }))
+
+  it("takes numbers beyond the slider, and says what is allowed where one is not", () =>
+    visit("#policy=rate,limit:5&arrivals=bursts,size:6,every:9000,duration:1000", async (page) => {
+      const box = page.getByRole("spinbutton", { name: "policy 1: limit" })
+      const why = page.locator("#policies-0-limit-why")
+      await box.fill("500")
+      await page.locator("#code", { hasText: "limit: 500" }).waitFor()
+      assert.strictEqual(await page.getByRole("slider", { name: "policy 1: limit" }).inputValue(), "500")
+      assert.isFalse(await why.isVisible())
+      await box.fill("5000000")
+      assert.strictEqual(await why.textContent(), "It must be a whole number from 1 to 1,000,000: 500 is used.")
+      assert.isTrue(await why.isVisible())
+      await box.fill("60")
+      assert.isFalse(await why.isVisible())
+    }))
+
+  it("says what of an address it does not take as it is, until something else is chosen", () =>
+    visit("#policy=rate,limit:1e9&arrivals=bursts,size:6,every:9000,duration:1000", async (page) => {
+      const remarks = page.locator("#remarks")
+      assert.match((await remarks.textContent())!, /limit must be a whole number from 1 to 1,000,000; "1e9" became/)
+      await page.getByRole("spinbutton", { name: "policy 1: limit" }).fill("5")
+      assert.isFalse(await remarks.isVisible())
+    }))
+
+  it("has units, costs, policies one after the other, and shadow", () =>
+    visit("#policy=rate,limit:5&policy=concurrency,limit:2&arrivals=steady,rate:6", async (page) => {
+      const code = () => page.locator("#code").textContent()
+      await page.getByLabel("several policies").selectOption("chain")
+      await page.locator("#code", { hasText: "const policy2 = Throttle.concurrency({ limit: 2 })" }).waitFor()
+      await page.getByRole("checkbox", { name: "in shadow" }).check()
+      await page.locator("#code", { hasText: "const policy2 = Throttle.shadow(" }).waitFor()
+      await page.getByRole("checkbox", { name: "in shadow" }).uncheck()
+      await page.getByLabel("several policies").selectOption("all")
+      await page.locator("#policies-0-unit").selectOption("tokens")
+      await page.getByRole("spinbutton", { name: "pattern 1: and besides" }).fill("3")
+      await page.locator("#code", { hasText: "withPermits({ tokens: 3 })" }).waitFor()
+      assert.include((await code())!, "Throttle.rate({ limit: 5, unit: \"tokens\" })")
+      // Three tokens of a rate with a capacity of one can never be granted.
+      assert.include((await page.locator("#words").textContent())!, "PermitsExceedCapacity")
     }))
 
   it("takes numbers that are typed, and marks those that are not allowed", () =>
@@ -271,6 +340,24 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
       )
   )
 
+  it.each<[string, BrowserContextOptions]>([
+    ["a desk", {}],
+    ["a phone", { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true }]
+  ])("fits %s: no control of any example is cut off", (_, options) =>
+    visit("", async (page) => {
+      for (const { name } of examples) {
+        await page.getByLabel("Begin with").selectOption(name)
+        const cutOff = await page.evaluate(() =>
+          Array.from(document.querySelectorAll("input, select, button, #words, .item"), (element) => {
+            const { left, right } = element.getBoundingClientRect()
+            const box = element.closest(".chosen, .seen, .said")!.getBoundingClientRect()
+            return left >= box.left && right <= box.right ? "" : element.outerHTML
+          }).filter((html) => html !== "")
+        )
+        assert.deepStrictEqual(cutOff, [], name)
+      }
+    }, options))
+
   it("fits a phone: nothing is cut off, fingers hit, and the picture stays in sight", () =>
     visit(examples[1]!.hash, async (page) => {
       assert.isAtMost(await page.evaluate(() => document.documentElement.scrollWidth), 390)
@@ -282,6 +369,18 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
       )
       assert.deepStrictEqual(small, [])
       await page.getByRole("checkbox", { name: "timers are late by" }).focus()
+      // The sentence too, in letters that can be read.
+      const words = await page.locator("#words").evaluate((element) => {
+        const { bottom, height, top, width } = element.getBoundingClientRect()
+        const { color, fontSize } = getComputedStyle(element)
+        return { top, bottom, height, width, color, size: parseFloat(fontSize), text: element.textContent }
+      })
+      assert.match(words.text!, /calls in .* started/)
+      assert.isAtLeast(words.top, 0)
+      assert.isAtMost(words.bottom, 844)
+      assert.isAbove(words.height, 14)
+      assert.isAbove(words.width, 250)
+      assert.isAtLeast(words.size, 13)
       const { bottom, top } = await page.locator("#picture").evaluate((element) =>
         element.getBoundingClientRect().toJSON()
       )

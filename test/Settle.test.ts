@@ -755,6 +755,9 @@ describe("usePermits", () => {
     extends Throttle.Service<Second>()("test/Settle/Second", Throttle.window({ limit: 10, per: "1 second" }))
   {}
 
+  // Of which units its type says nothing.
+  class Unknown extends Throttle.Service<Unknown>()("test/Settle/Unknown", Throttle.none) {}
+
   it.effect("asks the throttle of a service class, and no other", () =>
     Effect.gen(function*() {
       yield* First.usePermits(10)((permit) => permit.settle(3))
@@ -770,10 +773,10 @@ describe("usePermits", () => {
   it.effect("a class that is given none accepts every unit", () =>
     Effect.gen(function*() {
       assert.strictEqual(
-        yield* First.usePermits({ words: 3 })((permit) => Effect.as(permit.settle({ pages: 9 }), 1)),
+        yield* Unknown.usePermits({ words: 3 })((permit) => Effect.as(permit.settle({ pages: 9 }), 1)),
         1
       )
-    }).pipe(Effect.provide(First.layerWith(Throttle.none))))
+    }).pipe(Effect.provide(Unknown.layerWith(Throttle.none))))
 
   it.effect("of the limiter that inline use has", () =>
     Effect.gen(function*() {

@@ -450,8 +450,30 @@ running     ███ ▄▄▄ ▄▄▄ ▄▄▄ ▄▄▄  ▄▄▄ ▄▄�
 refused     ▅                    █                   3
             0 s                                9.5 s
 
-16 calls in 9.5 s: 11 started; refused: 5 QueueFull. Waits: half up to 2 s, nine of ten up to 4 s, the longest 4 s. At most 4 waiting and 2 running at once.`
+16 calls in 9.5 s: 11 started; refused: 5 QueueFull. Waits:
+half up to 2 s, nine of ten up to 4 s, the longest 4 s. At
+most 4 waiting and 2 running at once.`
     assert.strictEqual(Simulation.text(result, { width: 60 }), picture)
+  })
+
+  it.each([40, 41, 59, 60, 80, 120])("of %i characters has no line that is longer, and loses no word", (width) => {
+    const policy = Throttle.all([
+      Throttle.rate({ limit: 1, burst: 1, maxQueue: 4, name: "requests" }),
+      Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" }),
+      Throttle.concurrency({ limit: 20 })
+    ], { timeout: "3 seconds" })
+    const calls = Simulation.bursts({
+      size: 800,
+      every: "5 seconds",
+      duration: "10 seconds",
+      interruptAfter: "2 seconds"
+    })
+    const result = Simulation.run(policy, calls, { runs: 500 })
+    const text = Simulation.text(result, { width })
+    for (const line of text.split("\n")) assert.isAtMost(line.length, width, line)
+    const words = text.replace(/\s+/g, " ")
+    assert.include(words, Throttle.describe(policy))
+    assert.include(words, Simulation.describe(result))
   })
 
   it("says when nobody waited, and nothing of nobody", () => {

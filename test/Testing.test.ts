@@ -587,7 +587,10 @@ describe("layers", () => {
   const bounded = Throttle.rate({ limit: 1, maxQueue: 0 })
 
   class GitHub extends Throttle.Service<GitHub>()("app/GitHub", bounded) {}
-  class OpenAI extends Throttle.Service<OpenAI>()("app/OpenAI", Throttle.rate({ limit: 1, name: "openai" })) {}
+  class OpenAI extends Throttle.Service<OpenAI>()(
+    "app/OpenAI",
+    Throttle.all([Throttle.rate({ limit: 1 }), Throttle.rate({ limit: 1, unit: "tokens" })], { name: "openai" })
+  ) {}
 
   it.effect("layer: the generic service and its recorder", () =>
     Effect.gen(function*() {

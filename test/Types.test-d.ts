@@ -22,60 +22,70 @@ type Throttled<E = never, R = never> = Effect.Effect<"done", "bad" | E, "databas
 
 describe("errors of a policy", () => {
   test("without bounds: none", () => {
-    expectTypeOf(Throttle.rate({ limit: 1 })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.tokenBucket({ capacity: 1, refill: 1 })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.window({ limit: 1, per: 1 })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.concurrency({ limit: 1 })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.spacing({ interval: 1 })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.none).toEqualTypeOf<Throttle.Policy<never>>()
+    expectTypeOf(Throttle.rate({ limit: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.tokenBucket({ capacity: 1, refill: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.window({ limit: 1, per: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.concurrency({ limit: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.spacing({ interval: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.none).toEqualTypeOf<Throttle.Policy<never, string>>()
   })
 
   test("with every option that is no bound: none", () => {
-    const options = { name: "api", unit: "tokens" }
-    expectTypeOf(Throttle.rate({ limit: 1, per: 1, burst: 0, ...options })).toEqualTypeOf<Throttle.Policy<never>>()
+    const options = { name: "api", unit: "tokens" as const }
+    expectTypeOf(Throttle.rate({ limit: 1, per: 1, burst: 0, ...options })).toEqualTypeOf<
+      Throttle.Policy<never, "tokens">
+    >()
     expectTypeOf(Throttle.tokenBucket({ capacity: 1, refill: 1, per: "1 second", ...options }))
-      .toEqualTypeOf<Throttle.Policy<never>>()
+      .toEqualTypeOf<Throttle.Policy<never, "tokens">>()
     expectTypeOf(Throttle.window({ limit: 1, per: 1, kind: "fixed", ...options }))
-      .toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.concurrency({ limit: 1, ...options })).toEqualTypeOf<Throttle.Policy<never>>()
+      .toEqualTypeOf<Throttle.Policy<never, "tokens">>()
+    expectTypeOf(Throttle.concurrency({ limit: 1, ...options })).toEqualTypeOf<Throttle.Policy<never, "tokens">>()
     expectTypeOf(Throttle.spacing({ interval: 1, align: true, from: "end", ...options }))
-      .toEqualTypeOf<Throttle.Policy<never>>()
+      .toEqualTypeOf<Throttle.Policy<never, "tokens">>()
   })
 
   test("with bounds that are undefined: none", () => {
     expectTypeOf(Throttle.rate({ limit: 1, maxQueue: undefined, maxWait: undefined, timeout: undefined }))
-      .toEqualTypeOf<Throttle.Policy<never>>()
+      .toEqualTypeOf<Throttle.Policy<never, "permits">>()
   })
 
   test("with any bound: ThrottleError", () => {
-    expectTypeOf(Throttle.rate({ limit: 1, maxQueue: 0 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.rate({ limit: 1, maxWait: "1 second" })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.rate({ limit: 1, timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.rate({ limit: 1, maxQueue: 0 })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.rate({ limit: 1, maxWait: "1 second" })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
+    expectTypeOf(Throttle.rate({ limit: 1, timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
     expectTypeOf(Throttle.tokenBucket({ capacity: 1, refill: 1, maxQueue: 0 }))
-      .toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.window({ limit: 1, per: 1, maxWait: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.concurrency({ limit: 1, timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.spacing({ interval: 1, maxQueue: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+      .toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.window({ limit: 1, per: 1, maxWait: 1 })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
+    expectTypeOf(Throttle.concurrency({ limit: 1, timeout: 1 })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
+    expectTypeOf(Throttle.spacing({ interval: 1, maxQueue: 1 })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
   })
 
   test("with a bound that may be there: ThrottleError", () => {
     const maxQueue = 5 as number | undefined
-    expectTypeOf(Throttle.rate({ limit: 1, maxQueue })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.rate({ limit: 1, maxQueue })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
   })
 
   test("with a bound in a variable: ThrottleError", () => {
     const inferred = { limit: 1, maxQueue: 5 }
-    expectTypeOf(Throttle.rate(inferred)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.rate(inferred)).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
     const declared: Throttle.Bounded<Throttle.RateOptions> = { limit: 1 }
-    expectTypeOf(Throttle.rate(declared)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.rate(declared)).toEqualTypeOf<Throttle.Policy<ThrottleError, string>>()
     const wider: { limit: number; name: string; maxQueue?: number; other: boolean } = {
       limit: 1,
       name: "api",
       other: true
     }
-    expectTypeOf(Throttle.rate(wider)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.rate(wider)).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
     const bounds: Throttle.Bounds = {}
-    expectTypeOf(Throttle.rate({ limit: 1, ...bounds })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.rate({ limit: 1, ...bounds })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
   })
 
   test("cannot be lost on the way through an options type", () => {
@@ -123,35 +133,45 @@ describe("errors of all", () => {
   const bounded = Throttle.concurrency({ limit: 1, maxQueue: 0 })
 
   test("without a bound anywhere: none", () => {
-    expectTypeOf(Throttle.all([unbounded, Throttle.none])).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.all([unbounded], { name: "api", unit: "tokens" })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.all([unbounded, Throttle.all([unbounded])])).toEqualTypeOf<Throttle.Policy<never>>()
+    expectTypeOf(Throttle.all([unbounded, Throttle.none])).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.all([unbounded], { name: "api", unit: "tokens" })).toEqualTypeOf<
+      Throttle.Policy<never, "tokens">
+    >()
+    expectTypeOf(Throttle.all([unbounded, Throttle.all([unbounded])])).toEqualTypeOf<
+      Throttle.Policy<never, "permits">
+    >()
     const parts: ReadonlyArray<Throttle.Policy<never>> = [unbounded]
     expectTypeOf(Throttle.all(parts)).toEqualTypeOf<Throttle.Policy<never>>()
   })
 
   test("of nothing: none", () => {
-    expectTypeOf(Throttle.all([])).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.all([], { name: "api" })).toEqualTypeOf<Throttle.Policy<never>>()
-    expectTypeOf(Throttle.all([], { maxQueue: 0 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.all([])).toEqualTypeOf<Throttle.Policy<never, string>>()
+    expectTypeOf(Throttle.all([], { name: "api" })).toEqualTypeOf<Throttle.Policy<never, string>>()
+    expectTypeOf(Throttle.all([], { maxQueue: 0 })).toEqualTypeOf<Throttle.Policy<ThrottleError, string>>()
   })
 
   test("with a bounded part: ThrottleError", () => {
-    expectTypeOf(Throttle.all([bounded])).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.all([unbounded, bounded])).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.all([bounded, unbounded], { name: "api" })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.all([unbounded, Throttle.all([bounded])])).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.all([bounded])).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.all([unbounded, bounded])).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.all([bounded, unbounded], { name: "api" })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
+    expectTypeOf(Throttle.all([unbounded, Throttle.all([bounded])])).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
     const parts = [unbounded, bounded]
-    expectTypeOf(Throttle.all(parts)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.all(parts)).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
   })
 
   test("with a bound of its own: ThrottleError", () => {
-    expectTypeOf(Throttle.all([unbounded], { maxQueue: 0 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.all([unbounded], { maxWait: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.all([unbounded], { timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
-    expectTypeOf(Throttle.all([unbounded, bounded], { timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.all([unbounded], { maxQueue: 0 })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.all([unbounded], { maxWait: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.all([unbounded], { timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
+    expectTypeOf(Throttle.all([unbounded, bounded], { timeout: 1 })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
     const options: Throttle.Bounded<Throttle.Options> = {}
-    expectTypeOf(Throttle.all([unbounded], options)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
+    expectTypeOf(Throttle.all([unbounded], options)).toEqualTypeOf<Throttle.Policy<ThrottleError, string>>()
     const wide = { name: "api", maxQueue: 0 }
     // @ts-expect-error a bound cannot hide behind the options of unbounded policies
     const hidden: Throttle.Options = wide
@@ -357,12 +377,12 @@ describe("Service classes", () => {
 
   test("what takes a cost adds ThrottleError", () => {
     expectTypeOf(work.pipe(GitHub.withPermits(2))).toEqualTypeOf<Throttled<ThrottleError, GitHub>>()
-    expectTypeOf(GitHub.withPermits(work, { tokens: 2 })).toEqualTypeOf<Throttled<ThrottleError, GitHub>>()
+    expectTypeOf(GitHub.withPermits(work, { permits: 2 })).toEqualTypeOf<Throttled<ThrottleError, GitHub>>()
     expectTypeOf(work.pipe(GitHub.withPermitsIfAvailable(1)))
       .toEqualTypeOf<Effect.Effect<Option.Option<"done">, "bad" | ThrottleError, "database" | GitHub>>()
     expectTypeOf(GitHub.wait()).toEqualTypeOf<Effect.Effect<void, ThrottleError, GitHub>>()
     expectTypeOf(GitHub.takeScoped(1))
-      .toEqualTypeOf<Effect.Effect<Throttle.Permit, ThrottleError, GitHub | Scope.Scope>>()
+      .toEqualTypeOf<Effect.Effect<Throttle.Permit<"permits">, ThrottleError, GitHub | Scope.Scope>>()
     expectTypeOf(GitHub.nextAvailable()).toEqualTypeOf<
       Effect.Effect<Option.Option<Duration.Duration>, never, GitHub>
     >()
@@ -375,7 +395,7 @@ describe("Service classes", () => {
     expectTypeOf(GitHub.useSync((throttle) => throttle)).toEqualTypeOf<
       Effect.Effect<Throttle.Throttle, never, GitHub>
     >()
-    expectTypeOf(GitHub.policy).toEqualTypeOf<Throttle.Policy<never>>()
+    expectTypeOf(GitHub.policy).toEqualTypeOf<Throttle.Policy<never, "permits">>()
     expectTypeOf(GitHub.key).toEqualTypeOf<"app/GitHub">()
     expectTypeOf(work.pipe(GitHub.withPermit, Effect.provide(GitHub.layer))).toEqualTypeOf<Throttled>()
     expectTypeOf(work.pipe(GitHub.withPermit, Effect.provide(Search.layer))).toEqualTypeOf<Throttled<never, GitHub>>()
@@ -395,6 +415,93 @@ describe("Service classes", () => {
     GitHub.layerWith(Throttle.fromData({ _tag: "Rate", limit: 1 }))
     // @ts-expect-error a Layer may hold any policy
     GitHub.layerWith(Layer.fresh(Throttle.none))
+  })
+})
+
+describe("units", () => {
+  const requests = Throttle.rate({ limit: 1 })
+  const tokens = Throttle.tokenBucket({ capacity: 1, refill: 1, unit: "tokens" })
+  class OpenAI extends Throttle.Service<OpenAI>()(
+    "app/OpenAI",
+    Throttle.all([
+      Throttle.rate({ limit: 1 }),
+      Throttle.tokenBucket({ capacity: 1, refill: 1, unit: "tokens", maxQueue: 1 }),
+      Throttle.concurrency({ limit: 1 })
+    ])
+  ) {}
+  class Tokens extends Throttle.Service<Tokens>()("app/Tokens", tokens) {}
+
+  test("of a policy are that of its option, or permits", () => {
+    expectTypeOf<Throttle.UnitOf<typeof requests>>().toEqualTypeOf<"permits">()
+    expectTypeOf<Throttle.UnitOf<typeof tokens>>().toEqualTypeOf<"tokens">()
+    expectTypeOf(Throttle.concurrency({ limit: 1, unit: "tokens", maxQueue: 1 }))
+      .toEqualTypeOf<Throttle.Policy<ThrottleError, "tokens">>()
+    const unit: string = "tokens"
+    expectTypeOf(Throttle.rate({ limit: 1, unit })).toEqualTypeOf<Throttle.Policy<never, string>>()
+    expectTypeOf(Throttle.shadow(tokens)).toEqualTypeOf<Throttle.Policy<never, "tokens">>()
+  })
+
+  test("of an all are those of its parts, wherever they are made", () => {
+    expectTypeOf(OpenAI.policy).toEqualTypeOf<Throttle.Policy<ThrottleError, "permits" | "tokens">>()
+    expectTypeOf(Throttle.all([requests, tokens])).toEqualTypeOf<Throttle.Policy<never, "permits" | "tokens">>()
+    expectTypeOf(Throttle.all([tokens], { timeout: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError, "tokens">>()
+    expectTypeOf(Throttle.all([requests, tokens], { unit: "mails" }))
+      .toEqualTypeOf<Throttle.Policy<never, "mails" | "tokens">>()
+  })
+
+  test("a cost in one that the policy of a class does not count does not compile", () => {
+    OpenAI.withPermits(3)
+    OpenAI.withPermits({ tokens: 3 })
+    OpenAI.wait({ permits: 0, tokens: 3 })
+    // @ts-expect-error token
+    OpenAI.withPermits({ token: 3 })
+    // @ts-expect-error token
+    OpenAI.withPermits(work, { token: 3 })
+    // @ts-expect-error token
+    OpenAI.withPermitsIfAvailable({ token: 3 })
+    // @ts-expect-error token
+    OpenAI.wait({ token: 3 })
+    // @ts-expect-error token
+    OpenAI.takeScoped({ token: 3 })
+    // @ts-expect-error token
+    OpenAI.nextAvailable({ token: 3 })
+    // @ts-expect-error token
+    OpenAI.usePermits({ token: 3 })
+    OpenAI.usePermits({ tokens: 3 })((permit) => permit.settle({ tokens: 1 }))
+    // @ts-expect-error token
+    OpenAI.usePermits({ tokens: 3 })((permit) => permit.settle({ token: 1 }))
+    const wrong = { token: 3 }
+    // @ts-expect-error token
+    OpenAI.withPermits(wrong)
+    // @ts-expect-error no part counts permits
+    Tokens.withPermits(3)
+    Tokens.withPermits({ tokens: 3 })
+    // One permit, which nothing counts.
+    Tokens.wait()
+  })
+
+  test("another policy of a class must count them too", () => {
+    OpenAI.layerWith(Throttle.none)
+    OpenAI.layerWith(Throttle.all([requests, tokens, Throttle.rate({ limit: 1, unit: "mails" })]))
+    Tokens.layerWith(Throttle.all([requests, tokens]))
+    OpenAI.update(Throttle.all([requests, tokens]))
+    // @ts-expect-error tokens
+    OpenAI.layerWith(requests)
+    // @ts-expect-error permits
+    OpenAI.layerWith(tokens)
+    // @ts-expect-error permits
+    OpenAI.update(tokens)
+  })
+
+  test("that are not known to the compiler stay open", () => {
+    const some: Throttle.Policy = requests
+    class Some extends Throttle.Service<Some>()("app/Some", some) {}
+    Some.withPermits({ tokens: 3 })
+    OpenAI.layerWith(some)
+    OpenAI.layerWith(Throttle.fromData({ _tag: "Rate", limit: 1 }))
+    const use = (throttle: Throttle.Throttle) => throttle.withPermits({ anything: 1 })
+    void use
+    Throttle.withPermits({ anything: 1 })
   })
 })
 

@@ -7,6 +7,7 @@ import { Throttle } from "effect-throttle"
 import { FetchHttpClient, HttpClient } from "effect/http"
 import { quota, QuotaServer } from "./quota-server.ts"
 import * as Report from "./report.ts"
+import * as Terminal from "./terminal.ts"
 
 const pages = Array.from({ length: 100 }, (_, i) => i + 1)
 
@@ -21,7 +22,6 @@ const polite = Throttle.all([
 const fetchAll = Effect.fnUntraced(function*(name: string, policy: Throttle.Policy<never>) {
   const server = yield* QuotaServer
   const throttle = yield* Throttle.of(policy)
-  const show = Report.progress(name, pages.length)
   const statuses: Array<number> = []
   const waits: Array<number> = []
 
@@ -31,13 +31,15 @@ const fetchAll = Effect.fnUntraced(function*(name: string, policy: Throttle.Poli
     return response.status
   })
 
-  const [took] = yield* Effect.forEach(
-    pages,
-    Effect.fnUntraced(function*(page) {
-      statuses.push(yield* fetchPage(page).pipe(policy))
-      show(statuses, yield* throttle.statistics)
-    }),
-    { concurrency: "unbounded", discard: true }
+  const [took] = yield* Terminal.withLine((show) =>
+    Effect.forEach(
+      pages,
+      Effect.fnUntraced(function*(page) {
+        statuses.push(yield* fetchPage(page).pipe(policy))
+        show(Report.progress(name, pages.length, statuses, yield* throttle.statistics))
+      }),
+      { concurrency: "unbounded", discard: true }
+    )
   ).pipe(
     // Calls that had to wait say how long, once they are let in. The others are no event.
     Effect.provideService(Throttle.Observer, (event) =>
@@ -54,20 +56,22 @@ const fetchAll = Effect.fnUntraced(function*(name: string, policy: Throttle.Poli
 class QuotaExceeded extends Data.TaggedError("QuotaExceeded")<{ readonly message: string }> {}
 
 const demo = Effect.gen(function*() {
-  Report.print(
+  Terminal.print(
     `A server allows ${quota.requests} requests in any second, ${quota.atOnce} at once, and answers 429 beyond.`,
-    `A client fetches ${pages.length} pages from it: all at once, then through Throttle.all,`,
-    `${Throttle.describe(polite)}.`,
+    `A client fetches ${pages.length} pages from it: all at once, then through Throttle.all, ` +
+      `${Throttle.describe(polite)}.`,
     "",
-    `Why not ${quota.requests} per second? A client at exactly the server's limit is refused by a`,
-    "millisecond of jitter. Why 5 at once? Pages 41 to 55 are slow.",
+    `Why not ${quota.requests} per second? A client at exactly the server's limit is refused by a millisecond of jitter. ` +
+      "Why 5 at once? Pages 41 to 55 are slow.",
     ""
   )
   const unthrottled = yield* fetchAll("unthrottled", Throttle.none)
-  Report.print("pause         1.2 s, until the server's last second is empty again")
+  Terminal.print("pause         1.2 s, until the server's last second is empty again")
   yield* Effect.sleep("1200 millis")
   const throttled = yield* fetchAll("throttled", polite)
-  Report.print("", ...Report.table([unthrottled, throttled]), "", ...Report.timelines([unthrottled, throttled]))
+  const runs = [unthrottled, throttled]
+  const width = Terminal.width()
+  console.log(["", ...Report.table(runs, width), "", ...Report.timelines(runs, width)].join("\n"))
 
   if (throttled.answers < pages.length) {
     return yield* new QuotaExceeded({

@@ -7,14 +7,17 @@ import { Duration, Effect } from "effect"
 import { FetchHttpClient, type HttpClient } from "effect/http"
 import { atOnce, fetchAll, listening, pages, retrying, unthrottled } from "./http-client.ts"
 import { LimitedServer, quota } from "./limited-server.ts"
+import * as Terminal from "./terminal.ts"
 
-const print = (line: string) => Effect.sync(() => console.log(line))
+const print = (...lines: ReadonlyArray<string>) => Effect.sync(() => Terminal.print(...lines))
+
+const { head, row } = Terminal.rows(["", "pages", "requests", "refused", "time"], [18, 5, 8, 7, 6], Terminal.width())
 
 const run = (name: string, make: (client: HttpClient.HttpClient) => HttpClient.HttpClient) =>
   Effect.gen(function*() {
     const { answered, got, refused, took } = yield* fetchAll(make)
-    const columns = [got, answered + refused, refused].map((n) => String(n).padStart(10)).join("")
-    yield* print(`${name.padEnd(20)}${columns}${(Duration.toMillis(took) / 1_000).toFixed(1).padStart(8)} s`)
+    const seconds = `${(Duration.toMillis(took) / 1_000).toFixed(1)} s`
+    yield* print(...row([name, String(got), String(answered + refused), String(refused), seconds]))
     // Until the server's window is over.
     yield* Effect.sleep("1100 millis")
     return got
@@ -22,11 +25,11 @@ const run = (name: string, make: (client: HttpClient.HttpClient) => HttpClient.H
 
 const example = Effect.gen(function*() {
   yield* print(`A server takes ${quota.requests} requests a second, and says in each answer how many are left.`)
-  yield* print(`A client wants ${pages.length} pages. The one that listens has ${atOnce} under way at once, waits when`)
-  yield* print("nothing is left, and sends again what was refused.\n")
   yield* print(
-    `${"".padEnd(20)}${["pages", "requests", "refused"].map((s) => s.padStart(10)).join("")}${"time".padStart(10)}`
+    `A client wants ${pages.length} pages. The one that listens has ${atOnce} under way at once, waits when nothing is ` +
+      "left, and sends again what was refused.\n"
   )
+  yield* print(...head)
   yield* run("without a throttle", unthrottled)
   yield* run("with retries", retrying)
   const got = yield* run("listening", listening)

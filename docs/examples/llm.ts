@@ -8,17 +8,21 @@ import { Throttle } from "effect-throttle"
 import { FetchHttpClient } from "effect/http"
 import { estimated, Model, mostTokens, sendAll, settled, unthrottled } from "./llm-client.ts"
 import { ModelServer, quota } from "./model-server.ts"
+import * as Terminal from "./terminal.ts"
 
-const print = (line: string) => Effect.sync(() => console.log(line))
+const print = (...lines: ReadonlyArray<string>) => Effect.sync(() => Terminal.print(...lines))
+
+const { head, row } = Terminal.rows(
+  ["", "answered", "refused", "tokens", "time"],
+  [18, 8, 7, 6, 6],
+  Terminal.width()
+)
 
 const run = <E, R>(name: string, send: Parameters<typeof sendAll<E, R>>[0]) =>
   Effect.gen(function*() {
     const { answered, refused, tokens, took } = yield* sendAll(send)
     const seconds = (Duration.toMillis(took) / 1_000).toFixed(1)
-    yield* print(
-      `${name.padEnd(22)} ${String(answered).padStart(8)} ${String(refused).padStart(8)} ` +
-        `${String(tokens).padStart(8)} ${seconds.padStart(8)} s`
-    )
+    yield* print(...row([name, String(answered), String(refused), String(tokens), `${seconds} s`]))
     // Until the server's buckets are full again.
     yield* Effect.sleep("1300 millis")
     return refused
@@ -30,7 +34,7 @@ const example = Effect.gen(function*() {
   )
   yield* print(`The client: ${Throttle.describe(Model.policy)}.`)
   yield* print(`Each prompt is estimated at ${mostTokens} tokens; the answer says what it took.\n`)
-  yield* print(`${"".padEnd(22)} answered  refused   tokens     time`)
+  yield* print(...head)
   yield* run("without a throttle", unthrottled)
   const refused = [yield* run("estimates stand", estimated), yield* run("estimates settled", settled)]
   if (refused.some((count) => count > 0)) return yield* Effect.die("a throttled client was refused")

@@ -8,12 +8,14 @@ import { Throttle } from "effect-throttle"
 import { type ChildProcess, fork } from "node:child_process"
 import { limited } from "./redis-policy.ts"
 import { redisUrl } from "./redis-server.ts"
+import * as Terminal from "./terminal.ts"
 
 const workers = ["A", "B", "C"]
 const millis = 3_000
-const columns = 60
+/** With what stands before and behind a line. */
+const columns = Math.min(60, Terminal.width() - 9)
 
-const print = (line: string) => Effect.sync(() => console.log(line))
+const print = (line: string) => Effect.sync(() => Terminal.print(line))
 
 interface Worker {
   readonly process: ChildProcess
@@ -48,14 +50,16 @@ const timeline = (starts: ReadonlyArray<number>, began: number): string => {
 const example = Effect.gen(function*() {
   const url = yield* redisUrl
   if (url === undefined) {
-    yield* print("There is no Redis here. Set REDIS_URL, such as redis://localhost:6379, or install redis-server")
-    yield* print("(Debian and Ubuntu: apt-get install redis-server; macOS: brew install redis), and run this again.")
+    yield* print(
+      "There is no Redis here. Set REDIS_URL, such as redis://localhost:6379, or install redis-server (Debian and " +
+        "Ubuntu: apt-get install redis-server; macOS: brew install redis), and run this again."
+    )
     return yield* Effect.sync(() => {
       process.exitCode = 1
     })
   }
   yield* print(`Three processes of 20 fibers each share "${Throttle.describe(limited)}" for ${millis / 1_000} s.`)
-  yield* print(`How many start in each ${millis / columns} ms:\n`)
+  yield* print(`How many start in each ${Math.round(millis / columns)} ms:\n`)
   const key = `example-${process.pid}`
   const all = yield* Effect.forEach(workers, () => start(url, key), { concurrency: "unbounded" })
   for (const { process } of all) process.send("go")

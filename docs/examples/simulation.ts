@@ -5,7 +5,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
 import { Throttle } from "effect-throttle"
 import * as Simulation from "effect-throttle/simulation"
-import * as Report from "./report.ts"
+import * as Terminal from "./terminal.ts"
 
 const limit = 10
 
@@ -18,15 +18,15 @@ const policies = {
 /** An hour of people who know nothing of each other. */
 const hourAt = (load: number) => Simulation.poisson({ rate: limit * load, duration: "1 hour", seed: 1 })
 
-const seconds = (millis: number) => (millis / 1_000).toFixed(1).padStart(7)
+const seconds = (millis: number) => (millis / 1_000).toFixed(1)
 
-const share = (part: number, whole: number) => `${(100 * part / whole).toFixed(1)} %`.padStart(8)
+const percent = (part: number, whole: number, digits: number) => `${(100 * part / whole).toFixed(digits)} %`
 
 const rows = Object.entries(policies).flatMap(([name, policy]) =>
-  [0.8, 0.95, 1.05].map((load) => {
+  [0.8, 0.95, 1.05].flatMap((load) => {
     const { calls, started, wait } = Simulation.summary(Simulation.run(policy, hourAt(load)))
-    const waits = [wait.mean, wait.p50, wait.p90, wait.p99, wait.max].map(seconds).join("")
-    return `${name.padEnd(17)}${`${Math.round(100 * load)} %`.padStart(6)}${waits}${share(calls - started, calls)}`
+    const waits = [wait.mean, wait.p50, wait.p90, wait.p99, wait.max].map(seconds)
+    return [[name, percent(load, 1, 0), ...waits, percent(calls - started, calls, 1)]]
   })
 )
 
@@ -40,15 +40,17 @@ const rush = Simulation.run(
   { runs: "600 millis" }
 )
 
-NodeRuntime.runMain(Effect.sync(() =>
-  Report.print(
+const head = ["policy", "load", "mean", "p50", "p90", "p99", "max", "refused"]
+
+NodeRuntime.runMain(Effect.sync(() => {
+  const width = Terminal.width()
+  Terminal.print(
     `How long do people wait for ${limit} calls per second? An hour of random calls, in seconds:`,
     "",
-    "policy             load   mean    p50    p90    p99    max refused",
-    ...rows,
+    ...Terminal.table(head, rows, width),
     "",
     "And this is what ten seconds with two rushes look like:",
     "",
-    Simulation.text(rush)
+    Simulation.text(rush, { width })
   )
-))
+}))

@@ -11,9 +11,11 @@ import {
   type NumberField,
   policies,
   run,
-  type Value
+  type Value,
+  whole
 } from "./fields.ts"
 import {
+  allowed,
   arrivalsOf,
   examples,
   fromHash,
@@ -21,6 +23,7 @@ import {
   type Item,
   mostCalls,
   mostItems,
+  remarksOn,
   simulate,
   type State,
   toCode,
@@ -83,23 +86,47 @@ const numberControl = (
   value: number,
   moved: Moved
 ): ReadonlyArray<Node> => {
-  const limits = { min: shown(field, field.min), max: shown(field, field.max), step: shown(field, field.step) }
+  const limits = { min: shown(field, field.min), step: shown(field, field.step) }
   const slider = make("input", { type: "range", "aria-label": `${label}, slider`, ...limits })
-  const box = make("input", { type: "number", id, "aria-label": label, ...limits })
-  slider.value = box.value = shown(field, value)
+  const box = make("input", {
+    type: "number",
+    id,
+    "aria-label": label,
+    "aria-describedby": `${id}-why`,
+    ...limits,
+    step: "any",
+    max: shown(field, field.max)
+  })
+  const why = make("p", { id: `${id}-why`, class: "why", role: "status" })
+  let used = value
+  const slide = () => {
+    // As far as is of use, and as far as was typed.
+    slider.max = shown(field, Math.max(field.reach, used))
+    slider.value = shown(field, used)
+  }
+  const tell = (isAllowed: boolean) => {
+    box.setAttribute("aria-invalid", String(!isAllowed))
+    why.textContent = isAllowed ? "" : `It must be ${allowed(field)}: ${shown(field, used)} is used.`
+  }
+  slide()
+  box.value = shown(field, value)
   slider.addEventListener("input", () => {
     box.value = slider.value
-    moved(meant(field, slider.value))
+    used = meant(field, slider.value)
+    tell(true)
+    moved(used)
   })
   box.addEventListener("input", () => {
     const number = meant(field, box.value)
     const isAllowed = box.value !== "" && Number.isInteger(number) && number >= field.min && number <= field.max
-    box.setAttribute("aria-invalid", String(!isAllowed))
-    if (!isAllowed) return
-    slider.value = box.value
-    moved(number)
+    if (isAllowed) {
+      used = number
+      slide()
+      moved(used)
+    }
+    tell(isAllowed)
   })
-  return [slider, make("span", { class: "number" }, box, field.unit)]
+  return [slider, make("span", { class: "number" }, box, field.unit), why]
 }
 
 const control = (id: string, where: string, field: Field, value: Value, moved: Moved): HTMLElement => {
@@ -113,7 +140,7 @@ const control = (id: string, where: string, field: Field, value: Value, moved: M
         ...numberControl(id, `${where}: ${label}`, field, value as number, moved)
       )
     case "choice": {
-      const choices = field.choices.map((choice) => [choice, choice] as const)
+      const choices = field.choices.map((choice) => [choice, field.names?.[choice] ?? choice] as const)
       const onChange = (event: Event) => moved((event.target as HTMLSelectElement).value)
       return make(
         "div",
@@ -197,6 +224,18 @@ const itemsControl = (group: "policies" | "arrivals", kinds: Kinds, state: () =>
   ]
 }
 
+/** How several policies are one. */
+const wholeControl = (state: () => State): ReadonlyArray<Node> =>
+  Object.entries(whole).map(([name, field]) =>
+    control(
+      `whole-${name}`,
+      "the whole",
+      field,
+      state().whole[name]!,
+      (value) => set({ ...state(), whole: { ...state().whole, [name]: value } })
+    )
+  )
+
 /** Settings that may be left away: a box to tick, and then the number. */
 const settingsControl = (group: "bounds" | "run", fields: Fields, state: () => State): ReadonlyArray<Node> =>
   Object.entries(fields).flatMap(([name, field]) => {
@@ -262,7 +301,7 @@ const tableOf = ({ calls }: Result): HTMLElement => {
   )
 }
 
-/** The last thing that was asked for so long; what a reader of the screen hears is not each step of a slider. */
+/** The last thing that was asked for so long: what somebody hears who does not see is not each step of a slider. */
 const afterwards = (millis: number): (f: () => void) => void => {
   let timer: ReturnType<typeof setTimeout> | undefined
   return (f) => {
@@ -280,6 +319,12 @@ const tellMore = (): void => {
   const goesOn = picture.scrollHeight - picture.scrollTop - picture.clientHeight > 4
   picture.classList.toggle("goes-on", goesOn)
   find("more").textContent = goesOn ? "↓ The picture goes on: scroll it." : ""
+}
+
+/** At once for those who see it, with the picture; when the slider rests for those who hear it. */
+const inWords = (text: string): void => {
+  find("words").textContent = text
+  say(() => void (find("status").textContent = text))
 }
 
 const show = (state: State): void => {
@@ -302,7 +347,7 @@ const show = (state: State): void => {
       )
     )
     find("calls").replaceChildren(tableOf(result))
-    say(() => void (find("status").textContent = describe(result)))
+    inWords(describe(result))
     const more = arrivalsOf(state).length
     tell(more > mostCalls ? `Only the first ${mostCalls} of ${more} calls are shown.` : undefined)
   } catch (error) {
@@ -311,7 +356,7 @@ const show = (state: State): void => {
     tellMore()
     find("numbers").replaceChildren()
     find("calls").replaceChildren()
-    say(() => void (find("status").textContent = ""))
+    inWords("")
     tell(error instanceof Error ? error.message : String(error))
   }
 }
@@ -323,25 +368,34 @@ const show = (state: State): void => {
 let state = fromHash(location.hash)
 let frame = 0
 
-/** Shows a state with the next picture of the screen, however often a slider moves until then. */
-const set = (next: State): void => {
-  state = next
-  example.value = examples.find(({ hash }) => toHash(fromHash(hash)) === toHash(next))?.hash ?? ""
+/** With the next picture of the screen, however often a slider moves until then. */
+const draw = (): void => {
   cancelAnimationFrame(frame)
   frame = requestAnimationFrame(() => show(state))
+}
+
+const set = (next: State): void => {
+  state = next
+  // What the address said is no longer what is shown.
+  find("remarks").replaceChildren()
+  example.value = examples.find(({ hash }) => toHash(fromHash(hash)) === toHash(next))?.hash ?? ""
+  draw()
 }
 
 const rebuild = (): void => {
   const now = () => state
   find("policies").replaceChildren(...itemsControl("policies", policies, now))
+  find("whole").replaceChildren(...wholeControl(now))
   find("bounds").replaceChildren(...settingsControl("bounds", bounds, now))
   find("arrivals").replaceChildren(...itemsControl("arrivals", arrivals, now))
   find("run").replaceChildren(...settingsControl("run", run, now))
 }
 
 const load = (hash: string): void => {
+  const remarks = remarksOn(hash)
   set(fromHash(hash))
   rebuild()
+  find("remarks").replaceChildren(...remarks.map((remark) => make("li", {}, remark)))
 }
 
 const copy = async (text: string, what: string) => {
@@ -365,6 +419,6 @@ find("copy-link").addEventListener(
 )
 document.querySelector("form")?.addEventListener("submit", (event) => event.preventDefault())
 addEventListener("hashchange", () => load(location.hash))
-addEventListener("resize", () => set(state))
+addEventListener("resize", draw)
 find("picture").addEventListener("scroll", tellMore)
 load(location.hash)

@@ -12,7 +12,8 @@ import {
   type NumberField,
   policies,
   run,
-  type Value
+  type Value,
+  whole
 } from "./fields.ts"
 
 /** A policy or a pattern of arrivals. */
@@ -27,6 +28,8 @@ export interface State {
   /** The parts of the policy: none for no limit. */
   readonly policies: ReadonlyArray<Item>
   readonly arrivals: ReadonlyArray<Item>
+  /** How the policies are one. */
+  readonly whole: Options
   readonly bounds: Options
   readonly run: Options
 }
@@ -38,17 +41,22 @@ export const mostItems = 5
 // To and from the address: policy=rate,limit:10,burst:5&arrivals=steady,rate:8&maxQueue=20
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The nearest value that the field's slider has. */
-const snapped = ({ min, step }: NumberField, value: number): number => min + Math.round((value - min) / step) * step
+/** What is allowed for a number, in words. */
+export const allowed = ({ max, min, unit }: NumberField): string => {
+  const shown = (value: number) => (unit === "s" ? value / 1_000 : value).toLocaleString("en")
+  return `${unit === "s" ? "a number" : "a whole number"} from ${shown(min)} to ${shown(max)}${
+    unit === "" ? "" : ` ${unit}`
+  }`
+}
 
-/** What a text says for a field, if it is allowed there; else what the field is at first. */
+/** What a text says for a field, if it is allowed there; else the nearest that is, or what the field is at first. */
 const read = (field: Field, text: string): Value => {
   switch (field.type) {
     case "number": {
       const value = Number(text)
       return text === "" || !Number.isFinite(value)
         ? field.initial
-        : Math.min(field.max, Math.max(field.min, snapped(field, value)))
+        : Math.min(field.max, Math.max(field.min, Math.round(value)))
     }
     case "choice":
       return field.choices.includes(text) ? text : field.initial
@@ -60,11 +68,15 @@ const read = (field: Field, text: string): Value => {
 export const initial = (fields: Fields): Options =>
   Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.initial]))
 
-const readItem = (kinds: Kinds, text: string): ReadonlyArray<Item> => {
+const settingsIn = (text: string): readonly [kind: string, settings: ReadonlyMap<string, string>] => {
   const [kind = "", ...settings] = text.split(",")
+  return [kind, new Map(settings.map((setting) => setting.split(":") as [string, string]))]
+}
+
+const readItem = (kinds: Kinds, text: string): ReadonlyArray<Item> => {
+  const [kind, given] = settingsIn(text)
   const fields = Object.hasOwn(kinds, kind) ? kinds[kind]!.fields : undefined
   if (fields === undefined) return []
-  const given = new Map(settings.map((setting) => setting.split(":") as [string, string]))
   const options = Object.entries(fields).map(([name, field]) => [name, read(field, given.get(name) ?? "")])
   return [{ kind, options: { ...initial(fields), ...Object.fromEntries(options) } }]
 }
@@ -87,19 +99,66 @@ export const fromHash = (hash: string): State => {
     ? {
       policies: readItems(policies, given.getAll("policy")),
       arrivals: readItems(arrivals, given.getAll("arrivals")),
+      whole: { ...initial(whole), ...readSome(whole, given) },
       bounds: readSome(bounds, given),
       run: readSome(run, given)
     }
     : fromHash(examples[0]!.hash)
 }
 
+/**
+ * What an address says that the page does not take as it is: numbers beyond what is allowed, words that it does not know, and
+ * more parts than there may be.
+ */
+export const remarksOn = (hash: string): ReadonlyArray<string> => {
+  const given = new URLSearchParams(hash.replace(/^#/, ""))
+  const remark = (where: string, name: string, fields: Fields, text: string): ReadonlyArray<string> => {
+    const field = fields[name]
+    if (field === undefined) return [`${where}: there is no "${name}".`]
+    const value = read(field, text)
+    if (String(value) === text || (field.type === "number" && value === Number(text))) return []
+    const rule = field.type === "number"
+      ? ` must be ${allowed(field)}`
+      : ` must be one of ${(field.type === "choice" ? field.choices : ["true", "false"]).join(", ")}`
+    return [`${where}: ${name}${rule}; "${text}" became ${value}.`]
+  }
+  const ofItems = (noun: string, kinds: Kinds, texts: ReadonlyArray<string>) => {
+    const known = texts.filter((text) => readItem(kinds, text).length > 0)
+    return [
+      ...texts.flatMap((text) =>
+        known.includes(text) || text === "none" ? [] : [`There is no ${noun} "${settingsIn(text)[0]}".`]
+      ),
+      ...known.flatMap((text, i) => {
+        const [kind, settings] = settingsIn(text)
+        return i < mostItems
+          ? [...settings].flatMap(([name, text]) => remark(`${noun} ${i + 1}`, name, kinds[kind]!.fields, text))
+          : []
+      }),
+      ...(known.length > mostItems ? [`Only the first ${mostItems} of ${known.length} are shown.`] : [])
+    ]
+  }
+  const others: Fields = { ...whole, ...bounds, ...run }
+  return [
+    ...ofItems("policy", policies, given.getAll("policy")),
+    ...ofItems("pattern", arrivals, given.getAll("arrivals")),
+    ...[...given].flatMap(([name, text]) =>
+      name === "policy" || name === "arrivals" ? [] : remark("the address", name, others, text)
+    )
+  ]
+}
+
 const writeItem = ({ kind, options }: Item) =>
   [kind, ...Object.entries(options).map(([name, value]) => `${name}:${value}`)].join(",")
+
+/** Without what it would be anyway. */
+const differing = (fields: Fields, options: Options): Options =>
+  Object.fromEntries(Object.entries(options).filter(([name, value]) => fields[name]!.otherwise !== value))
 
 export const toHash = (state: State): string => {
   const given = new URLSearchParams()
   for (const item of state.policies) given.append("policy", writeItem(item))
   for (const item of state.arrivals) given.append("arrivals", writeItem(item))
+  for (const [name, value] of Object.entries(differing(whole, state.whole))) given.append(name, String(value))
   for (const [name, value] of Object.entries({ ...state.bounds, ...state.run })) given.append(name, String(value))
   // With neither part nor arrivals nor anything else chosen the address still has to say so.
   const text = given.toString().replaceAll("%2C", ",").replaceAll("%3A", ":")
@@ -137,6 +196,21 @@ export const examples: ReadonlyArray<{ readonly name: string; readonly hash: str
     hash: "#policy=rate,limit:5&arrivals=steady,rate:4,duration:6000&runs=150&pauseAt=1500&pauseFor=1500"
   },
   {
+    name: "a language model's quota",
+    hash:
+      "#policy=tokenBucket,capacity:50,refill:400,per:60000&policy=tokenBucket,capacity:10000,refill:75000,per:60000,unit:tokens&policy=concurrency,limit:20&arrivals=poisson,rate:2,duration:60000,amount:1000&runs=3000"
+  },
+  {
+    name: "two limits, one after the other",
+    hash:
+      "#policy=rate,limit:5&policy=window,limit:8,per:4000,kind:fixed&arrivals=steady,rate:4,duration:10000&runs=150&together=chain"
+  },
+  {
+    name: "a lower limit, tried in shadow",
+    hash:
+      "#policy=rate,limit:12,burst:5&policy=rate,limit:6,burst:2&arrivals=poisson,rate:8,duration:5000&runs=100&together=chain&shadow=true&maxQueue=3"
+  },
+  {
     name: "callers who give up",
     hash: "#policy=concurrency,limit:2&arrivals=poisson,rate:8,duration:4000&runs=400&interruptAfter=1000"
   }
@@ -146,27 +220,39 @@ export const examples: ReadonlyArray<{ readonly name: string; readonly hash: str
 // To options of the library, which both the simulation and the code are made from
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Without what the library would take anyway. */
-const given = (fields: Fields, options: Options): Options =>
-  Object.fromEntries(Object.entries(options).filter(([name, value]) => fields[name]!.otherwise !== value))
-
 interface Call {
   readonly name: string
-  readonly options: Options
+  readonly options: Readonly<Record<string, Value | object>>
 }
 
 const callOf = (kinds: Kinds, { kind, options }: Item): Call => ({
   name: kind,
-  options: given(kinds[kind]!.fields, options)
+  options: differing(kinds[kind]!.fields, options)
 })
 
 const partsOf = (state: State): ReadonlyArray<Call> => state.policies.map((item) => callOf(policies, item))
 
+/** What a call of a pattern costs; undefined for one permit. */
+const costOf = ({ amount = 0, of = "tokens", permits = 1 }: Options): number | Record<string, Value> | undefined =>
+  amount !== 0
+    ? { ...(permits === 1 ? {} : { permits }), [String(of)]: amount }
+    : permits === 1
+    ? undefined
+    : permits as number
+
 const patternsOf = (state: State): ReadonlyArray<Call> =>
   state.arrivals.map((item) => {
-    const { name, options } = callOf(arrivals, item)
+    const { name, options: { amount: _, of: __, permits: ___, ...options } } = callOf(arrivals, item)
     const { interruptAfter } = state.run
-    return { name, options: interruptAfter === undefined ? options : { ...options, interruptAfter } }
+    const cost = costOf(item.options)
+    return {
+      name,
+      options: {
+        ...options,
+        ...(cost === undefined ? {} : { cost }),
+        ...(interruptAfter === undefined ? {} : { interruptAfter })
+      }
+    }
   })
 
 const settingsOf = ({ run: { late, pauseAt = 0, pauseFor, runs } }: State) => ({
@@ -182,22 +268,40 @@ const settingsOf = ({ run: { late, pauseAt = 0, pauseFor, runs } }: State) => ({
 /** More than this would make the page wait. */
 export const mostCalls = 5_000
 
-/** Throws the library's own RangeError where things do not go together. */
-export const policyOf = (state: State): Throttle.Policy<any> => {
+/** The policies that calls pass, one after the other: one, but for a chain. */
+interface Pass {
+  readonly parts: ReadonlyArray<Call>
+  readonly bounds: Options
+  readonly isShadow: boolean
+}
+
+const passesOf = (state: State): ReadonlyArray<Pass> => {
+  const { bounds, whole: { shadow: isShadow, together } } = state
   const parts = partsOf(state)
+  return together === "chain" && parts.length > 1
+    ? parts.map((part, i) => ({ parts: [part], bounds, isShadow: isShadow === true && i === parts.length - 1 }))
+    : [{ parts, bounds, isShadow: isShadow === true }]
+}
+
+const made = ({ bounds, isShadow, parts }: Pass): Throttle.Policy<any> => {
   const make = ({ name, options }: Call): Throttle.Policy<any> => (Throttle as any)[name](options)
   const [first, ...others] = parts
-  if (first === undefined) return Throttle.none
-  return others.length === 0
-    ? make({ ...first, options: { ...first.options, ...state.bounds } })
-    : Throttle.all(parts.map(make), state.bounds)
+  const policy = first === undefined
+    ? Throttle.none
+    : others.length === 0
+    ? make({ ...first, options: { ...first.options, ...bounds } })
+    : Throttle.all(parts.map(make), bounds)
+  return isShadow ? Throttle.shadow(policy) : policy
 }
+
+/** Throws the library's own RangeError where things do not go together. */
+export const policiesOf = (state: State): ReadonlyArray<Throttle.Policy<any>> => passesOf(state).map(made)
 
 export const arrivalsOf = (state: State): ReadonlyArray<Simulation.Arrival> =>
   Simulation.merge(...patternsOf(state).map(({ name, options }) => (Simulation as any)[name](options)))
 
 export const simulate = (state: State): Simulation.Result =>
-  Simulation.run(policyOf(state), arrivalsOf(state).slice(0, mostCalls), settingsOf(state) as Simulation.RunOptions)
+  Simulation.run(policiesOf(state), arrivalsOf(state).slice(0, mostCalls), settingsOf(state) as Simulation.RunOptions)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // To code
@@ -234,6 +338,8 @@ const valueCode = (name: string, value: unknown): string =>
     ? `[${value.map((item) => optionsCode(item)).join(", ")}]`
     : typeof value === "number" && durations.has(name)
     ? words(value)
+    : typeof value === "object" && value !== null
+    ? optionsCode(value)
     : JSON.stringify(value)
 
 const optionsCode = (options: object): string =>
@@ -241,13 +347,32 @@ const optionsCode = (options: object): string =>
 
 const callCode = (module: string, { name, options }: Call): string => `${module}.${name}(${optionsCode(options)})`
 
-const policyCode = (state: State): string => {
-  const parts = partsOf(state)
+const policyCode = ({ bounds, isShadow, parts }: Pass): string => {
   const [first, ...others] = parts
-  if (first === undefined) return "Throttle.none"
-  if (others.length === 0) return callCode("Throttle", { ...first, options: { ...first.options, ...state.bounds } })
-  const bounds = Object.keys(state.bounds).length === 0 ? "" : `, ${optionsCode(state.bounds)}`
-  return `Throttle.all([\n${parts.map((part) => `  ${callCode("Throttle", part)}`).join(",\n")}\n]${bounds})`
+  const settings = Object.keys(bounds).length === 0 ? "" : `, ${optionsCode(bounds)}`
+  const code = first === undefined
+    ? "Throttle.none"
+    : others.length === 0
+    ? callCode("Throttle", { ...first, options: { ...first.options, ...bounds } })
+    : `Throttle.all([\n${parts.map((part) => `  ${callCode("Throttle", part)}`).join(",\n")}\n]${settings})`
+  return isShadow ? `Throttle.shadow(${code})` : code
+}
+
+/** The policies by name, and the function that an app would have; with a class for each, where calls have a cost. */
+const appCode = (state: State, names: ReadonlyArray<string>): string => {
+  const cost = state.arrivals.map(({ options }) => costOf(options)).find((cost) => cost !== undefined)
+  const piped = (steps: ReadonlyArray<string>) =>
+    `export const fetchUser = (id: number) => Effect.succeed({ id }).pipe(${steps.toReversed().join(", ")})`
+  if (cost === undefined) return piped(names)
+  const classes = names.map((_, i) => (names.length === 1 ? "Api" : `Api${i + 1}`))
+  return [
+    ...classes.map((name, i) => `class ${name} extends Throttle.Service<${name}>()("app/${name}", ${names[i]}) {}`),
+    "",
+    `// A cost is asked of a class, whose Layer is provided at the app's edge: ${
+      classes.map((name) => `${name}.layer`).join(", ")
+    }`,
+    piped(classes.map((name) => `${name}.withPermits(${typeof cost === "number" ? cost : optionsCode(cost)})`))
+  ].join("\n")
 }
 
 const arrivalsCode = (state: State): string => {
@@ -263,18 +388,20 @@ const arrivalsCode = (state: State): string => {
 export const toCode = (state: State): string => {
   const settings = settingsOf(state)
   const options = Object.keys(settings).length === 0 ? "" : `, ${optionsCode(settings)}`
+  const passes = passesOf(state)
+  const names = passes.length === 1 ? ["policy"] : passes.map((_, i) => `policy${i + 1}`)
   return `import { Effect } from "effect"
 import { Throttle } from "effect-throttle"
 import * as Simulation from "effect-throttle/simulation"
 
 // Made once, outside the function that uses it
-const policy = ${policyCode(state)}
+${names.map((name, i) => `const ${name} = ${policyCode(passes[i]!)}`).join("\n")}
 
-export const fetchUser = (id: number) => Effect.succeed({ id }).pipe(policy)
+${appCode(state, names)}
 
 // What this page shows
 const arrivals = ${arrivalsCode(state)}
-const result = Simulation.run(policy, arrivals${options})
+const result = Simulation.run(${names.length === 1 ? names[0] : `[${names.join(", ")}]`}, arrivals${options})
 
 console.log(Simulation.text(result))
 `

@@ -178,24 +178,41 @@ export type Throttled<E, R> = <E1, R1>(
  * @since 0.1.0
  */
 export interface MakeClient<R> {
-  /** A policy for each key. */
-  <E>(policy: Throttle.Policy<E>, options?: ClientOptions): Throttled<E, R>
-  (policy: Throttle.Policy<any>, options: WeightedClientOptions): Throttled<ThrottleError, R>
-  /** The throttle of a Service class. */
+  /**
+   * Throttles a client by a policy: one throttle for each origin, or for each key that `key` gives. Adds the policy's errors.
+   * @see {@link client} for what it does, with options, units and defaults in {@link ClientOptions}
+   */
+  <E>(policy: Throttle.Policy<E, never>, options?: ClientOptions): Throttled<E, R>
+  /**
+   * Throttles a client by a policy, with a cost for each request: one throttle for each origin, or for each key that `key`
+   * gives. Adds `ThrottleError`, since a request may cost more than can ever be granted.
+   * @see {@link client} for what it does, with options, units and defaults in {@link WeightedClientOptions}
+   */
+  (policy: Throttle.Policy<any, never>, options: WeightedClientOptions): Throttled<ThrottleError, R>
+  /**
+   * Throttles a client by a `Throttle.Service` class: one throttle for all requests, the one that is provided. Adds the errors
+   * of the class's policy.
+   * @see {@link client} for what it does, with options, units and defaults in {@link ClientOptions}
+   */
   <Self, E>(
-    service: Context.Key<Self, Throttle.Throttle> & { readonly policy: Throttle.Policy<E> },
+    service: Context.Key<Self, Throttle.Throttle> & { readonly policy: Throttle.Policy<E, never> },
     options?: ClientOptions
   ): Throttled<E, R | Self>
-  /** A throttle, or a map, that is provided. */
-  <Self>(
-    service: Context.Key<Self, Throttle.Throttle> | Context.Key<Self, ThrottleMap.ThrottleMap<string>>,
+  /**
+   * Throttles a client by a throttle or map at hand, by the options of a `ThrottleMap`, which give each key a policy of its
+   * own, by what is provided under a key, or by any of the others with a cost. Adds `ThrottleError`.
+   * @see {@link client} for what it does, with options, units and defaults in {@link WeightedClientOptions}
+   */
+  <Self = never>(
+    source:
+      | ThrottleMap.Options<string>
+      | ThrottleMap.ThrottleMap<string>
+      | Throttle.Throttle
+      | Throttle.Policy<any, never>
+      | Context.Key<Self, Throttle.Throttle>
+      | Context.Key<Self, ThrottleMap.ThrottleMap<string>>,
     options?: ClientOptions | WeightedClientOptions
   ): Throttled<ThrottleError, R | Self>
-  /** A policy for each key of its own, a map, or a throttle. */
-  (
-    throttle: ThrottleMap.Options<string> | ThrottleMap.ThrottleMap<string> | Throttle.Throttle,
-    options?: ClientOptions | WeightedClientOptions
-  ): Throttled<ThrottleError, R>
 }
 
 /**
@@ -266,8 +283,9 @@ export interface MakeClient<R> {
  * @category client
  * @since 0.1.0
  */
-export const client: MakeClient<never> = (source: Source, options?: ClientOptions | WeightedClientOptions) =>
-  throttled("HttpThrottle.client", source, options, false)
+export const client =
+  ((source: Source, options?: ClientOptions | WeightedClientOptions) =>
+    throttled("HttpThrottle.client", source, options, false)) as MakeClient<never>
 
 /**
  * The same, holding permits until the scope closes: while the body is read.
@@ -310,10 +328,9 @@ export const client: MakeClient<never> = (source: Source, options?: ClientOption
  * @category client
  * @since 0.1.0
  */
-export const clientScoped: MakeClient<Scope.Scope> = (
-  source: Source,
-  options?: ClientOptions | WeightedClientOptions
-) => throttled("HttpThrottle.clientScoped", source, options, true)
+export const clientScoped =
+  ((source: Source, options?: ClientOptions | WeightedClientOptions) =>
+    throttled("HttpThrottle.clientScoped", source, options, true)) as MakeClient<Scope.Scope>
 
 const throttled = (
   caller: string,

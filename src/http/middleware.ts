@@ -364,6 +364,10 @@ const currentRequest = (): HttpServerRequest.HttpServerRequest =>
  * @since 0.1.0
  */
 export const middleware: {
+  /**
+   * Throttles the requests of a server, each client by itself: a middleware whose `layer` is provided to the routes that it
+   * is for. A refused request is answered with 429 or 503; a `RangeError` is thrown for bad options.
+   */
   <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>(
     options: Options<R, EX, RX>,
     which?: { readonly global?: false | undefined }
@@ -375,6 +379,10 @@ export const middleware: {
     layerError: EX
     layerRequires: Exclude<RX, Scope.Scope>
   }>
+  /**
+   * Throttles the requests of a server, each client by itself: a Layer that stands in front of all routes, those that do not
+   * exist included. A refused request is answered with 429 or 503; a `RangeError` is thrown for bad options.
+   */
   <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>(
     options: Options<R, EX, RX>,
     which: { readonly global: true }

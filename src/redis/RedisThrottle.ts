@@ -363,12 +363,21 @@ export interface NeverFailing extends Options {
  * @since 0.1.0
  */
 export const layerFor: {
-  <Self, Id extends string>(
-    service: Throttle.ServiceClass<Self, Id, ThrottleError>,
+  /**
+   * Makes the Layer of a `Throttle.Service` class whose calls may fail with `ThrottleError`: its own policy, on Redis. Fails
+   * with `NotDistributable` for a policy that several processes cannot share; throws a `RangeError` for bad options.
+   */
+  <Self, Id extends string, U extends string>(
+    service: Throttle.ServiceClass<Self, Id, ThrottleError, U>,
     options: Options
   ): Layer.Layer<Self, NotDistributable, Redis>
-  <Self, Id extends string>(
-    service: Throttle.ServiceClass<Self, Id, never>,
+  /**
+   * Makes the Layer of a `Throttle.Service` class whose calls cannot fail: its own policy, on Redis. So `onStoreError` must be
+   * "allow" or `{ local }`. Fails with `NotDistributable` for a policy that several processes cannot share; throws a
+   * `RangeError` for bad options.
+   */
+  <Self, Id extends string, U extends string>(
+    service: Throttle.ServiceClass<Self, Id, never, U>,
     options: NeverFailing
   ): Layer.Layer<Self, NotDistributable, Redis>
 } = <Self, Id extends string>(

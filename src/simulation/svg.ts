@@ -422,7 +422,7 @@ const stepsOf = (frame: Frame, panel: StepsPanel, top: number, height: number, s
     `${parts[i - 1]?.end === begin ? "V" : `M${at(x(begin))} `}${at(y(value))}H${at(x(end))}`
   )
   return [
-    label(left - 6, y(scale) + 4, Words.number(scale), "scale", "end"),
+    label(left - 6, y(scale) + 4, Words.short(scale), "scale", "end"),
     label(left - 6, bottom + 2, "0", "scale", "end"),
     `<path class="area ${panel.kind}" d="${path.join("")}V${at(bottom)}z"/>`,
     `<path class="line ${panel.kind}" d="${path.join("")}"/>`,

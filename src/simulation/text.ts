@@ -22,7 +22,7 @@ export interface TextOptions {
  *
  * Each character is a span of time, its height the most there was in it, or for arrivals, starts and refusals how many
  * there were; each line has a scale of its own, whose top is written behind it. A line with nothing in it is left out.
- * Below stands what happened, in words.
+ * Below stands what happened, in words. No line is longer than `width`: in a terminal give it `process.stdout.columns`.
  *
  * **Errors**
  *
@@ -85,12 +85,12 @@ export const text = (result: Result, options: TextOptions = {}): string => {
   ]
   const axis = [Words.time(from), Words.time(to)] as const
   return [
-    result.name,
+    ...Words.wrap(result.name, width),
     "",
     ...rows.filter(([, values]) => values.some((value) => value > 0)).map(([name, values]) => row(name, values)),
     " ".repeat(gutter) + axis[0].padEnd(columns - axis[1].length) + axis[1],
     "",
-    Words.describe(result)
+    ...Words.wrap(Words.describe(result), width)
   ].join("\n")
 }
 

@@ -6,6 +6,10 @@ import { type Summary, summary } from "./summary.ts"
 export const number = (value: number): string =>
   value >= 1_000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)))
 
+/** In the little room beside an axis: "84k". */
+export const short = (value: number): string =>
+  value >= 1e6 ? `${number(value / 1e6)}M` : value >= 1e4 ? `${number(value / 1e3)}k` : number(value)
+
 /** Milliseconds as a person says them. */
 export const time = (millis: number): string =>
   millis === 0
@@ -18,6 +22,20 @@ export const time = (millis: number): string =>
     : millis < 36_000_000
     ? `${number(millis / 60_000)} min`
     : `${number(millis / 3_600_000)} h`
+
+/** Lines of at most so many characters, broken between words; a longer word stays whole. */
+export const wrap = (text: string, width: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  let rest = text
+  while (rest.length > width) {
+    const space = rest.lastIndexOf(" ", width)
+    const end = space > 0 ? space : rest.indexOf(" ")
+    if (end < 0) break
+    lines.push(rest.slice(0, end))
+    rest = rest.slice(end + 1)
+  }
+  return [...lines, rest]
+}
 
 /** An instant on an axis: seconds, minutes or hours, the same for all of it, in which each step is a whole number. */
 export const tick = (instant: number, ticks: ReadonlyArray<number>): string => {

@@ -102,7 +102,15 @@ const atLeast = (caller: string, which: "waiting" | "running") =>
  * @since 0.1.0
  */
 export const waitUntilWaiting: {
+  /**
+   * Lets other fibers run until at least `n` calls wait in the provided throttle; no time passes. Dies with an `Error` if
+   * there are fewer after 10,000 yields.
+   */
   (n: number): Effect.Effect<void, never, Throttle.Throttle>
+  /**
+   * Lets other fibers run until at least `n` calls wait in this throttle, or the throttle of this `Throttle.Service` class;
+   * no time passes. Dies with an `Error` if there are fewer after 10,000 yields.
+   */
   <R = never>(throttle: Watched<R>, n: number): Effect.Effect<void, never, R>
 } = atLeast("waitUntilWaiting", "waiting")
 
@@ -146,7 +154,15 @@ export const waitUntilWaiting: {
  * @since 0.1.0
  */
 export const waitUntilRunning: {
+  /**
+   * Lets other fibers run until at least `n` calls hold permits of the provided throttle; no time passes. Dies with an
+   * `Error` if there are fewer after 10,000 yields.
+   */
   (n: number): Effect.Effect<void, never, Throttle.Throttle>
+  /**
+   * Lets other fibers run until at least `n` calls hold permits of this throttle, or the throttle of this
+   * `Throttle.Service` class; no time passes. Dies with an `Error` if there are fewer after 10,000 yields.
+   */
   <R = never>(throttle: Watched<R>, n: number): Effect.Effect<void, never, R>
 } = atLeast("waitUntilRunning", "running")
 
@@ -455,12 +471,21 @@ export const layer = (options: Options = {}): Layer.Layer<Throttle.Throttle | Re
  * @since 0.1.0
  */
 export const layerFor: {
-  <Self, Id extends string>(
-    service: Throttle.ServiceClass<Self, Id, never>,
+  /**
+   * Makes the Layer of a recorder in place of a `Throttle.Service` class whose calls cannot fail: it answers by the options,
+   * which must not reject, and records what was asked; {@link recorderOf} the class reads it. Throws a `RangeError` for bad
+   * options.
+   */
+  <Self, Id extends string, U extends string>(
+    service: Throttle.ServiceClass<Self, Id, never, U>,
     options?: Options<Admission>
   ): Layer.Layer<Self | RecorderOf<Self>>
-  <Self, Id extends string>(
-    service: Throttle.ServiceClass<Self, Id, ThrottleError>,
+  /**
+   * Makes the Layer of a recorder in place of a `Throttle.Service` class whose calls may fail: it answers by the options, and
+   * records what was asked; {@link recorderOf} the class reads it. Throws a `RangeError` for bad options.
+   */
+  <Self, Id extends string, U extends string>(
+    service: Throttle.ServiceClass<Self, Id, ThrottleError, U>,
     options?: Options
   ): Layer.Layer<Self | RecorderOf<Self>>
 } = <Self>(

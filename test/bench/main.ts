@@ -1,43 +1,46 @@
 /**
  * `npm run bench`: runs every section, prints its table, and writes docs/benchmarks.md.
- * `--quick` runs less and writes nothing; `--only=idle,waiting` runs some.
+ * `--quick` runs less and writes nothing; `--only=idle,waiting` runs some; `--help` says so.
  */
 import { writeFileSync } from "node:fs"
 import { quick } from "./harness.ts"
 import * as Machine from "./machine.ts"
+import * as Options from "./options.ts"
 import { markdown, type Section, summary, terminal } from "./report.ts"
-import * as Accuracy from "./sections/accuracy.ts"
-import * as Added from "./sections/added.ts"
-import * as Block from "./sections/block.ts"
-import * as Bundle from "./sections/bundle.ts"
-import * as Cpu from "./sections/cpu.ts"
-import * as Http from "./sections/http.ts"
-import * as Idle from "./sections/idle.ts"
-import * as Keys from "./sections/keys.ts"
-import * as Leaving from "./sections/leaving.ts"
-import * as Memory from "./sections/memory.ts"
-import * as Processes from "./sections/processes.ts"
-import * as Redis from "./sections/redis.ts"
-import * as Waiting from "./sections/waiting.ts"
 
+// Loaded when they are run, so that --help need not wait for the libraries that they measure.
 const sections: Record<string, () => Promise<Section>> = {
-  idle: Idle.section,
-  mixed: Idle.mixedSection,
-  added: Added.section,
-  waiting: Waiting.section,
-  leaving: Leaving.section,
-  accuracy: Accuracy.section,
-  block: Block.section,
-  cpu: Cpu.section,
-  keys: Keys.section,
-  memory: Memory.section,
-  http: Http.section,
-  redis: Redis.section,
-  processes: Processes.section,
-  bundle: Bundle.section
+  idle: async () => (await import("./sections/idle.ts")).section(),
+  mixed: async () => (await import("./sections/idle.ts")).mixedSection(),
+  added: async () => (await import("./sections/added.ts")).section(),
+  waiting: async () => (await import("./sections/waiting.ts")).section(),
+  leaving: async () => (await import("./sections/leaving.ts")).section(),
+  accuracy: async () => (await import("./sections/accuracy.ts")).section(),
+  block: async () => (await import("./sections/block.ts")).section(),
+  cpu: async () => (await import("./sections/cpu.ts")).section(),
+  keys: async () => (await import("./sections/keys.ts")).section(),
+  memory: async () => (await import("./sections/memory.ts")).section(),
+  http: async () => (await import("./sections/http.ts")).section(),
+  redis: async () => (await import("./sections/redis.ts")).section(),
+  processes: async () => (await import("./sections/processes.ts")).section(),
+  bundle: async () => (await import("./sections/bundle.ts")).section()
 }
 
-const only = process.argv.find((arg) => arg.startsWith("--only="))?.slice("--only=".length).split(",")
+const options = (): Options.Options => {
+  try {
+    return Options.parse(process.argv.slice(2), Object.keys(sections))
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : String(error)}\n`)
+    console.error(Options.help(Object.keys(sections)))
+    process.exit(1)
+  }
+}
+const { help, only } = options()
+if (help) {
+  console.log(Options.help(Object.keys(sections)))
+  process.exit(0)
+}
+
 const machine = Machine.describe()
 const seconds = (since: bigint): string => (Number(process.hrtime.bigint() - since) / 1e9).toFixed(0)
 const started = process.hrtime.bigint()

@@ -22,10 +22,24 @@ export const anchorsOf = (markdown: string): ReadonlySet<string> => {
   return anchors
 }
 
-/** Where the links and pictures of a page point, but those to other hosts. */
-const targetsOf = (markdown: string): ReadonlyArray<string> =>
+/**
+ * Where the README's links point, so that they work where the package is looked at on npm: to the files of its version as
+ * unpkg serves them.
+ */
+export const published = (version: string): string => `https://unpkg.com/effect-throttle@${version}/`
+
+/** All links and pictures of a page. */
+export const linksOf = (markdown: string): ReadonlyArray<string> =>
   Array.from(prose(markdown).matchAll(/\]\(([^()\s]+(?:\([^()]*\))?[^()\s]*)\)/g), ([, target = ""]) => target)
+
+/** Those but to other hosts; what unpkg serves of this package is a file of the repository, written with "/" first. */
+const targetsOf = (markdown: string): ReadonlyArray<string> =>
+  linksOf(markdown).map((target) => target.replace(/^https:\/\/unpkg\.com\/effect-throttle@[^/]+(?=\/)/, ""))
     .filter((target) => !/^[a-z]+:/.test(target))
+
+/** Which file of the repository a target is, as seen from a page. */
+const fileOf = (page: string, file: string): string =>
+  file === "" ? page : file.startsWith("/") ? file.slice(1) : posix.join(posix.dirname(page), file)
 
 /** The links that lead nowhere: to no file, or to no heading of it. `exists` knows the files that are no pages. */
 export const broken = (pages: Files, exists: (path: string) => boolean): ReadonlyArray<string> => {
@@ -33,7 +47,7 @@ export const broken = (pages: Files, exists: (path: string) => boolean): Readonl
   return Object.entries(pages).flatMap(([path, text]) =>
     targetsOf(text).filter((target) => {
       const [file = "", anchor] = target.split("#")
-      const to = file === "" ? path : posix.join(posix.dirname(path), file)
+      const to = fileOf(path, file)
       return anchor === undefined ? !(to in pages) && !exists(to) : anchors.get(to)?.has(anchor) !== true
     }).map((target) => `${path} → ${target}`)
   )
@@ -44,7 +58,7 @@ export const reachable = (pages: Files, from: string): ReadonlySet<string> => {
   const found = new Set([from])
   for (const path of found) {
     for (const target of targetsOf(pages[path] ?? "")) {
-      const to = posix.join(posix.dirname(path), target.replace(/#.*/, ""))
+      const to = fileOf(path, target.replace(/#.*/, ""))
       if (to in pages) found.add(to)
     }
   }
