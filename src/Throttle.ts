@@ -383,7 +383,7 @@ export const live = (
     pause: (duration) => Effect.suspend(() => Limiter.pause(limiter, nanosToPause(limiter.plan.name, duration))),
     resume: Effect.sync(() => Limiter.resume(limiter)),
     update: (policy) =>
-      Effect.suspend(() => {
+      Effect.sync(() => {
         const plan = Plan.make(impl(policy).data)
         if (Plan.isBounded(plan) && !mayRefuse) {
           throw new RangeError(
@@ -391,7 +391,7 @@ export const live = (
               `(got "${plan.description}")`
           )
         }
-        return Update.update(limiter, plan)
+        Update.update(limiter, plan)
       }),
     statistics: Limiter.statisticsNow(limiter)
   }

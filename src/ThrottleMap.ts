@@ -14,7 +14,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type Ask, askFor } from "./internal/ask.ts"
 import * as Keyed from "./internal/keyed.ts"
-import { nextAvailable, pause, runIfAvailable, statisticsNow } from "./internal/limiter.ts"
+import { nextAvailable, pause, statisticsNow } from "./internal/limiter.ts"
 import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
 import type { Limiter } from "./internal/state.ts"
@@ -22,7 +22,7 @@ import * as Throttle from "./Throttle.ts"
 import type { ThrottleError } from "./ThrottleError.ts"
 
 /**
- * What throttles are told apart by. Plain values, compared as a `Map` does.
+ * A key that is a plain value. Any other value is a key as well: keys are compared by `Equal` and `Hash`.
  *
  * @category models
  * @since 0.1.0
@@ -35,10 +35,10 @@ export type Key = string | number | bigint | boolean | symbol
  * @category options
  * @since 0.1.0
  */
-export interface Options<K extends Key> {
+export interface Options<K> {
   /**
-   * The policy of a key; asked when a key comes up that has nothing to remember. Give keys that are alike the same policy
-   * value, made once: each value of its own costs some kilobytes.
+   * The policy of a key; asked whenever the key has nothing spent and holds nothing, so that a change shows at the key's
+   * next such call. Give keys that are alike the same policy value, made once: each value of its own costs some kilobytes.
    */
   readonly lookup: (key: K) => Throttle.Policy<any>
   /** So many keys are remembered at once. A whole number of at least 1. Default: no bound. */
@@ -103,7 +103,7 @@ export interface Statistics extends Throttle.Statistics {
  * @category models
  * @since 0.1.0
  */
-export interface ThrottleMap<in K extends Key> {
+export interface ThrottleMap<in K> {
   /** Runs the effect when the key's throttle grants one permit. */
   readonly withPermit: (
     key: K
@@ -138,6 +138,12 @@ export interface ThrottleMap<in K extends Key> {
   readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError>
   /** Ends a pause of this key. */
   readonly resume: (key: K) => Effect.Effect<void>
+  /**
+   * Gives a key that has something spent, held or waiting other limits; what is spent stays spent, as with
+   * `Throttle.update`. Once nothing of that is left, `lookup` is asked again; so a lasting change belongs there. Does
+   * nothing for a key that has nothing to update. Dies with a `RangeError` for what is no policy.
+   */
+  readonly update: (key: K, policy: Throttle.Policy<any>) => Effect.Effect<void>
   /** What all keys together have done so far. */
   readonly statistics: Effect.Effect<Statistics>
   /** What a key that is waited for, held or paused has done since that began; zeros for any other. */
@@ -146,7 +152,7 @@ export interface ThrottleMap<in K extends Key> {
 
 const known: ReadonlySet<string> = new Set(["lookup", "maxKeys", "onFull", "name"])
 
-const checked = <K extends Key>(options: Options<K>): Keyed.Options => {
+const checked = <K>(options: Options<K>): Keyed.Options => {
   const { maxKeys = Infinity, onFull = "refuse" } = options
   const bad = (option: string, allowed: string, got: unknown) =>
     new RangeError(`ThrottleMap: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
@@ -176,7 +182,7 @@ const unused: Throttle.Statistics = {
 const Own = Symbol("effect-throttle/OwnMap")
 
 /** @internal */
-export const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
+export const keyedOf = <K>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
   (map as { readonly [Own]?: Keyed.Keyed<K> })[Own]
 
 /**
@@ -184,7 +190,7 @@ export const keyedOf = <K extends Key>(map: ThrottleMap<K>): Keyed.Keyed<K> | un
  *
  * @internal
  */
-export const peek = <K extends Key>(map: ThrottleMap<K>, key: K): Limiter | undefined => {
+export const peek = <K>(map: ThrottleMap<K>, key: K): Limiter | undefined => {
   const keyed = keyedOf(map)
   return keyed === undefined ? undefined : Keyed.peek(keyed, key)
 }
@@ -195,7 +201,7 @@ export const peek = <K extends Key>(map: ThrottleMap<K>, key: K): Limiter | unde
  *
  * @internal
  */
-export const startAtOnce = <K extends Key>(
+export const startAtOnce = <K>(
   map: ThrottleMap<K>,
   key: K,
   cost: Throttle.Cost | undefined,
@@ -212,7 +218,7 @@ export const startAtOnce = <K extends Key>(
  *
  * @internal
  */
-export const take = <K extends Key>(
+export const take = <K>(
   map: ThrottleMap<K>,
   key: K,
   cost: Throttle.Cost | undefined,
@@ -232,7 +238,7 @@ const one = (limiter: Limiter): Ask => limiter.one
 const asking = (cost: Throttle.Cost | undefined) =>
   cost === undefined ? one : (limiter: Limiter): Ask => askFor(limiter.plan, cost)
 
-const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
+const fromKeyed = <K>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
   const timingOnly = (askOf: (limiter: Limiter) => Ask) => (limiter: Limiter): Ask => {
     Throttle.refuseToHold(limiter)
     return askOf(limiter)
@@ -241,7 +247,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     withPermit: (key) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, one, self)),
     withPermits: (key, cost) => (self) => Effect.suspend(() => Keyed.beginFor(keyed, key, asking(cost), self)),
     withPermitsIfAvailable: (key, cost) => (self) =>
-      Keyed.use(keyed, key, asking(cost), (limiter, ask) => runIfAvailable(limiter, ask, self)),
+      Effect.suspend(() => Keyed.runIfAvailableFor(keyed, key, asking(cost), self)),
     wait: (key, cost) => Effect.suspend(() => Keyed.beginFor(keyed, key, timingOnly(asking(cost)), Effect.void)),
     takeScoped: (key, cost) =>
       Keyed.use(keyed, key, asking(cost), (limiter, ask) => Throttle.take(limiter, ask, "scope")),
@@ -258,6 +264,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
         return Keyed.use(keyed, key, one, (limiter) => pause(limiter, nanos))
       }),
     resume: (key) => Effect.sync(() => Keyed.resumeFor(keyed, key)),
+    update: (key, policy) => Effect.sync(() => Keyed.updateFor(keyed, key, keyed.planFor(policy))),
     statistics: Effect.sync(() => {
       const { longestWait, waited, ...counted } = Keyed.total(keyed)
       return {
@@ -312,7 +319,7 @@ const fromKeyed = <K extends Key>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
  * @category constructors
  * @since 0.1.0
  */
-export const make = <K extends Key>(options: Options<K>): Effect.Effect<ThrottleMap<K>, never, Scope.Scope> => {
+export const make = <K>(options: Options<K>): Effect.Effect<ThrottleMap<K>, never, Scope.Scope> => {
   const keyed = makeKeyed(options)
   return Effect.map(
     Effect.acquireRelease(
@@ -328,25 +335,26 @@ export const make = <K extends Key>(options: Options<K>): Effect.Effect<Throttle
  *
  * @internal
  */
-export const makeUnsafe = <K extends Key>(options: Options<K>) => {
+export const makeUnsafe = <K>(options: Options<K>) => {
   const keyed = makeKeyed(options)
   return (context: Context.Context<never>, clock: Clock.Clock): ThrottleMap<K> => fromKeyed(keyed(context, clock))
 }
 
-const makeKeyed = <K extends Key>(options: Options<K>) => {
+const makeKeyed = <K>(options: Options<K>) => {
   const bounds = checked(options)
   const { lookup, name = "throttleMap" } = options
   const plans = new WeakMap<Throttle.Policy<any>, Plan.Plan>()
-  const planOf = (key: K): Plan.Plan => {
-    const policy: unknown = lookup(key)
+  const planFor = (policy: unknown, what = "update needs"): Plan.Plan => {
     if (!Throttle.isPolicy(policy)) {
-      throw new RangeError(`throttleMap "${name}": lookup must give a policy, got ${Formatter.format(policy)}`)
+      throw new RangeError(`throttleMap "${name}": ${what} a policy, got ${Formatter.format(policy)}`)
     }
     let plan = plans.get(policy)
     if (plan === undefined) plans.set(policy, plan = Plan.make(policy.data))
     return plan
   }
-  return (context: Context.Context<never>, clock: Clock.Clock) => Keyed.make(name, planOf, bounds, context, clock)
+  const planOf = (key: K) => planFor(lookup(key), "lookup must give")
+  return (context: Context.Context<never>, clock: Clock.Clock) =>
+    Keyed.make(name, planOf, planFor, bounds, context, clock)
 }
 
 /**
@@ -355,9 +363,7 @@ const makeKeyed = <K extends Key>(options: Options<K>) => {
  * @category models
  * @since 0.1.0
  */
-export interface ServiceClass<Self, Id extends string, K extends Key>
-  extends Context.ServiceClass<Self, Id, ThrottleMap<K>>
-{
+export interface ServiceClass<Self, Id extends string, K> extends Context.ServiceClass<Self, Id, ThrottleMap<K>> {
   /** The options it was defined with. */
   readonly options: Options<K>
   /** The Layer of these options. */
@@ -401,6 +407,8 @@ export interface ServiceClass<Self, Id extends string, K extends Key>
   readonly pause: (key: K, duration: Duration.Input) => Effect.Effect<void, ThrottleError, Self>
   /** Ends a pause of this key. */
   readonly resume: (key: K) => Effect.Effect<void, never, Self>
+  /** Gives a key other limits for as long as it has something spent or held; see {@link ThrottleMap}. */
+  readonly update: (key: K, policy: Throttle.Policy<any>) => Effect.Effect<void, never, Self>
   /** What all keys together have done so far, and how many are remembered. */
   readonly statistics: Effect.Effect<Statistics, never, Self>
   /** What a key that is waited for, held or paused has done since that began; zeros for any other. */
@@ -435,7 +443,7 @@ export interface ServiceClass<Self, Id extends string, K extends Key>
  * @since 0.1.0
  */
 export const Service =
-  <Self>() => <const Id extends string, K extends Key>(id: Id, options: Options<K>): ServiceClass<Self, Id, K> => {
+  <Self>() => <const Id extends string, K>(id: Id, options: Options<K>): ServiceClass<Self, Id, K> => {
     checked(options)
     const key = Context.Service<Self, ThrottleMap<K>>()(id)
     const layerWith = (options: Options<K>): Layer.Layer<Self> => Layer.effect(key, make({ name: id, ...options }))
@@ -456,6 +464,7 @@ export const Service =
       nextAvailable: (one: K, cost?: Throttle.Cost) => use((map) => map.nextAvailable(one, cost)),
       pause: (one: K, duration: Duration.Input) => use((map) => map.pause(one, duration)),
       resume: (one: K) => use((map) => map.resume(one)),
+      update: (one: K, policy: Throttle.Policy<any>) => use((map) => map.update(one, policy)),
       statistics: use((map) => map.statistics),
       statisticsOf: (one: K) => use((map) => map.statisticsOf(one))
     })

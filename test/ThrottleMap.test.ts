@@ -2,7 +2,7 @@
  * One throttle a key: the same as a throttle of its own, for as many keys as there are.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
+import { Cause, Context, Data, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
 import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
@@ -566,4 +566,188 @@ describe("a law", () => {
     )
     assert.deepStrictEqual(map, apart)
   }, { arbitrary: { runs: 500 } })
+})
+
+describe("if available", () => {
+  it.effect("a key that holds nothing has no claim to its place while the effect runs", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({
+        lookup: (_key: string) => Throttle.rate({ limit: 1 }),
+        maxKeys: 1,
+        onFull: "evict"
+      })
+      const long = yield* Effect.forkChild(map.withPermitsIfAvailable("a", 1)(Effect.never), { startImmediately: true })
+      assert.deepStrictEqual(yield* map.withPermitsIfAvailable("b", 1)(Effect.succeed("b")), Option.some("b"))
+      assert.strictEqual((yield* map.statistics).keysEvicted, 1)
+      yield* Fiber.interrupt(long)
+    }))
+
+  it.effect("a key that holds a permit keeps its place until the effect ends", () =>
+    Effect.gen(function*() {
+      const pool = Throttle.concurrency({ limit: 1 })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => pool, maxKeys: 1, onFull: "evict" })
+      const long = yield* Effect.forkChild(map.withPermitsIfAvailable("a", 1)(Effect.never), { startImmediately: true })
+      const refused = yield* Effect.flip(map.withPermitsIfAvailable("b", 1)(Effect.void))
+      assert.strictEqual(refused.reason._tag, "KeysExhausted")
+      assert.deepStrictEqual(yield* map.withPermitsIfAvailable("a", 1)(Effect.void), Option.none())
+      yield* Fiber.interrupt(long)
+      assert.deepStrictEqual(yield* map.withPermitsIfAvailable("b", 1)(Effect.succeed("b")), Option.some("b"))
+    }))
+})
+
+describe("lookup", () => {
+  const free = Throttle.rate({ limit: 1 })
+  const paid = Throttle.rate({ limit: 10, burst: 9 })
+
+  it.effect("is asked again at a key's own call once nothing is spent", () =>
+    Effect.gen(function*() {
+      const paying = new Set<string>()
+      const map = yield* ThrottleMap.make({ lookup: (user: string) => paying.has(user) ? paid : free })
+      const burst = Effect.map(
+        Effect.replicateEffect(map.withPermitsIfAvailable("ada", 1)(Effect.void), 12),
+        (ran) => ran.filter(Option.isSome).length
+      )
+      assert.strictEqual(yield* burst, 1)
+      paying.add("ada")
+      yield* TestClock.adjust(500)
+      assert.strictEqual(yield* burst, 0)
+      yield* TestClock.adjust(500)
+      assert.strictEqual(yield* burst, 10)
+      paying.delete("ada")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* burst, 1)
+    }))
+
+  it.effect("is asked again for a key that held permits or was paused, once that is over", () =>
+    Effect.gen(function*() {
+      let limit = 1
+      const pools = [1, 2, 3].map((limit) => Throttle.concurrency({ limit }))
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => pools[limit - 1]! })
+      const most = Effect.gen(function*() {
+        const fibers = yield* Effect.forEach(
+          [1, 2, 3],
+          () => Effect.forkChild(map.withPermitsIfAvailable("a", 1)(Effect.sleep(10)), { startImmediately: true })
+        )
+        yield* TestClock.adjust(10)
+        return (yield* Effect.forEach(fibers, Fiber.join)).filter(Option.isSome).length
+      })
+      assert.strictEqual(yield* most, 1)
+      limit = 3
+      assert.strictEqual(yield* most, 3)
+      yield* map.pause("a", 100)
+      limit = 2
+      yield* TestClock.adjust(100)
+      assert.strictEqual(yield* most, 2)
+    }))
+
+  it.effect("gives one active key its new plan, 3 calls a day for 100 days", () =>
+    Effect.gen(function*() {
+      let day = 0
+      const perDay = Array.from({ length: 2 }, (_, i) => Throttle.window({ limit: 1 + 2 * i, per: "1 day" }))
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => perDay[day === 0 ? 0 : 1]! })
+      let answered = 0
+      for (; day < 100; day++) {
+        for (let i = 0; i < 3; i++) {
+          if (Option.isSome(yield* map.withPermitsIfAvailable("only", 1)(Effect.void))) answered++
+        }
+        yield* TestClock.adjust("1 day")
+      }
+      assert.strictEqual(answered, 1 + 99 * 3)
+    }))
+})
+
+describe("update of a key", () => {
+  const free = Throttle.rate({ limit: 1 })
+  const paid = Throttle.rate({ limit: 10 })
+
+  it.effect("gives it other limits at once, what is spent stays spent", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_user: string) => free })
+      yield* map.wait("ada")
+      yield* map.wait("bob")
+      yield* map.update("ada", paid)
+      const waits = yield* Effect.forEach(["ada", "bob"], (key) => map.nextAvailable(key))
+      assert.deepStrictEqual(waits.map(Option.map(Duration.toMillis)), [Option.some(100), Option.some(1_000)])
+      // Once nothing is spent, lookup decides again.
+      yield* TestClock.adjust(100)
+      yield* map.wait("ada")
+      assert.deepStrictEqual(yield* map.nextAvailable("ada"), Option.some(Duration.seconds(1)))
+    }))
+
+  it.effect("lets those start at once that wait for it", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.concurrency({ limit: 1 }) })
+      const fibers = yield* Effect.forEach([1, 2, 3], () =>
+        Effect.forkChild(map.withPermit("a")(Effect.never), { startImmediately: true }))
+      yield* map.update("a", Throttle.concurrency({ limit: 2 }))
+      yield* TestClock.adjust(0)
+      const { running, waiting } = yield* map.statistics
+      assert.deepStrictEqual({ running, waiting }, { running: 2, waiting: 1 })
+      yield* Fiber.interruptAll(fibers)
+      assert.strictEqual((yield* map.statistics).running, 0)
+    }))
+
+  it.effect("does nothing for a key that has nothing spent, and dies of what is no policy", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => free })
+      yield* map.update("new", paid)
+      assert.strictEqual((yield* map.statistics).keys, 0)
+      const exit = yield* Effect.exit(map.update("new", { limit: 1 } as any))
+      assert.isTrue(Exit.hasDies(exit))
+    }))
+})
+
+describe("keys that are no plain values", () => {
+  class Caller extends Data.Class<{ readonly tenant: string; readonly region: number }> {}
+  const hourly = Throttle.rate({ limit: 1, per: "1 hour" })
+
+  it.effect("are one key where they are equal", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_: Caller) => hourly })
+      let started = 0
+      for (let i = 0; i < 1_000; i++) {
+        const ran = yield* map.withPermitsIfAvailable(new Caller({ tenant: "acme", region: 1 }), 1)(Effect.void)
+        if (Option.isSome(ran)) started++
+      }
+      assert.strictEqual(started, 1)
+      assert.strictEqual((yield* map.statistics).keys, 1)
+      assert.isTrue(
+        Option.isSome(yield* map.withPermitsIfAvailable(new Caller({ tenant: "acme", region: 2 }), 1)(Effect.void))
+      )
+    }))
+
+  it.effect("wait, hold, pause and are updated under any of their equals, and leave nothing", () =>
+    Effect.gen(function*() {
+      const pool = Throttle.concurrency({ limit: 1 })
+      const map = yield* ThrottleMap.make({ lookup: (_: Caller) => pool })
+      const key = () => new Caller({ tenant: "acme", region: 1 })
+      const fibers = yield* Effect.forEach(
+        [1, 2],
+        () => Effect.forkChild(map.withPermit(key())(Effect.sleep(10)), { startImmediately: true })
+      )
+      assert.deepInclude(yield* map.statisticsOf(key()), { running: 1, waiting: 1 })
+      yield* map.update(key(), Throttle.concurrency({ limit: 2 }))
+      yield* TestClock.adjust(0)
+      assert.strictEqual((yield* map.statistics).running, 2)
+      yield* TestClock.adjust(10)
+      yield* Effect.forEach(fibers, Fiber.join)
+      yield* map.pause(key(), "1 hour")
+      assert.deepStrictEqual(yield* map.withPermitsIfAvailable(key(), 1)(Effect.void), Option.none())
+      yield* map.resume(key())
+      assert.isTrue(Option.isSome(yield* map.withPermitsIfAvailable(key(), 1)(Effect.void)))
+      assert.strictEqual((yield* map.statistics).keys, 0)
+    }))
+
+  it.effect("are evicted and forgotten like others", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({
+        lookup: (_: readonly [string, number]) => hourly,
+        maxKeys: 10,
+        onFull: "evict"
+      })
+      for (let i = 0; i < 100; i++) yield* map.withPermit(["a", i])(Effect.void)
+      assert.deepInclude(yield* map.statistics, { keys: 10, keysEvicted: 90 })
+      assert.deepStrictEqual(yield* map.withPermitsIfAvailable(["a", 99], 1)(Effect.void), Option.none())
+      assert.isTrue(Option.isSome(yield* map.withPermitsIfAvailable(["a", 0], 1)(Effect.void)))
+    }))
 })

@@ -13,15 +13,27 @@ import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as MutableHashMap from "effect/MutableHashMap"
+import * as Option from "effect/Option"
 import { KeysExhausted, ThrottleError } from "../ThrottleError.ts"
 import { type Ask, type Cost, spelled } from "./ask.ts"
-import { beginMasked, close, reject, resume, startDue, tryStart } from "./limiter.ts"
+import {
+  beginMasked,
+  close,
+  reject,
+  type Restore,
+  resume,
+  runIfAvailableMasked,
+  startDue,
+  tryStartAt
+} from "./limiter.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
 import { advance } from "./shadow.ts"
 import { dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
+import { update } from "./update.ts"
 
 /** What the keys of one policy have in common. */
 interface Kind {
@@ -38,7 +50,7 @@ const mostSpare = 64
 
 interface Idle extends Line.Place<Idle> {
   readonly key: unknown
-  readonly kind: Kind
+  kind: Kind
   /** The state of the only timing part, or an array of the states of all. */
   state: unknown
 }
@@ -46,7 +58,7 @@ interface Idle extends Line.Place<Idle> {
 /** A limiter, lent to a key. */
 interface Busy {
   key: unknown
-  readonly kind: Kind
+  kind: Kind
   readonly limiter: Limiter
   /** How many are about to use it, in more than one step. */
   users: number
@@ -66,7 +78,10 @@ export interface Keyed<K> {
   readonly clock: Clock.Clock
   /** The plan of a key's policy. Policies that are the same value have the same plan. */
   readonly planOf: (key: K) => Plan
+  readonly planFor: (policy: unknown) => Plan
   readonly kinds: WeakMap<Plan, Kind>
+  /** Keys that are no plain values, by what they are equal to: one of equal keys is used for all. */
+  readonly same: MutableHashMap.MutableHashMap<K, K>
   readonly idle: Map<K, Idle>
   /** Where they may be evicted: the idle ones, used longest ago first. */
   readonly oldest: Line.Line<Idle>
@@ -88,6 +103,7 @@ export type Counted = Limiter["counters"]
 export const make = <K>(
   name: string,
   planOf: (key: K) => Plan,
+  planFor: (policy: unknown) => Plan,
   options: Options,
   context: Context.Context<never>,
   clock: Clock.Clock
@@ -100,7 +116,9 @@ export const make = <K>(
     context,
     clock,
     planOf,
+    planFor,
     kinds: new WeakMap(),
+    same: MutableHashMap.empty(),
     idle,
     oldest: Line.make(),
     busy,
@@ -119,8 +137,9 @@ export const closeAll = <K>(keyed: Keyed<K>): void => {
   for (const { limiter } of keyed.busy.values()) close(limiter)
 }
 
-const kindOf = <K>(keyed: Keyed<K>, key: K): Kind => {
-  const plan = keyed.planOf(key)
+const kindOf = <K>(keyed: Keyed<K>, key: K): Kind => kindFor(keyed, keyed.planOf(key))
+
+const kindFor = <K>(keyed: Keyed<K>, plan: Plan): Kind => {
   let kind = keyed.kinds.get(plan)
   if (kind === undefined) {
     const scratch = makeUnsafe({ ...plan, name: keyed.name }, keyed.context, keyed.clock)
@@ -131,10 +150,54 @@ const kindOf = <K>(keyed: Keyed<K>, key: K): Kind => {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Keys
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** A string, a number and the like are equal to themselves alone. */
+const isPlain = (key: unknown): boolean => typeof key !== "object" && typeof key !== "function"
+
+/** The key by which a map knows an equal one. */
+const known = <K>({ same }: Keyed<K>, key: K): K =>
+  isPlain(key) ? key : Option.getOrElse(MutableHashMap.get(same, key), () => key)
+
+const learn = <K>({ same }: Keyed<K>, key: K): void => {
+  if (!isPlain(key)) MutableHashMap.set(same, key, key)
+}
+
+const unlearn = <K>({ same }: Keyed<K>, key: K): void => {
+  if (!isPlain(key)) MutableHashMap.remove(same, key)
+}
+
+/**
+ * What is remembered of an idle key. One that has nothing spent any more has the policy that `lookup` gives now: asked
+ * for the key's own call too, so that a key that is used all the time follows a change.
+ */
+const idleOf = <K>(keyed: Keyed<K>, key: K, now: number): Idle | undefined => {
+  const idle = keyed.idle.get(key)
+  if (idle === undefined || !isFresh(idle.kind, idle.state, now)) return idle
+  const kind = kindOf(keyed, key)
+  if (kind !== idle.kind) {
+    idle.kind = kind
+    idle.state = initial(kind.plan)
+  }
+  return idle
+}
+
+/** The limiter of a key that is waited for, held or paused; it is taken back if that is over. */
+const busyOf = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
+  const busy = keyed.busy.size === 0 ? undefined : keyed.busy.get(key)
+  if (busy !== undefined) rest(keyed, busy)
+  return busy?.isLent === true ? busy : undefined
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // States in and out of a limiter
 // ---------------------------------------------------------------------------------------------------------------------
 
-const load = ({ parts: { timings } }: Limiter, state: unknown): void => {
+/** `now`: when the clock was read for what is asked next. */
+const load = (limiter: Limiter, state: unknown, now = limiter.read): void => {
+  const { timings } = limiter.parts
+  limiter.read = now
   if (timings.length === 1) timings[0]!.state.ref.current = state
   else timings.forEach((part, i) => part.state.ref.current = (state as ReadonlyArray<unknown>)[i])
 }
@@ -157,37 +220,76 @@ const isFresh = ({ plan: { timings } }: Kind, state: unknown, now: number): bool
 /** Runs the effect when the key's turn comes. To be called in a step of the fiber that will run it. */
 export const beginFor = <K, A, E, R>(
   keyed: Keyed<K>,
-  key: K,
+  given: K,
   askOf: (limiter: Limiter) => Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> => {
   if (keyed.closed) return Effect.interrupt
   tidy(keyed)
-  if (keyed.busy.size === 0 || !keyed.busy.has(key)) {
-    const idle = keyed.idle.get(key)
+  const key = known(keyed, given)
+  if (busyOf(keyed, key) === undefined) {
+    const now = timeOf(keyed)
+    const idle = idleOf(keyed, key, now)
     const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
     const ask = askOf(kind.scratch)
     const never = exceeds(keyed, kind.scratch, ask)
     if (never !== undefined) return never
     if (kind.holdsNothing) {
       if (idle === undefined && !makeRoom(keyed)) return refuse(keyed, ask.cost)
-      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
-      if (tryStart(kind.scratch, ask)) {
+      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state, now)
+      if (tryStartAt(kind.scratch, ask, now)) {
         keep(keyed, key, idle, kind)
         return self
       }
     }
   }
+  return begin(keyed, key, askOf, (limiter, ask, restore) => beginMasked(limiter, ask, self, restore))
+}
+
+/** Runs the effect if the key may start it at once; otherwise does not run it at all. Holds nothing it need not hold. */
+export const runIfAvailableFor = <K, A, E, R>(
+  keyed: Keyed<K>,
+  given: K,
+  askOf: (limiter: Limiter) => Ask,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
+  if (keyed.closed) return Effect.interrupt
+  tidy(keyed)
+  const key = known(keyed, given)
+  if (busyOf(keyed, key) === undefined) {
+    const now = timeOf(keyed)
+    const idle = idleOf(keyed, key, now)
+    const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
+    const ask = askOf(kind.scratch)
+    const never = exceeds(keyed, kind.scratch, ask)
+    if (never !== undefined) return never
+    if (kind.holdsNothing) {
+      if (idle === undefined && !makeRoom(keyed)) return refuse(keyed, ask.cost)
+      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state, now)
+      if (!tryStartAt(kind.scratch, ask, now)) return Effect.succeedNone
+      keep(keyed, key, idle, kind)
+      return Effect.asSome(self)
+    }
+  }
+  return begin(keyed, key, askOf, (limiter, ask, restore) => runIfAvailableMasked(limiter, ask, self, restore))
+}
+
+/** Begins a call with the limiter of a key of its own. */
+const begin = <K, A, E, R>(
+  keyed: Keyed<K>,
+  key: K,
+  askOf: (limiter: Limiter) => Ask,
+  f: (limiter: Limiter, ask: Ask, restore: Restore) => Effect.Effect<A, E | ThrottleError, R>
+): Effect.Effect<A, E | ThrottleError, R> =>
   // It is found in the step in which it is used: one step later the key may be idle again, and its limiter another key's.
-  return Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
+  Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     if (keyed.closed) return Effect.interrupt
     const busy = find(keyed, key)
     if (busy === undefined) return refuse(keyed, askOf(kindOf(keyed, key).scratch).cost)
-    const begun = beginMasked(busy.limiter, askOf(busy.limiter), self, restore)
+    const begun = f(busy.limiter, askOf(busy.limiter), restore)
     rest(keyed, busy)
     return begun
   })
-}
 
 /** The refusal of more than can ever be granted. A key that is only asked for that costs no other key its place. */
 const exceeds = <K>(keyed: Keyed<K>, limiter: Limiter, ask: Ask): Effect.Effect<never, ThrottleError> | undefined => {
@@ -203,19 +305,22 @@ const exceeds = <K>(keyed: Keyed<K>, limiter: Limiter, ask: Ask): Effect.Effect<
  */
 export const startAtOnce = <K>(
   keyed: Keyed<K>,
-  key: K,
+  given: K,
   askOf: (limiter: Limiter) => Ask,
   other: Limiter | undefined
 ): boolean => {
-  if (keyed.closed || keyed.busy.has(key) || (other !== undefined && other.parts.gates.length > 0)) return false
-  const idle = keyed.idle.get(key)
+  if (keyed.closed || (other !== undefined && other.parts.gates.length > 0)) return false
+  const key = known(keyed, given)
+  if (busyOf(keyed, key) !== undefined) return false
+  const now = timeOf(keyed)
+  const idle = idleOf(keyed, key, now)
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
   if (!kind.holdsNothing) return false
   const ask = askOf(kind.scratch)
   if (ask.never !== undefined) return false
-  load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
+  load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state, now)
   if (other === undefined) {
-    if ((idle === undefined && !makeRoom(keyed)) || !tryStart(kind.scratch, ask)) return false
+    if ((idle === undefined && !makeRoom(keyed)) || !tryStartAt(kind.scratch, ask, now)) return false
   } else {
     // Each is asked once, before either is charged and before another key has to go for this one.
     const start = ifDue(kind.scratch, ask)
@@ -251,33 +356,38 @@ const keep = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined, kind: Kind): v
   }
 }
 
-const remember = <K>({ idle, oldest, options }: Keyed<K>, key: K, kind: Kind, state: unknown): void => {
+const remember = <K>(keyed: Keyed<K>, key: K, kind: Kind, state: unknown): void => {
+  const { idle, oldest, options } = keyed
   const left: Idle = { key, kind, state, ahead: undefined, behind: undefined }
+  learn(keyed, key)
   idle.set(key, left)
   if (options.onFull === "evict") Line.enter(oldest, left)
 }
 
-const forget = <K>({ idle, oldest, options }: Keyed<K>, left: Idle): void => {
+const forget = <K>(keyed: Keyed<K>, left: Idle): void => {
+  const { idle, oldest, options } = keyed
   idle.delete(left.key as K)
+  unlearn(keyed, left.key as K)
   if (options.onFull === "evict") Line.leave(oldest, left)
 }
 
 /** Does something with the limiter of a key, which is the key's for so long. Fails where there is no room for the key. */
 export const use = <K, A, E, R>(
   keyed: Keyed<K>,
-  key: K,
+  given: K,
   askOf: (limiter: Limiter) => Ask,
   f: (limiter: Limiter, ask: Ask) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     if (keyed.closed) return Effect.interrupt
     tidy(keyed)
-    const known = keyed.busy.get(key)
-    const { scratch } = known?.kind ?? keyed.idle.get(key)?.kind ?? kindOf(keyed, key)
+    const key = known(keyed, given)
+    const found = busyOf(keyed, key)
+    const { scratch } = found?.kind ?? idleOf(keyed, key, timeOf(keyed))?.kind ?? kindOf(keyed, key)
     const ask = askOf(scratch)
-    const never = known === undefined ? exceeds(keyed, scratch, ask) : undefined
+    const never = found === undefined ? exceeds(keyed, scratch, ask) : undefined
     if (never !== undefined) return restore(never)
-    const busy = known ?? find(keyed, key)
+    const busy = found ?? find(keyed, key)
     if (busy === undefined) return restore(refuse(keyed, ask.cost))
     busy.users++
     return Effect.onExitPrimitive(restore(Effect.suspend(() => f(busy.limiter, ask))), () => {
@@ -289,9 +399,9 @@ export const use = <K, A, E, R>(
 
 /** The limiter of a key of its own; undefined where there is no room for another key. */
 const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
-  const found = keyed.busy.get(key)
+  const found = busyOf(keyed, key)
   if (found !== undefined) return found
-  const idle = keyed.idle.get(key)
+  const idle = idleOf(keyed, key, timeOf(keyed))
   const kind = idle === undefined ? kindOf(keyed, key) : idle.kind
   if (idle === undefined && !makeRoom(keyed)) return undefined
   const busy = kind.spare.pop() ?? lendable(keyed, kind)
@@ -299,6 +409,7 @@ const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
   busy.key = key
   busy.isLent = true
   if (idle !== undefined) forget(keyed, idle)
+  learn(keyed, key)
   keyed.busy.set(key, busy)
   return busy
 }
@@ -329,6 +440,7 @@ const isOutOfTime = ({ agenda, lateUntil, pausedUntil }: Limiter, now: number): 
 const takeBack = <K>(keyed: Keyed<K>, lent: Busy, now: number): void => {
   const { kind, limiter } = lent
   keyed.busy.delete(lent.key as K)
+  unlearn(keyed, lent.key as K)
   add(keyed.past, limiter)
   const state = stored(limiter)
   if (!isFresh(kind, state, now)) remember(keyed, lent.key as K, kind, state)
@@ -358,10 +470,11 @@ const refuse = <K>(keyed: Keyed<K>, cost: Cost): Effect.Effect<never, ThrottleEr
 }
 
 /** The limiter of a key to be asked in this step and no later. Nothing becomes of a key that is only asked about. */
-export const peek = <K>(keyed: Keyed<K>, key: K): Limiter => {
-  const busy = keyed.busy.get(key)
+export const peek = <K>(keyed: Keyed<K>, given: K): Limiter => {
+  const key = known(keyed, given)
+  const busy = busyOf(keyed, key)
   if (busy !== undefined) return busy.limiter
-  const idle = keyed.idle.get(key)
+  const idle = idleOf(keyed, key, timeOf(keyed))
   const { plan, scratch } = idle === undefined ? kindOf(keyed, key) : idle.kind
   load(scratch, idle === undefined ? initial(plan) : idle.state)
   return scratch
@@ -369,14 +482,25 @@ export const peek = <K>(keyed: Keyed<K>, key: K): Limiter => {
 
 /** Ends a pause of a key. */
 export const resumeFor = <K>(keyed: Keyed<K>, key: K): void => {
-  const busy = keyed.busy.get(key)
+  const busy = keyed.busy.get(known(keyed, key))
   if (busy === undefined) return
   resume(busy.limiter)
   rest(keyed, busy)
 }
 
+/** Gives a key other limits for as long as it has something spent or held; then `lookup` is asked again. */
+export const updateFor = <K>(keyed: Keyed<K>, given: K, plan: Plan): void => {
+  const key = known(keyed, given)
+  if (keyed.closed || (busyOf(keyed, key) === undefined && idleOf(keyed, key, timeOf(keyed)) === undefined)) return
+  const busy = find(keyed, key)!
+  busy.kind = kindFor(keyed, plan)
+  update(busy.limiter, busy.kind.plan)
+  rest(keyed, busy)
+}
+
 /** The limiter of a key that is waited for, held or paused. */
-export const busyLimiter = <K>(keyed: Keyed<K>, key: K): Limiter | undefined => keyed.busy.get(key)?.limiter
+export const busyLimiter = <K>(keyed: Keyed<K>, key: K): Limiter | undefined =>
+  keyed.busy.get(known(keyed, key))?.limiter
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Keys that go

@@ -96,10 +96,12 @@ const dueOf = (limiter: Limiter, call: Call, now: number): number => {
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Starts a newcomer if it may start now. */
-export const tryStart = (limiter: Limiter, ask: Ask, charges?: Array<Charge>): boolean => {
-  if (!isFree(limiter, ask)) return false
+export const tryStart = (limiter: Limiter, ask: Ask, charges?: Array<Charge>): boolean =>
+  isFree(limiter, ask) && tryStartAt(limiter, ask, limiter.parts.timings.length > 0 ? time(limiter) : 0, charges)
+
+/** The same where nobody waits and no permit is missing, at the instant at which the clock was just read. */
+export const tryStartAt = (limiter: Limiter, ask: Ask, now: number, charges?: Array<Charge>): boolean => {
   if (limiter.parts.timings.length > 0) {
-    const now = time(limiter)
     if (!(charges === undefined ? chargeIfDue(limiter, ask, now) : chargeIfNearlyDue(limiter, ask, now, charges))) {
       return false
     }
@@ -281,7 +283,7 @@ const sleepFor = (nanos: number): Duration.Duration => {
 // Calls
 // ---------------------------------------------------------------------------------------------------------------------
 
-type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /**
  * Runs the effect when its turn comes. To be called in a step of the fiber that will run
@@ -330,21 +332,29 @@ export const runIfAvailable = <A, E, R>(
   asked: Ask,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
-  Effect.uninterruptibleMask((restore): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
-    const ask = upToDate(limiter, asked)
-    if (limiter.plan.shadow && !limiter.closed) {
-      const now = time(limiter)
-      Shadow.advance(limiter, now)
-      // In force it would have given none, and that is not counted.
-      return ask.never !== undefined || canStart(limiter, ask, now)
-        ? inShadow(limiter, ask, Effect.asSome(self), restore)
-        : restore(Effect.asSome(self))
-    }
-    if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
-    if (limiter.closed) return Effect.interrupt
-    const never = Refuse.exceeds(limiter, ask)
-    return never === undefined ? Effect.succeedNone : restore(reject(limiter, current(), ask, never, 0))
-  })
+  Effect.uninterruptibleMask((restore) => runIfAvailableMasked(limiter, asked, self, restore))
+
+/** The same in a region that cannot be interrupted but where `restore` says. */
+export const runIfAvailableMasked = <A, E, R>(
+  limiter: Limiter,
+  asked: Ask,
+  self: Effect.Effect<A, E, R>,
+  restore: Restore
+): Effect.Effect<Option.Option<A>, E | ThrottleError, R> => {
+  const ask = upToDate(limiter, asked)
+  if (limiter.plan.shadow && !limiter.closed) {
+    const now = time(limiter)
+    Shadow.advance(limiter, now)
+    // In force it would have given none, and that is not counted.
+    return ask.never !== undefined || canStart(limiter, ask, now)
+      ? inShadow(limiter, ask, Effect.asSome(self), restore)
+      : restore(Effect.asSome(self))
+  }
+  if (tryStart(limiter, ask)) return thenEnd(limiter, ask, withPermitsOf(limiter, ask, restore(Effect.asSome(self))))
+  if (limiter.closed) return Effect.interrupt
+  const never = Refuse.exceeds(limiter, ask)
+  return never === undefined ? Effect.succeedNone : restore(reject(limiter, current(), ask, never, 0))
+}
 
 /** What a call holds until it is given back, and what it was charged, which may be settled until then. */
 export interface Grant {

@@ -568,6 +568,7 @@ const mapOf = <K extends Exclude<ThrottleMap.Key, symbol>>(
     nextAvailable: (key, cost?: Cost) => use(key, (throttle) => throttle.nextAvailable(cost)),
     pause: (key, duration) => use(key, (throttle) => throttle.pause(duration)),
     resume: (key) => use(key, (throttle) => throttle.resume),
+    update: (key, policy) => use(key, (throttle) => throttle.update(policy)),
     statistics: Effect.suspend(() =>
       Effect.map(Core.statistics({ counters: total() }), (statistics) => ({
         ...statistics,
