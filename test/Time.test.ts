@@ -3,8 +3,8 @@
  * simulated clock whose sleeps end late by as much as the test says, and on TestClock.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Fiber, Option } from "effect"
-import { Throttle } from "effect-throttle"
+import { Clock, Duration, Effect, Fiber, Option, Stream } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { play } from "./utils/play.ts"
 import * as Simulator from "./utils/simulator.ts"
@@ -66,6 +66,87 @@ describe("timers that end late", () => {
     for (const span of [1, 10, 100]) {
       assert.isAtMost(mostIn(starts, span), 1 + (span + 10) * limit / 1_000 + 1e-6)
     }
+  })
+
+  /** Timers of whole milliseconds that wake up to 1 ms late. (To sleep no time at all is to yield.) */
+  const live = () => {
+    let n = 0
+    return (sleep: number) => sleep <= 0 ? 0 : Math.ceil(sleep) - sleep + (n = (n * 7 + 3) % 20) / 20
+  }
+
+  const sequential: Record<
+    string,
+    (call: Effect.Effect<void>, calls: number) => ReadonlyArray<Effect.Effect<unknown>>
+  > = {
+    "a loop": (call, calls) => [Effect.repeat(call, { times: calls - 1 })],
+    "four loops": (call, calls) => Array.from({ length: 4 }, () => Effect.repeat(call, { times: calls / 4 - 1 })),
+    "a loop with an element in a stream": (call, calls) => [
+      Stream.range(1, calls).pipe(Stream.mapEffect(() => call), Stream.runDrain)
+    ]
+  }
+  for (const [name, loops] of Object.entries(sequential)) {
+    it.each([500, 5_000, 10_000])(`rate: ${name} gets its %d a second`, (limit) => {
+      const simulator = Simulator.make({ operations: 2_048, late: live() })
+      const starts: Array<number> = []
+      const call = Throttle.rate({ limit })(Effect.sync(() => void starts.push(simulator.now())))
+      for (const loop of loops(call, limit)) simulator.fork(loop)
+      simulator.run()
+      assert.isAtLeast((starts.length - 1) / (starts.at(-1)! / 1_000) / limit, 0.998)
+      for (const span of [1, 10, 100]) {
+        assert.isAtMost(mostIn(starts, span), 1 + (span + 10) * limit / 1_000 + 1e-6)
+      }
+    })
+  }
+
+  it("rate: a loop that works between its calls is late by what it works, not by what its timers are late", () => {
+    const simulator = Simulator.make({ operations: 2_048, late: () => 1.9 })
+    const starts: Array<number> = []
+    const call = Throttle.rate({ limit: 100 })(Effect.sync(() => void starts.push(simulator.now())))
+    // 8 ms of work in an interval of 10.
+    const work = Effect.callback<void>((resume) => simulator.at(simulator.now() + 8, () => resume(Effect.void)))
+    simulator.fork(Effect.repeat(Effect.andThen(call, work), { times: 100 }))
+    simulator.run()
+    assert.closeTo(starts.at(-1)!, 1_000, 2)
+  })
+
+  it("rate: the time that a caller stays away is not made up for", () => {
+    const simulator = Simulator.make({ operations: 2_048, late: () => 1.9 })
+    const starts: Array<number> = []
+    const call = Throttle.rate({ limit: 1_000 })(Effect.sync(() => void starts.push(simulator.now())))
+    const pause = Effect.callback<void>((resume) => simulator.at(simulator.now() + 50, () => resume(Effect.void)))
+    simulator.fork(Effect.repeat(Effect.andThen(Effect.repeat(call, { times: 4 }), pause), { times: 3 }))
+    simulator.run()
+    assert.isAtMost(mostIn(starts.filter((at) => at > 40), 1), 1 + 2)
+  })
+
+  it("a map's key: a loop gets its 5,000 a second", () => {
+    const simulator = Simulator.make({ operations: 2_048, late: live() })
+    const starts: Array<number> = []
+    const rate = Throttle.rate({ limit: 5_000 })
+    simulator.fork(
+      Effect.scoped(Effect.flatMap(
+        ThrottleMap.make({ lookup: (_: string) => rate }),
+        (map) =>
+          Effect.repeat(
+            map.withPermit("a")(Effect.sync(() => void starts.push(simulator.now()))),
+            { times: 4_999 }
+          )
+      ))
+    )
+    simulator.run()
+    assert.isAtLeast((starts.length - 1) / (starts.at(-1)! / 1_000) / 5_000, 0.998)
+  })
+
+  it("rate: a loop gets its 5,000 a second on the live clock", async () => {
+    // The best of some tries: on a machine that does something else, timers may be later than what is made up for.
+    let best = 0
+    for (let i = 0; i < 10 && best < 0.97; i++) {
+      const call = Throttle.rate({ limit: 5_000 })(Effect.void)
+      const begun = performance.now()
+      await Effect.runPromise(Effect.repeat(call, { times: 500 }))
+      best = Math.max(best, 500 / ((performance.now() - begun) / 1_000) / 5_000)
+    }
+    assert.isAtLeast(best, 0.9)
   })
 
   it("rate: after two blocked seconds only the catch-up starts at once", () => {
