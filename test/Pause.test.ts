@@ -384,14 +384,50 @@ describe("bounds during a pause", () => {
       })
     }))
 
-  it.effect("those who were let into the line stay, however long it becomes", () =>
+  it.effect("maxWait: calls in the queue that would now wait longer are rejected at once, and charged nothing", () =>
     Effect.gen(function*() {
-      const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, maxWait: 150 }))
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, maxWait: "5 seconds", name: "api" }))
       yield* throttle.wait()
-      const waiting = yield* fork(throttle.withPermit(now))
-      yield* throttle.pause("1 second")
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* Fiber.join(waiting), 1_000)
+      const waiting = yield* Effect.forEach([1, 2], () => fork(Effect.exit(throttle.wait())))
+      yield* TestClock.adjust(500)
+      yield* throttle.pause("1 hour")
+      for (const fiber of waiting) {
+        assert.deepStrictEqual(refusal(yield* Fiber.join(fiber)), {
+          _tag: "WaitTooLong",
+          parts: ["api", "pause"],
+          retryAfter: 3_600_000
+        })
+      }
+      assert.deepInclude(yield* throttle.statistics, { admitted: 1, waiting: 0 })
+      yield* throttle.resume
+      assert.strictEqual(yield* nextAvailable(throttle), 500)
+    }))
+
+  it.effect("maxWait: only as many are rejected as must be, so that the others start in time", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, maxWait: 500 }))
+      yield* throttle.wait()
+      const calls = yield* Effect.forEach([1, 2, 3, 4, 5], () => fork(Effect.exit(throttle.withPermit(now))))
+      // They were to start at 100, 200, 300, 400 and 500.
+      yield* TestClock.adjust(50)
+      yield* throttle.pause(300)
+      yield* TestClock.adjust(450)
+      const exits = yield* Effect.forEach(calls, Fiber.join)
+      assert.deepStrictEqual(exits.slice(0, 2), [Exit.succeed(350), Exit.succeed(450)])
+      for (const exit of exits.slice(2)) assert.strictEqual(refusal(exit)._tag, "WaitTooLong")
+    }))
+
+  it.effect("maxWait: a pause without end rejects all that wait", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, maxWait: "1 hour" }))
+      yield* throttle.wait()
+      const waiting = yield* fork(Effect.exit(throttle.wait()))
+      yield* throttle.pause(Infinity)
+      assert.deepStrictEqual(refusal(yield* Fiber.join(waiting)), {
+        _tag: "WaitTooLong",
+        parts: ["1 per second", "pause"],
+        retryAfter: undefined
+      })
     }))
 
   for (

@@ -21,8 +21,11 @@ import { Throttle, ThrottleError } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import * as Line from "../src/internal/line.ts"
 import { limiterOf } from "./utils/perform.ts"
+import { play } from "./utils/play.ts"
 import * as Simulator from "./utils/simulator.ts"
 import { collect } from "./utils/telemetry.ts"
+
+const step = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 
 const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
 
@@ -819,6 +822,51 @@ describe("bounds", () => {
       yield* throttle.update(Throttle.rate({ limit: 10, maxWait: "100 millis" }))
       assert.strictEqual(reasonOf(yield* Effect.exit(throttle.wait())), "WaitTooLong")
     }))
+
+  it.effect("calls in the queue that would now wait longer than maxWait are rejected at once, and charged nothing", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, maxWait: 350 }))
+      yield* throttle.wait()
+      const calls = yield* Effect.forEach([1, 2, 3], () => fork(Effect.exit(throttle.wait())))
+      yield* TestClock.adjust(50)
+      // They start 112.5, 237.5 and 362.5 ms after they came.
+      yield* throttle.update(Throttle.rate({ limit: 8, maxWait: 350 }))
+      assert.strictEqual(reasonOf(yield* Fiber.join(calls[2]!)), "WaitTooLong")
+      assert.deepInclude(yield* throttle.statistics, { admitted: 1, waiting: 2 })
+      yield* TestClock.adjust(300)
+      assert.strictEqual((yield* throttle.statistics).admitted, 3)
+      assert.strictEqual(yield* next(throttle), 12.5)
+    }))
+
+  it.prop(
+    "no call of a policy in time waits longer than maxWait, whatever updates and pauses come",
+    [
+      Schema.Array(Schema.Struct({ at: step(0, 200), cost: step(1, 3) })).check(Schema.isMaxLength(20)),
+      Schema.Array(Schema.Struct({ at: step(0, 250), limit: step(1, 40), pause: step(0, 80) })).check(
+        Schema.isMaxLength(4)
+      ),
+      step(10, 150)
+    ],
+    ([calls, turns, maxWait]) => {
+      const policy = (limit: number) => Throttle.tokenBucket({ capacity: 3, refill: limit, per: 100, maxWait })
+      const played = play(
+        policy(20),
+        calls.map(({ at, cost }) => ({ at, cost, runs: 0 })).toSorted((a, b) => a.at - b.at),
+        {
+          turns: turns.map(({ at, limit, pause }, i) => ({
+            at: at + 0.123,
+            turn: (throttle) => i % 2 === 0 ? throttle.update(policy(limit)) : throttle.pause(pause)
+          }))
+        }
+      )
+      const arrivals = calls.map(({ at }) => at).toSorted((a, b) => a - b)
+      played.outcomes.forEach(({ end, start }, i) => {
+        assert.include(["done", "WaitTooLong"], end)
+        if (start !== undefined) assert.isAtMost(start - arrivals[i]!, maxWait + 2e-3)
+      })
+    },
+    { arbitrary: { runs: 500 } }
+  )
 
   it.effect("a timeout that has passed already ends waits at once, the others in time", () =>
     Effect.gen(function*() {

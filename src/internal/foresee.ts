@@ -7,7 +7,18 @@ import type { Ask } from "./ask.ts"
 import * as Line from "./line.ts"
 import { type Ahead, foresee, type Meter } from "./meter/meter.ts"
 import * as Pool from "./pool.ts"
-import { agreed, canStart, type Clockwork, fromNow, hasPermits, type Limiter, noise, stateOf, time } from "./state.ts"
+import {
+  agreed,
+  type Call,
+  canStart,
+  type Clockwork,
+  fromNow,
+  hasPermits,
+  type Limiter,
+  noise,
+  stateOf,
+  time
+} from "./state.ts"
 
 /** When a timing part alone could let a newcomer start behind all who wait; undefined beyond patience. */
 const foreseen = (
@@ -54,6 +65,40 @@ export const expectedWait = (
     expected = Math.max(expected ?? 0, at - now)
   }
   return expected
+}
+
+/**
+ * The calls in line that now expect to wait longer, since they came, than `maxWait` allows, and how long they would still
+ * have to wait in nanoseconds. Each timing part alone is asked, as for a newcomer; a call that goes delays none behind it.
+ */
+export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [call: Call, wait: number]> => {
+  const { maxWait } = limiter.plan
+  if (maxWait === Infinity || limiter.line.size === 0) return []
+  const from = fromNow(limiter, now)
+  const found: Array<readonly [Call, number]> = []
+  const parts = limiter.parts.timings.map((part) => ({
+    meter: part.meter,
+    state: asIfEnded(limiter, part, from),
+    at: from
+  }))
+  for (const call of Line.members(limiter.line)) {
+    const { never, timings } = call.ask
+    if (never !== undefined) continue
+    const dues = parts.map(({ at, meter, state }, i) =>
+      timings[i] === 0 || from === Infinity ? at : meter.due(state, at, timings[i]!, limiter.wall)
+    )
+    const start = Math.max(from, ...dues.filter((_, i) => timings[i]! > 0))
+    if (start - call.arrival > maxWait + noise) {
+      found.push([call, start - now])
+      continue
+    }
+    parts.forEach((part, i) => {
+      if (timings[i] === 0) return
+      part.at = dues[i]!
+      part.state = part.meter.charge(part.state, part.at, timings[i]!, limiter.wall)
+    })
+  }
+  return found
 }
 
 /** Nobody goes through a longer line than this only to tell of it. */
@@ -107,9 +152,14 @@ export const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray
 }
 
 /** How long somebody who is refused should wait; undefined where nobody can know. */
-export const retryAfter = (limiter: Limiter, ask: Ask, now: number): Duration.Duration | undefined => {
+export const retryAfter = (
+  limiter: Limiter,
+  ask: Ask,
+  now: number,
+  known?: number
+): Duration.Duration | undefined => {
   if (limiter.parts.timings.length === 0 && isForPermitsToSay(limiter, ask)) return undefined
-  const wait = untilAvailable(limiter, ask, now)
+  const wait = known ?? untilAvailable(limiter, ask, now)
   return wait <= noise || wait === Infinity ? undefined : Duration.millis(Math.ceil((wait - noise) / 1e6))
 }
 

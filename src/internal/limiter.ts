@@ -71,9 +71,18 @@ export const close = (limiter: Limiter): void => {
   for (const call of Array.from(Line.members(limiter.line))) judge(limiter, call)
 }
 
-/** What an update has left nothing to wait for. In shadow nobody is refused. */
-const neverGranted = (limiter: Limiter, ask: Ask): ThrottleError | undefined =>
-  limiter.plan.shadow ? undefined : Refuse.exceeds(limiter, ask)
+/** Whether a call in line may wait on: an update may have left it nothing to wait for, or its wait has become too long. */
+const mayWait = ({ plan }: Limiter, { ask, tooLong }: Call): boolean =>
+  plan.shadow || (ask.never === undefined && tooLong === undefined)
+
+/** The schedule has changed: calls that now expect to wait longer than they may are rejected. */
+export const rejectTooLong = (limiter: Limiter, now: number): void => {
+  for (const [call, wait] of Foresee.tooLong(limiter, now)) {
+    call.tooLong = wait
+    if (Shadow.isShadow(call)) Shadow.reject(limiter, call, () => Refuse.waitTooLong(limiter, call.ask, now, wait), now)
+    else judge(limiter, call)
+  }
+}
 
 /** When the head may start; Infinity while a permit is missing. */
 const dueOf = (limiter: Limiter, call: Call, now: number): number => {
@@ -223,8 +232,7 @@ export const judge = (limiter: Limiter, call: Call): void => {
   if (call.resume === undefined) return
   stopTimer(call)
   if (limiter.closed) return goOn(call, Effect.interrupt)
-  const never = neverGranted(limiter, call.ask)
-  if (never !== undefined) return goOn(call, dropOut(limiter, call, never))
+  if (!mayWait(limiter, call)) return goOn(call, dropOut(limiter, call, time(limiter)))
   if (limiter.line.head !== call) return
   const now = time(limiter)
   const due = dueOf(limiter, call, now)
@@ -576,6 +584,7 @@ const waiter = (
   tie,
   charges,
   state: "waiting",
+  tooLong: undefined,
   due: undefined,
   short: false,
   resume: undefined,
@@ -615,8 +624,7 @@ const awaitTurn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> =
 /** Starts the head: what it runs follows the charge in the same step. If it is not due after all, it waits on. */
 const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
   const now = time(limiter)
-  const never = neverGranted(limiter, call.ask)
-  if (never !== undefined) return dropOut(limiter, call, never)
+  if (!mayWait(limiter, call)) return dropOut(limiter, call, now)
   const due = limiter.closed ? Infinity : dueOf(limiter, call, now)
   if (due > now + noise) {
     return isWatched(call) ? Effect.flatMap(turn(limiter, call), () => start(limiter, call)) : turn(limiter, call)
@@ -787,9 +795,10 @@ const timedOut = (limiter: Limiter, call: Call, now: number): Effect.Effect<neve
   return reject(limiter, call.fiber, call.ask, Refuse.timedOut(limiter, call.ask, now), waited(limiter, call))
 }
 
-/** An update has left it nothing to wait for. */
-const dropOut = (limiter: Limiter, call: Call, error: ThrottleError): Effect.Effect<never, ThrottleError> => {
+/** It may wait no longer. */
+const dropOut = (limiter: Limiter, call: Call, now: number): Effect.Effect<never, ThrottleError> => {
   leave(limiter, call)
+  const error = Refuse.exceeds(limiter, call.ask) ?? Refuse.waitTooLong(limiter, call.ask, now, call.tooLong)
   return reject(limiter, call.fiber, call.ask, error, waited(limiter, call))
 }
 
@@ -811,6 +820,7 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
   pauses.until = until
   limiter.pausedUntil = until
   limiter.barred = true
+  rejectTooLong(limiter, now)
   reconsider(limiter)
   // In shadow it holds nobody back.
   if (limiter.plan.shadow) return Effect.void

@@ -8,8 +8,8 @@ import { inTheWay, retryAfter } from "./foresee.ts"
 import type { Limiter } from "./state.ts"
 
 /** What every refusal but the first says. */
-const circumstances = (limiter: Limiter, ask: Ask, now: number) => {
-  const wait = retryAfter(limiter, ask, now)
+const circumstances = (limiter: Limiter, ask: Ask, now: number, known?: number) => {
+  const wait = retryAfter(limiter, ask, now, known)
   return {
     throttle: limiter.plan.name,
     cost: spelled(ask.cost),
@@ -36,9 +36,13 @@ export const queueFull = (limiter: Limiter, ask: Ask, now: number): ThrottleErro
     reason: new QueueFull({ ...circumstances(limiter, ask, now), limit: limiter.plan.maxQueue })
   })
 
-export const waitTooLong = (limiter: Limiter, ask: Ask, now: number): ThrottleError =>
+/** `wait`: how long it would have to wait, in nanoseconds, where that is known. */
+export const waitTooLong = (limiter: Limiter, ask: Ask, now: number, wait?: number): ThrottleError =>
   new ThrottleError({
-    reason: new WaitTooLong({ ...circumstances(limiter, ask, now), limit: Duration.millis(limiter.plan.maxWait / 1e6) })
+    reason: new WaitTooLong({
+      ...circumstances(limiter, ask, now, wait),
+      limit: Duration.millis(limiter.plan.maxWait / 1e6)
+    })
   })
 
 export const timedOut = (limiter: Limiter, ask: Ask, now: number): ThrottleError =>

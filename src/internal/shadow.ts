@@ -28,7 +28,7 @@ export interface Shadow extends Call {
   readonly later: Array<{ readonly nanos: number; readonly action: (at: number) => void }>
 }
 
-const isShadow = (call: Call): call is Shadow => "later" in call
+export const isShadow = (call: Call): call is Shadow => "later" in call
 
 /** Where `maxQueue` does not say how many may wait, no more than this would; a call beyond them counts as admitted. */
 const mostWaiting = 10_000
@@ -72,12 +72,12 @@ const start = (limiter: Limiter, call: Shadow, at: number): void => {
 }
 
 const timeOut = (limiter: Limiter, call: Shadow, at: number): void =>
-  reject(limiter, call, Refuse.timedOut(limiter, call.ask, at), at)
+  reject(limiter, call, () => Refuse.timedOut(limiter, call.ask, at), at)
 
 /** A call that would be rejected while it waits. */
-const reject = (limiter: Limiter, call: Shadow, error: ThrottleError, at: number): void => {
+export const reject = (limiter: Limiter, call: Shadow, error: () => ThrottleError, at: number): void => {
   leave(limiter, call, at)
-  const told = Ledger.countRejection(limiter, call.fiber, call.ask, error, (at - call.arrival) / 1e6)
+  const told = Ledger.countRejection(limiter, call.fiber, call.ask, error(), (at - call.arrival) / 1e6)
   // In a fiber of its own: that of the call may be done, and this one has nothing to do with it.
   if (told !== undefined) Effect.runForkWith(call.fiber.context)(told)
 }
@@ -197,7 +197,7 @@ export const putInForce = (limiter: Limiter, now: number): void => {
 export const rejectExcessive = (limiter: Limiter, now: number): void => {
   for (const call of Array.from(Line.members(limiter.line))) {
     const error = Refuse.exceeds(limiter, call.ask)
-    if (error !== undefined && isShadow(call)) reject(limiter, call, error, now)
+    if (error !== undefined && isShadow(call)) reject(limiter, call, () => error, now)
   }
 }
 

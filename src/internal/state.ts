@@ -78,6 +78,8 @@ export interface Call extends Line.Place<Call> {
   /** Where its charges are noted, if it may be settled later. */
   readonly charges: Array<Charge> | undefined
   state: "waiting" | "started" | "gone"
+  /** Nanoseconds that it would still have to wait, where that has become more than `maxWait` allows. */
+  tooLong: number | undefined
   /** When it may start; undefined until it is the head and the permits it asks for are free. */
   due: number | undefined
   /** Whether it found too few permits free when it was the head. */

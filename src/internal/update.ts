@@ -2,7 +2,7 @@
  * New numbers, or new parts, for a limiter that is at work: what is spent stays spent, what is held stays held.
  */
 import { askAgain, askOne } from "./ask.ts"
-import { judge, reconsider } from "./limiter.ts"
+import { judge, reconsider, rejectTooLong } from "./limiter.ts"
 import * as Line from "./line.ts"
 import type { Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
@@ -52,5 +52,6 @@ export const update = (limiter: Limiter, plan: Plan): void => {
   else {
     for (const call of Array.from(Line.members(limiter.line))) if (call.ask.never !== undefined) judge(limiter, call)
   }
+  rejectTooLong(limiter, now)
   reconsider(limiter)
 }
