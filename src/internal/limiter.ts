@@ -28,7 +28,7 @@ import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
 import type { ThrottleError } from "../ThrottleError.ts"
 import { type Ask, askAgain } from "./ask.ts"
-import { expectedToTell, expectedWait, waiting } from "./foresee.ts"
+import { expectedToTell, waiting } from "./foresee.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
@@ -764,15 +764,18 @@ const judgeInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
 // Refusing
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Why a call that cannot start at once may not wait either; undefined if it may. */
+/** The error of a call that cannot start at once and may not wait either; undefined if it may. */
 const refuse = (limiter: Limiter, ask: Ask, now: number): ThrottleError | undefined => {
-  const { maxQueue, maxWait } = limiter.plan
-  if (ask.never !== undefined) return Refuse.exceeds(limiter, ask)
-  if (limiter.line.size >= maxQueue) return Refuse.queueFull(limiter, ask, now)
-  if (maxWait !== Infinity && (expectedWait(limiter, ask, now) ?? 0) > maxWait + noise) {
-    return Refuse.waitTooLong(limiter, ask, now)
+  switch (Refuse.reasonOf(limiter, ask, now)) {
+    case "PermitsExceedCapacity":
+      return Refuse.exceeds(limiter, ask)
+    case "QueueFull":
+      return Refuse.queueFull(limiter, ask, now)
+    case "WaitTooLong":
+      return Refuse.waitTooLong(limiter, ask, now)
+    case undefined:
+      return undefined
   }
-  return undefined
 }
 
 const countRejection = (
