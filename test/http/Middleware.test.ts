@@ -626,15 +626,30 @@ describe("spacing on the clock", () => {
 })
 
 describe("skip", () => {
-  it.effect("is neither counted nor told", () =>
+  /** As documented. */
+  const skip = ({ url }: HttpServerRequest.HttpServerRequest) => url.split("?", 1)[0] === "/health"
+
+  it.effect("is neither counted nor told, with a query or without", () =>
     Effect.gen(function*() {
       const policy = Throttle.rate({ limit: 1, per: "1 minute" })
       const health = HttpRouter.add("GET", "/health", HttpServerResponse.text("well"))
-      const request = yield* throttled({ policy, skip: ({ url }) => url === "/health" }, Layer.merge(hello, health))
-      const answers = yield* times(5, request({ path: "/health" }))
-      assert.deepStrictEqual(statuses(answers), [200, 200, 200, 200, 200])
-      assert.isTrue(answers.every(({ headers }) => headers["ratelimit"] === undefined))
+      const request = yield* throttled({ policy, skip }, Layer.merge(hello, health))
+      for (const path of ["/health", "/health?x=1", "/health?", "/health?x=/a?b"]) {
+        const answers = yield* times(3, request({ path }))
+        assert.deepStrictEqual(statuses(answers), [200, 200, 200], path)
+        assert.isTrue(answers.every(({ headers }) => headers["ratelimit"] === undefined))
+      }
       assert.deepStrictEqual(statuses([yield* request(), yield* request()]), [200, 429])
+    }))
+
+  it.effect("by its path is not for what only looks like it", () =>
+    Effect.gen(function*() {
+      const request = yield* throttled({ policy: Throttle.rate({ limit: 1, per: "1 minute" }), skip })
+      for (const [i, path] of ["/healthy", "/health/x", "/x?/health", "//health", "/?/health"].entries()) {
+        const asked = { path, from: `192.0.2.${10 + i}` }
+        yield* request(asked)
+        assert.strictEqual((yield* request(asked)).status, 429, path)
+      }
     }))
 })
 
@@ -937,11 +952,14 @@ describe("bad options", () => {
         [aligned, undefined, "1s"],
         [aligned, "999 millis", "1s"],
         [Throttle.all([policy, aligned]), undefined, "1s"],
-        [Throttle.shadow(Throttle.all([aligned, Throttle.all([minutely])])), "5 seconds", "1m"]
+        [Throttle.shadow(Throttle.all([aligned, Throttle.all([minutely])])), "5 seconds", "1m"],
+        // The policy's own bounds are in force too.
+        [Throttle.all([aligned], { maxQueue: 0 }), "1 second", "1s"],
+        [Throttle.all([aligned], { timeout: "500 millis" }), "1 second", "1s"]
       ].map(([given, maxWait, interval]): readonly [unknown, string] => [
         { ...others, [option as string]: given, maxWait },
-        `HttpThrottle.middleware: "${option}" must not align spacing to the clock unless "maxWait" is at least its interval, ` +
-        `${interval}; use window({ limit: 1, per, kind: "fixed" }) to count by slots; received ${String(given)}`
+        `HttpThrottle.middleware: "${option}" must not align spacing to the clock unless requests may wait for its interval ` +
+        `("maxWait" ≥ ${interval}); window({ limit: 1, per, kind: "fixed" }) counts by slots; received ${String(given)}`
       ])
     ),
     [{ policy, global: 5 }, `HttpThrottle.middleware: "global" must be a policy, received 5`],

@@ -1,9 +1,9 @@
 /** How a refusal is answered: by default, as the app says, and as others around it see it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Metric, References, Schema, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, Metric, Option, References, Schema, Stream } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
-import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpEffect, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, HttpApiBuilder, HttpApiEndpoint, HttpApiGroup, HttpApiMiddleware, OpenApi } from "effect/http-api"
 import { TestClock } from "effect/testing"
 import * as Telemetry from "../utils/telemetry.ts"
@@ -391,4 +391,38 @@ describe("a refusal where no request may wait", () => {
         ]
       )
     }))
+
+  it.live("costs little more than an answer", () =>
+    Effect.gen(function*() {
+      // Without sockets an answer takes 4 \u00b5s and a refusal 6; one that builds its errors took 68.
+      const often = Throttle.rate({ limit: 1e9, burst: 1e9 })
+      const serverOf = (policy: Throttle.Policy<any>) =>
+        Effect.map(
+          HttpRouter.toHttpEffect(Layer.merge(hello, HttpThrottle.middleware({ policy }, { global: true }))),
+          (http) => {
+            let statuses = 0
+            const handled = HttpEffect.toHandled(http, (_, { status }) => Effect.sync(() => void (statuses += status)))
+            const request = HttpServerRequest.fromWeb(new Request("http://localhost/"))
+              .modify({ remoteAddress: Option.some("192.0.2.1") })
+            const run = Effect.runSyncWith(Context.make(HttpServerRequest.HttpServerRequest, request))
+            const round = () => {
+              const before = performance.now()
+              for (let i = 0; i < 1_000; i++) run(handled)
+              return performance.now() - before
+            }
+            return { round, mean: () => (statuses / 1_000) }
+          }
+        )
+      const answering = yield* serverOf(often)
+      const refusing = yield* serverOf(Throttle.rate({ limit: 1, per: "1 day" }))
+      const best = { answer: Infinity, refusal: Infinity }
+      const rounds = 15
+      for (let i = 0; i < rounds; i++) {
+        best.answer = Math.min(best.answer, answering.round())
+        best.refusal = Math.min(best.refusal, refusing.round())
+      }
+      assert.strictEqual(answering.mean(), 200 * rounds)
+      assert.isAbove(refusing.mean(), 428 * rounds)
+      assert.isBelow(best.refusal / best.answer, 4)
+    }).pipe(Effect.scoped))
 })
