@@ -12,6 +12,7 @@ import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -21,7 +22,7 @@ import * as Plan from "../internal/plan.ts"
 import { partsOf } from "../internal/remaining.ts"
 import * as Throttle from "../Throttle.ts"
 import * as ThrottleMap from "../ThrottleMap.ts"
-import { unknown } from "./internal/address.ts"
+import * as Address from "./internal/address.ts"
 import * as Fields from "./internal/fields.ts"
 import * as Gate from "./internal/gate.ts"
 import { memoised } from "./internal/memoised.ts"
@@ -131,7 +132,7 @@ const makeLimit = <R, EX, RX, RA, EA>(
         if (typeof key !== "string") {
           throw Rules.bad(caller, `"key" must give a string, received ${Formatter.format(key)}`)
         }
-        if (key === unknown && !isUnknownAddressTold) {
+        if (key === Address.unknown && !isUnknownAddressTold && hasNoAddress(currentRequest())) {
           isUnknownAddressTold = true
           return Effect.andThen(
             unknownAddressWarning(gate.name),
@@ -145,9 +146,13 @@ const makeLimit = <R, EX, RX, RA, EA>(
   })
 }
 
+/** Whether the key is not one of the app's own that happens to be the same. */
+const hasNoAddress = ({ remoteAddress }: HttpServerRequest.HttpServerRequest): boolean =>
+  Option.isNone(remoteAddress) || Address.toKey(remoteAddress.value, 128) === undefined
+
 const unknownAddressWarning = (name: string): Effect.Effect<void> =>
   Effect.logWarning(
-    `HttpThrottle: a request has no client address; all such requests share the budget of the key "${unknown}". ` +
+    `HttpThrottle: a request has no client address; all such requests share the budget of the key "${Address.unknown}". ` +
       "Web handlers and Unix sockets have none: set `key`, or give the request its address."
   ).pipe(Effect.annotateLogs({ throttle: name }))
 

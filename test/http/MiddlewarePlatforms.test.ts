@@ -49,7 +49,17 @@ describe("a request without a client address", () => {
         yield* told.in(request({ headers, from: undefined }))
       }
       yield* told.in((yield* ask(inFront()))({ from: "192.0.2.1" }))
+      // A key of the app's own that happens to be the same.
+      yield* told.in((yield* ask(inFront({ key: Effect.succeed("unknown") })))({ from: "192.0.2.1" }))
       assert.deepStrictEqual(warnings(told.lines), [])
+    }))
+
+  it.effect("is also one whose address is none", () =>
+    Effect.gen(function*() {
+      const told = Telemetry.collect()
+      const request = yield* told.in(ask(inFront()))
+      yield* told.in(request({ from: "somebody" }))
+      assert.lengthOf(warnings(told.lines), 1)
     }))
 
   it("is what HttpRouter.toWebHandler makes", async () => {

@@ -139,6 +139,24 @@ describe("onRejected", () => {
       }
     }))
 
+  it.effect("that takes its time ends when its client hangs up", () =>
+    Effect.gen(function*() {
+      let interrupted = 0
+      const options: Partial<HttpThrottle.PolicyOptions> = {
+        onRejected: ({ response }) =>
+          Effect.as(Effect.sleep("1 minute"), response).pipe(Effect.onInterrupt(() => Effect.sync(() => interrupted++)))
+      }
+      const onRoute = hello.pipe(Layer.provide(HttpThrottle.middleware({ policy: perMinute, ...options }).layer))
+      for (const request of [yield* throttled(options), yield* ask(onRoute)]) {
+        yield* request()
+        const gone = yield* Effect.forkChild(request(), { startImmediately: true })
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.interrupt(gone)
+        yield* TestClock.adjust("1 millis")
+      }
+      assert.strictEqual(interrupted, 2)
+    }))
+
   it.effect("may take its time, and a body that streams", () =>
     Effect.gen(function*() {
       const stream = Stream.make("a", "b").pipe(Stream.map((text) => new TextEncoder().encode(text)))

@@ -98,7 +98,10 @@ export const ownResponseOf = <E, R>(
   return Effect.suspend(() => {
     const response = responseOf(problem)
     const own: unknown = onRejected({ key, status, retryAfter, violatedPolicies, response })
-    return Effect.isEffect(own) ? own as Effect.Effect<Response, E, R> : Effect.succeed(own as Response)
+    // In front of all routes nothing can be interrupted, and an answer may take its time.
+    return Effect.isEffect(own)
+      ? Effect.interruptible(own as Effect.Effect<Response, E, R>)
+      : Effect.succeed(own as Response)
   }).pipe(
     Effect.map((own) => {
       if (HttpServerResponse.isHttpServerResponse(own)) return complete(own)
