@@ -207,8 +207,8 @@ export const startAtOnce = <K extends Key>(
 }
 
 /**
- * The refusal of a call that may neither start now nor wait, without an error; undefined where that is not so, and for a map
- * that is not of this module.
+ * The refusal of a call that may neither start now nor wait, without an error; undefined where that is not so, where somebody
+ * hears of refusals, and for a map that is not of this module.
  *
  * @internal
  */

@@ -239,8 +239,8 @@ const ifDue = (limiter: Limiter, ask: Ask): (() => void) | undefined => {
 
 /**
  * The refusal of a call that may neither start now nor wait, of a key and of another limiter with it where there is one,
- * counted and without an error; undefined where it may start or wait, and where others decide: a limiter that is closed or in
- * shadow, and a map that is full.
+ * counted and without an error; undefined where it may start or wait, where somebody hears of refusals (an event carries the
+ * error), and where others decide: a limiter that is closed or in shadow, and a map that is full.
  */
 export const rejectAtOnce = <K>(
   keyed: Keyed<K>,
@@ -254,6 +254,7 @@ export const rejectAtOnce = <K>(
   const now = time(limiter)
   const reason = rejection(limiter, ask, now)
   if (reason !== undefined) {
+    if (Observe.isHeard(Fiber.getCurrent()!)) return undefined
     const { rejected } = keyed.busy.has(key) ? limiter.counters : keyed.past
     rejected[reason]++
     limiter.series.rejected[reason]++
@@ -264,7 +265,7 @@ export const rejectAtOnce = <K>(
   }
   if (other === undefined || !mayStart(limiter, ask, now)) return undefined
   const reasonOfOther = rejection(other, other.one, now)
-  if (reasonOfOther === undefined) return undefined
+  if (reasonOfOther === undefined || Observe.isHeard(Fiber.getCurrent()!)) return undefined
   other.counters.rejected[reasonOfOther]++
   other.series.rejected[reasonOfOther]++
   const refusal = Refuse.refusal(other, other.one, now, reasonOfOther)
