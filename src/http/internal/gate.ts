@@ -2,11 +2,9 @@
  * Runs a handler behind two limits, that of its key and the global one, or answers instead of it.
  */
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import type { HttpServerRequest } from "effect/http/HttpServerRequest"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
-import * as Observe from "../../internal/observe.ts"
 import type { Plan } from "../../internal/plan.ts"
 import type { Limiter } from "../../internal/state.ts"
 import * as Throttle from "../../Throttle.ts"
@@ -49,12 +47,10 @@ export const pass = <E, R, E2, R2>(
     announce(gate, key)
     return handler
   }
-  // An event of a refusal carries its error, so where somebody hears of it the error is made.
-  if (!Observe.isHeard(Fiber.getCurrent()!)) {
-    const rejected = ThrottleMap.rejectAtOnce(map, key, cost, everybody)
-    if (rejected !== undefined) return refuse(gate, key, rejected.refusal, rejected.isOther ? "global" : "key")
-  }
-  return wait(gate, key, cost, handler)
+  const rejected = ThrottleMap.rejectAtOnce(map, key, cost, everybody)
+  return rejected === undefined
+    ? wait(gate, key, cost, handler)
+    : refuse(gate, key, rejected.refusal, rejected.isOther ? "global" : "key")
 }
 
 /** The same for a request that may have to wait, that holds permits, or whose outcome counts. */
