@@ -212,6 +212,22 @@ export const startAtOnce = <K>(
 }
 
 /**
+ * The refusal of a call that may neither start now nor wait, without an error; undefined where that is not so, where somebody
+ * hears of refusals, and for a map that is not of this module.
+ *
+ * @internal
+ */
+export const rejectAtOnce = <K>(
+  map: ThrottleMap<K>,
+  key: K,
+  cost: Throttle.Cost | undefined,
+  other: Limiter | undefined
+): ReturnType<typeof Keyed.rejectAtOnce> => {
+  const keyed = keyedOf(map)
+  return keyed === undefined ? undefined : Keyed.rejectAtOnce(keyed, key, asking(cost), other)
+}
+
+/**
  * Takes permits of a key until the scope closes, which this fiber does or nobody needs it for: where it asks again before, it
  * would wait for itself. Tells `granted` in the region in which they are taken; of a map that is not of this module, right
  * after.

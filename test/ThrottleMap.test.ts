@@ -703,7 +703,7 @@ describe("keys that are no plain values", () => {
 
   it.effect("are one key where they are equal", () =>
     Effect.gen(function*() {
-      const map = yield* ThrottleMap.make({ lookup: (_: Caller) => hourly })
+      const map = yield* ThrottleMap.make({ lookup: (_key: Caller) => hourly })
       let started = 0
       for (let i = 0; i < 1_000; i++) {
         const ran = yield* map.withPermitsIfAvailable(new Caller({ tenant: "acme", region: 1 }), 1)(Effect.void)
@@ -719,7 +719,7 @@ describe("keys that are no plain values", () => {
   it.effect("wait, hold, pause and are updated under any of their equals, and leave nothing", () =>
     Effect.gen(function*() {
       const pool = Throttle.concurrency({ limit: 1 })
-      const map = yield* ThrottleMap.make({ lookup: (_: Caller) => pool })
+      const map = yield* ThrottleMap.make({ lookup: (_key: Caller) => pool })
       const key = () => new Caller({ tenant: "acme", region: 1 })
       const fibers = yield* Effect.forEach(
         [1, 2],
@@ -741,7 +741,7 @@ describe("keys that are no plain values", () => {
   it.effect("are evicted and forgotten like others", () =>
     Effect.gen(function*() {
       const map = yield* ThrottleMap.make({
-        lookup: (_: readonly [string, number]) => hourly,
+        lookup: (_key: readonly [string, number]) => hourly,
         maxKeys: 10,
         onFull: "evict"
       })

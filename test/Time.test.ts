@@ -125,7 +125,7 @@ describe("timers that end late", () => {
     const rate = Throttle.rate({ limit: 5_000 })
     simulator.fork(
       Effect.scoped(Effect.flatMap(
-        ThrottleMap.make({ lookup: (_: string) => rate }),
+        ThrottleMap.make({ lookup: (_key: string) => rate }),
         (map) =>
           Effect.repeat(
             map.withPermit("a")(Effect.sync(() => void starts.push(simulator.now()))),

@@ -4,7 +4,6 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
@@ -12,295 +11,152 @@ import type * as HttpApiMiddleware from "effect/http-api/HttpApiMiddleware"
 import * as HttpRouter from "effect/http/HttpRouter"
 import * as HttpServerRequest from "effect/http/HttpServerRequest"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
-import * as ProblemDetails from "effect/http/ProblemDetails"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Limiter from "../internal/limiter.ts"
 import * as Plan from "../internal/plan.ts"
+import { partsOf } from "../internal/remaining.ts"
 import * as Throttle from "../Throttle.ts"
 import * as ThrottleMap from "../ThrottleMap.ts"
+import * as Address from "./internal/address.ts"
 import * as Fields from "./internal/fields.ts"
 import * as Gate from "./internal/gate.ts"
 import { memoised } from "./internal/memoised.ts"
-import { type Problem, quotaExceeded } from "./internal/problem.ts"
+import * as Rules from "./internal/rules.ts"
 import { clientAddress } from "./keys.ts"
-import { type errors, ServiceUnavailable, TooManyRequests } from "./problems.ts"
-
-/**
- * What every server throttle takes.
- *
- * @category options
- * @since 0.1.0
- */
-export interface CommonOptions<R = HttpServerRequest.HttpServerRequest> {
-  /** Whom a request is counted for. Default: {@link clientAddress}. Of a key longer than 256 characters both ends count. */
-  readonly key?: Effect.Effect<string, never, R> | undefined
-  /** What a request costs its key. Default: one permit, which the policy has to count then. */
-  readonly cost?: Throttle.Cost | ((request: HttpServerRequest.HttpServerRequest) => Throttle.Cost) | undefined
-  /**
-   * A limit for all requests together, one permit each; logs and metrics call it by the policy's name, or "global". A request that its key's limit refuses does not count here, and one
-   * that is refused here does not count for its key. Default: none.
-   */
-  readonly global?: Throttle.Policy<any> | undefined
-  /**
-   * How long a request may wait for its key, and once more for `global`; with `throttles` for `global` alone, which then has
-   * to be there, since the map's policies say how long for a key. Default: not at all.
-   */
-  readonly maxWait?: Duration.Input | undefined
-  /** Requests that are let through without counting, such as health checks. Default: none. */
-  readonly skip?: ((request: HttpServerRequest.HttpServerRequest) => boolean) | undefined
-  /** What clients and logs call the limit; give each of several a name of its own. Printable ASCII. Default: "default". */
-  readonly name?: string | undefined
-  /**
-   * Which version of the `RateLimit` fields answers carry: "draft-10" of the IETF draft, the older "draft-7" or "draft-6",
-   * which know one limit only, or "none". Default: "draft-10".
-   */
-  readonly fields?: "draft-10" | "draft-7" | "draft-6" | "none" | undefined
-  /** The status where those who run stand in the way, so that nobody can know when it may be tried again. Default: 429. */
-  readonly concurrencyStatus?: 429 | 503 | undefined
-  /** Whether requests are let in or refused where a store that counts them fails. Default: "allow". */
-  readonly onStoreError?: "allow" | "refuse" | undefined
-}
-
-/**
- * What a server throttle takes that has a map of its own, with a budget for each key.
- *
- * @category options
- * @since 0.1.0
- */
-export interface MapOptions<R = HttpServerRequest.HttpServerRequest> extends CommonOptions<R> {
-  /** So many keys are remembered at once. A whole number of at least 1. Default: 100,000. */
-  readonly maxKeys?: number | undefined
-  /**
-   * What a new key does when there are `maxKeys` already. "evict": the idle one that was used longest ago is forgotten.
-   * "refuse": it is answered with 503. Default: "evict".
-   */
-  readonly onFull?: "evict" | "refuse" | undefined
-  /** Whether it only counts and logs what it would have done. Default: false. */
-  readonly shadow?: boolean | undefined
-}
-
-/**
- * Options of a server throttle with the same policy for every key.
- *
- * @category options
- * @since 0.1.0
- */
-export interface PolicyOptions<R = HttpServerRequest.HttpServerRequest> extends MapOptions<R> {
-  readonly policy: Throttle.Policy<any>
-  readonly lookup?: undefined
-  readonly throttles?: undefined
-}
-
-/**
- * Options of a server throttle with a policy for each key.
- *
- * @category options
- * @since 0.1.0
- */
-export interface LookupOptions<R = HttpServerRequest.HttpServerRequest> extends MapOptions<R> {
-  /** The policy of a key. Give keys that are alike the same policy value, made once: each value costs some kilobytes. */
-  readonly lookup: (key: string) => Throttle.Policy<any>
-  readonly policy?: undefined
-  readonly throttles?: undefined
-}
-
-/**
- * Options of a server throttle whose budgets are those of a map that others use as well.
- *
- * @category options
- * @since 0.1.0
- */
-export interface ThrottlesOptions<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>
-  extends CommonOptions<R>
-{
-  /**
-   * The map, such as a `ThrottleMap.Service` class. Requests wait as long as its policies say. A handler that asks the same
-   * key for permits which its own request holds would wait for itself: as everywhere, that is a defect, unless the part says
-   * `nested: "pass"`.
-   */
-  readonly throttles: Effect.Effect<ThrottleMap.ThrottleMap<string>, EX, RX>
-  readonly policy?: undefined
-  readonly lookup?: undefined
-  readonly maxKeys?: undefined
-  readonly onFull?: undefined
-  readonly shadow?: undefined
-}
-
-/**
- * Options of {@link middleware} and {@link layerApi}.
- *
- * @category options
- * @since 0.1.0
- */
-export type Options<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never> =
-  | PolicyOptions<R>
-  | LookupOptions<R>
-  | ThrottlesOptions<R, EX, RX>
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The rules for options
-// ---------------------------------------------------------------------------------------------------------------------
-
-const oneOf = (...words: ReadonlyArray<unknown>): readonly [string, (value: any) => boolean] => [
-  words.map((word) => Formatter.format(word)).join(" or "),
-  (value) => words.includes(value)
-]
-
-const rules: Record<string, readonly [allowed: string, holds: (value: any) => boolean]> = {
-  policy: ["a policy", Throttle.isPolicy],
-  lookup: ["a function from a key to a policy", (value) => typeof value === "function" && !Throttle.isPolicy(value)],
-  throttles: ["an effect that gives a ThrottleMap", Effect.isEffect],
-  key: ["an effect that gives a string", Effect.isEffect],
-  cost: [
-    "a cost, or a function from a request to a cost",
-    (value) => ["number", "function"].includes(typeof value) || (typeof value === "object" && value !== null)
-  ],
-  global: ["a policy", Throttle.isPolicy],
-  skip: ["a function from a request to a boolean", (value) => typeof value === "function"],
-  name: ["a non-empty string of printable ASCII", (value) => typeof value === "string" && /^[\x20-\x7e]+$/.test(value)],
-  fields: oneOf(...Fields.dialects),
-  concurrencyStatus: oneOf(429, 503),
-  onStoreError: oneOf("allow", "refuse"),
-  maxWait: ["a finite duration longer than 0", (value) => {
-    const millis = Option.getOrElse(Option.map(Duration.fromInput(value), Duration.toMillis), () => NaN)
-    return millis > 0 && millis <= Number.MAX_SAFE_INTEGER
-  }],
-  maxKeys: ["a whole number of at least 1", (value) => Number.isSafeInteger(value) && value >= 1],
-  onFull: oneOf("evict", "refuse"),
-  shadow: oneOf(true, false)
-}
-
-/** What makes no sense for a map that is there already. */
-const ofOwnMap = ["maxKeys", "onFull", "shadow"]
-
-const check = (options: Readonly<Record<string, any>>): void => {
-  const bad = (what: string) => new RangeError(`HttpThrottle: ${what}`)
-  for (const [option, value] of Object.entries(options)) {
-    if (!Object.hasOwn(rules, option)) {
-      throw bad(`unknown option ${Formatter.format(option)}; it takes ${Object.keys(rules).join(", ")}`)
-    }
-    const [allowed, holds] = rules[option]!
-    if (value !== undefined && !holds(value)) {
-      throw bad(`${option} must be ${allowed}, got ${Formatter.format(value)}`)
-    }
-  }
-  if (["policy", "lookup", "throttles"].filter((option) => options[option] !== undefined).length !== 1) {
-    throw bad("it takes one of policy, lookup and throttles")
-  }
-  for (const option of ofOwnMap) {
-    if (options["throttles"] !== undefined && options[option] !== undefined) {
-      throw bad(`${option} goes with policy and lookup, not with throttles, whose policies say it`)
-    }
-  }
-  if (options["throttles"] !== undefined && options["maxWait"] !== undefined && options["global"] === undefined) {
-    throw bad("maxWait goes with policy, lookup and global, not with throttles alone, whose policies say it")
-  }
-  for (const option of options["cost"] === undefined ? ["global", "policy"] : ["global"]) {
-    if (options[option] !== undefined) checkCounted(option, options[option])
-  }
-}
-
-/** A policy of other units would cost a request nothing, and limit nobody. */
-const checkCounted = (what: string, policy: Throttle.Policy<any>): void => {
-  const { units } = Plan.make(policy.data)
-  if (units === undefined || units.has(Plan.permits)) return
-  const why = what === "global" ? "a request is one permit" : "without a cost a request is one permit"
-  throw new RangeError(`HttpThrottle: ${what} must count permits (${why}), got ${Formatter.format(policy)}`)
-}
+import type { ApiOptions, Options } from "./serverOptions.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // From options to a gate
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The policy with the bounds of a server: nobody waits, or nobody waits for longer. */
-const bounded = (policy: Throttle.Policy<any>, maxWait: Duration.Input | undefined): Throttle.Policy<any> => {
-  const { data } = policy
-  if (data._tag === "Shadow") return Throttle.shadow(bounded(Throttle.fromData(data.policy), maxWait))
-  if (maxWait === undefined) return Throttle.all([policy], { maxQueue: 0 })
-  // Where only concurrency decides, nobody can foresee a wait.
-  return Plan.make(data).timings.length === 0
-    ? Throttle.all([policy], { timeout: maxWait })
-    : Throttle.all([policy], { maxWait, timeout: maxWait })
-}
-
 const nameGiven = (data: Throttle.PolicyData): string | undefined =>
   data.name ?? (data._tag === "Shadow" ? nameGiven(data.policy) : undefined)
 
-const makeGate = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Gate.Gate, EX, RX | Scope.Scope> => {
-  check(options)
+const makeGate = <R, EX, RX, RA, EA>(
+  caller: string,
+  options: Options<R, EX, RX, RA, EA>
+): Effect.Effect<Gate.Gate<EA, RA>, EX, RX | Scope.Scope> => {
+  Rules.check(caller, options)
   const { concurrencyStatus = 429, fields = "draft-10", global, maxWait, name = "default", shadow = false } = options
-  const inForce = memoised((policy: Throttle.Policy<any>) => {
-    if (options.lookup !== undefined && options.cost === undefined) checkCounted("what lookup gives", policy)
-    const kept = bounded(policy, maxWait)
+  const inForce = (policy: Throttle.Policy<any>): Throttle.Policy<any> => {
+    const kept = Rules.bounded(policy, maxWait)
     return shadow && kept.data._tag !== "Shadow" ? Throttle.shadow(kept) : kept
+  }
+  const ofKey = memoised((policy: Throttle.Policy<any>) => {
+    if (options.lookup !== undefined) Rules.checkPolicy(caller, "lookup", policy, options.cost, maxWait)
+    return inForce(policy)
   })
-  const everybody = global === undefined ? undefined : inForce(global)
+  const everybody = global && inForce(global)
   const common = {
     name,
     globalName: (global && nameGiven(global.data)) ?? "global",
     shadow,
     dialect: fields,
     writerOf: fields === "none" ? undefined : memoised((plan: Plan.Plan) => Fields.writerOf(fields, plan, name)),
+    namesOf: memoised((plan: Plan.Plan) => {
+      const names = Fields.namesOf(plan, name)
+      // Of parts of one name the first counts.
+      return new Map(partsOf(plan).map((part, i) => [part.name, names[i]!] as const).toReversed())
+    }),
     onStoreError: options.onStoreError ?? "allow",
-    concurrencyStatus
+    concurrencyStatus,
+    onRejected: options.onRejected,
+    countIf: options.countIf
   } as const
   return Effect.gen(function*() {
     const limit = everybody === undefined
       ? undefined
       : yield* Limiter.make({ ...Plan.make(everybody.data), name: common.globalName })
     if (options.throttles !== undefined) {
-      // What a map's policies hold is for the map to know.
+      // What the policies of this map hold is not known here.
       return { ...common, everybody: limit, map: yield* options.throttles, holds: () => true }
     }
     const { lookup, maxKeys = 100_000, onFull = "evict", policy } = options
     const policyOf = (key: string): Throttle.Policy<any> => {
       const given = policy ?? lookup(key)
       if (Throttle.isPolicy(given)) return given
-      throw new RangeError(`HttpThrottle: lookup must give a policy, got ${Formatter.format(given)}`)
+      throw Rules.bad(caller, `"lookup" must return a policy, received ${Formatter.format(given)}`)
     }
     const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).holdings.length > 0)
-    const map = yield* ThrottleMap.make({ lookup: (key: string) => inForce(policyOf(key)), maxKeys, onFull, name })
+    const map = yield* ThrottleMap.make({ lookup: (key: string) => ofKey(policyOf(key)), maxKeys, onFull, name })
     return { ...common, everybody: limit, map, holds: (key: string) => holds(policyOf(key)) }
   })
 }
 
-/** So long may a key be: with 100,000 of them a header of 16 kB each would be 1.6 GB. */
+/** Longer keys are shortened: with 100,000 of them a header of 16 kB each would be 1.6 GB. */
 const longestKey = 256
 
 /**
- * Of a long key both ends count: tokens begin alike and end in their signature. `join` copies them; added together they
- * would keep the whole header in memory.
+ * Keeps both ends of a long key: tokens begin alike and end in their signature. `join` copies them; a concatenation would
+ * keep the whole header in memory.
  */
 const shortened = (key: string): string =>
   key.length <= longestKey ? key : [key.slice(0, longestKey / 2), key.slice(-longestKey / 2)].join("")
 
 type Handler<E, R> = Effect.Effect<HttpServerResponse, E, R>
 
-/** A handler behind the gate. `answer` is what becomes of a problem. */
-type Limit<R> = <E1, R1, E2>(
-  handler: Handler<E1, R1>,
-  answer: (problem: Problem) => Handler<E2, never>
-) => Handler<E1 | E2, R1 | R | HttpServerRequest.HttpServerRequest | Scope.Scope>
+/** Puts a handler behind the gate. */
+type Limit<R, E> = <E1, R1>(
+  handler: Handler<E1, R1>
+) => Handler<E1 | E, R1 | R | HttpServerRequest.HttpServerRequest | Scope.Scope>
 
-const makeLimit = <R, EX, RX>(options: Options<R, EX, RX>): Effect.Effect<Limit<R>, EX, RX | Scope.Scope> => {
+const makeLimit = <R, EX, RX, RA, EA>(
+  caller: string,
+  options: Options<R, EX, RX, RA, EA>
+): Effect.Effect<Limit<R | RA, EA>, EX, RX | Scope.Scope> => {
   const { cost, skip } = options
   const key: Effect.Effect<string, never, R> = options.key === undefined
     ? clientAddress() as Effect.Effect<string, never, any>
     : Effect.interruptible(options.key)
-  return Effect.map(makeGate(options), (gate): Limit<R> => (handler, answer) => {
-    const limited = Effect.flatMap(
-      key,
-      (key) =>
-        Gate.pass(gate, shortened(key), typeof cost === "function" ? cost(currentRequest()) : cost, handler, answer)
-    )
-    return skip === undefined ? limited : Effect.suspend(() => skip(currentRequest()) ? handler : limited)
+  const costOf = (): Throttle.Cost | undefined => {
+    if (typeof cost !== "function") return cost
+    const given: unknown = cost(currentRequest())
+    if (Predicate.isPromiseLike(given)) throw Rules.bad(caller, `"cost" must return a cost, received a promise`)
+    return given as Throttle.Cost
+  }
+  const isSkipped = (skip: NonNullable<typeof options.skip>): boolean => {
+    const given: unknown = skip(currentRequest())
+    if (typeof given === "boolean") return given
+    throw Rules.bad(caller, `"skip" must return a boolean, received ${Formatter.format(given)}`)
+  }
+  return Effect.map(makeGate(caller, options), (gate): Limit<R | RA, EA> => {
+    // Said once for each server, not for each request.
+    let isUnknownAddressTold = false
+    return (handler) => {
+      const limited = Effect.flatMap(key, (key) => {
+        if (typeof key !== "string") {
+          throw Rules.bad(caller, `"key" must give a string, received ${Formatter.format(key)}`)
+        }
+        if (key === Address.unknown && !isUnknownAddressTold && hasNoAddress(currentRequest())) {
+          isUnknownAddressTold = true
+          return Effect.andThen(
+            unknownAddressWarning(gate.name),
+            Effect.suspend(() => Gate.pass(gate, key, costOf(), handler))
+          )
+        }
+        return Gate.pass(gate, shortened(key), costOf(), handler)
+      })
+      return skip === undefined ? limited : Effect.suspend(() => isSkipped(skip) ? handler : limited)
+    }
   })
 }
 
-/** The request that this step's fiber answers. */
+/** Whether the key is not one of the app's own that happens to be the same. */
+const hasNoAddress = ({ remoteAddress }: HttpServerRequest.HttpServerRequest): boolean =>
+  Option.isNone(remoteAddress) || Address.toKey(remoteAddress.value, 128) === undefined
+
+const unknownAddressWarning = (name: string): Effect.Effect<void> =>
+  Effect.logWarning(
+    `HttpThrottle: a request has no client address; all such requests share the budget of the key "${Address.unknown}". ` +
+      "Web handlers and Unix sockets have none: set `key`, or give the request its address."
+  ).pipe(Effect.annotateLogs({ throttle: name }))
+
+/** The request that the fiber of this step answers. */
 const currentRequest = (): HttpServerRequest.HttpServerRequest =>
   Context.getUnsafe(Fiber.getCurrent()!.context, HttpServerRequest.HttpServerRequest)
 
@@ -321,20 +177,24 @@ const currentRequest = (): HttpServerRequest.HttpServerRequest =>
  * Each key has its own budget and waiting line; the key is the client's address unless `key` says otherwise. A request
  * over the limit is answered at once, or after `maxWait`: with 429 if its key's limit refused it, with 503 if the
  * `global` one did, and with problem details (RFC 9457), `Retry-After` in whole seconds, rounded up, at least 1, and
- * `Cache-Control: no-store`. This throttle has then charged it nowhere; a throttle further out has counted it, and its
- * fields remain. Every other answer, also the handler's errors and every 429, carries `RateLimit-Policy` and `RateLimit`,
- * with what is left when it is sent; not, however, what `skip` lets through, what a policy in shadow lets in, and what a map
- * of another make counts, whose state cannot be seen.
+ * `Cache-Control: no-store`; `onRejected` gives another answer. This throttle has then charged it nowhere; a throttle
+ * further out has counted it, and its fields remain. Every other answer, also the handler's errors and every 429, carries
+ * `RateLimit-Policy` and `RateLimit`, with what is left when it is sent; not, however, what `skip` lets through, what a
+ * policy in shadow lets in, and what a map of another make counts, whose state cannot be seen.
+ *
+ * A request is charged once by each middleware that it passes: a layer provided to a route and to the routes around it is
+ * one middleware, two calls of this function are two. HEAD costs what GET costs.
  *
  * Permits of a policy with concurrency are held until the response has been sent, bodies that stream included. A client
  * that hangs up while its request waits leaves the line and has cost nothing.
  *
- * Whoever invents keys gets no further than `global` allows, and takes no more memory than `maxKeys` keys.
+ * Clients that invent keys get no further than `global` allows, and take no more memory than `maxKeys` keys.
  *
  * **Errors**
  *
- * Adds none: a refusal is a response. Throws a `RangeError` for bad options. A `lookup` that throws or gives no policy, and
- * a cost that makes no sense, are defects, and so answered with 500.
+ * Adds none: a refusal is a response. Throws a `RangeError` for bad options. A `key`, `skip`, `cost`, `lookup` or `onRejected`
+ * that throws, dies or gives a value of another type is a defect: the request is answered with 500, and nothing is charged.
+ * A `countIf` that does is logged, and the request counts.
  *
  * **Example**
  *
@@ -345,13 +205,15 @@ const currentRequest = (): HttpServerRequest.HttpServerRequest =>
  * import { HttpRouter, HttpServerResponse } from "effect/http"
  *
  * const PerClient = HttpThrottle.middleware({
- *   policy: Throttle.rate({ limit: 1, per: "1 minute", burst: 1 })
+ *   policy: Throttle.rate({ limit: 1, per: "1 minute", burst: 1 }),
+ *   // Web handlers are given no address of the client.
+ *   key: HttpThrottle.header("x-tenant")
  * })
  *
  * const App = HttpRouter.add("GET", "/", HttpServerResponse.text("hello")).pipe(Layer.provide(PerClient.layer))
  *
  * const { dispose, handler } = HttpRouter.toWebHandler(App, { disableLogger: true })
- * const ask = () => handler(new Request("http://localhost/"))
+ * const ask = () => handler(new Request("http://localhost/", { headers: { "x-tenant": "acme" } }))
  *
  * console.log((await ask()).headers.get("ratelimit")) // "default";r=1;t=60
  * console.log((await ask()).headers.get("ratelimit")) // "default";r=0;t=60
@@ -368,14 +230,14 @@ export const middleware: {
    * Throttles the requests of a server, each client by itself: a middleware whose `layer` is provided to the routes that it
    * is for. A refused request is answered with 429 or 503; a `RangeError` is thrown for bad options.
    */
-  <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>(
-    options: Options<R, EX, RX>,
+  <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never, RA = never>(
+    options: Options<R, EX, RX, RA>,
     which?: { readonly global?: false | undefined }
   ): HttpRouter.Middleware<{
     provides: never
     handles: never
     error: never
-    requires: Exclude<R, HttpRouter.Provided>
+    requires: Exclude<R | RA, HttpRouter.Provided>
     layerError: EX
     layerRequires: Exclude<RX, Scope.Scope>
   }>
@@ -383,22 +245,21 @@ export const middleware: {
    * Throttles the requests of a server, each client by itself: a Layer that stands in front of all routes, those that do not
    * exist included. A refused request is answered with 429 or 503; a `RangeError` is thrown for bad options.
    */
-  <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>(
-    options: Options<R, EX, RX>,
+  <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never, RA = never>(
+    options: Options<R, EX, RX, RA>,
     which: { readonly global: true }
   ): Layer.Layer<
     never,
     EX,
     | HttpRouter.HttpRouter
     | Exclude<RX, Scope.Scope>
-    | HttpRouter.Request.From<"GlobalRequires", Exclude<R, HttpRouter.GlobalProvided>>
+    | HttpRouter.Request.From<"GlobalRequires", Exclude<R | RA, HttpRouter.GlobalProvided>>
   >
-} = <R, EX, RX>(options: Options<R, EX, RX>, which?: { readonly global?: boolean | undefined }): any =>
+} = <R, EX, RX, RA>(options: Options<R, EX, RX, RA>, which?: { readonly global?: boolean | undefined }): any =>
   HttpRouter.middleware(
     Effect.map(
-      makeLimit(options),
-      (limit) => (handler: Handler<Types.unhandled, never>) =>
-        limit(handler, ({ kind, members }) => Effect.succeed(ProblemDetails.toResponse({ ...kind, ...members })))
+      makeLimit("HttpThrottle.middleware", options),
+      (limit) => (handler: Handler<Types.unhandled, never>) => limit(handler)
     ),
     which
   )
@@ -413,8 +274,10 @@ export const middleware: {
  *
  * **Details**
  *
- * As {@link middleware}, except that a refusal is a failure with one of {@link errors}, which the api turns into a
- * response.
+ * As {@link middleware}. A refusal is answered with the document that {@link errors} encode to, so clients of the api
+ * decode it as `TooManyRequests` or `ServiceUnavailable`. A middleware that does not declare them has to give `onRejected`,
+ * which may fail with the errors that it does declare. A middleware that an api, its groups and its endpoints declare charges
+ * a request once.
  *
  * **Errors**
  *
@@ -445,21 +308,22 @@ export const middleware: {
  * @category middleware
  * @since 0.1.0
  */
-export const layerApi = <Id, Requires, R extends Requires | HttpRouter.Provided, EX = never, RX = never>(
-  service: Context.Service<Id, HttpApiMiddleware.HttpApiMiddleware<never, typeof errors, Requires>>,
-  options: Options<R, EX, RX>
-): Layer.Layer<Id, EX, Exclude<RX, Scope.Scope>> => {
-  const limit = makeLimit(options)
-  return Layer.effect(
+export const layerApi = <
+  Id,
+  E extends Schema.Top | ReadonlyArray<Schema.Top>,
+  Requires,
+  R extends Requires | HttpRouter.Provided = HttpServerRequest.HttpServerRequest,
+  EX = never,
+  RX = never,
+  RA extends Requires | HttpRouter.Provided = never
+>(
+  service: Context.Service<Id, HttpApiMiddleware.HttpApiMiddleware<never, E, Requires>>,
+  options: ApiOptions<HttpApiMiddleware.Error<Id>, R, EX, RX, RA>
+): Layer.Layer<Id, EX, Exclude<RX, Scope.Scope>> =>
+  Layer.effect(
     service,
     Effect.map(
-      limit,
-      (limit) => (handler: Handler<Types.unhandled, never>) =>
-        limit(
-          handler,
-          ({ kind, members }) =>
-            Effect.fail(kind === quotaExceeded ? new TooManyRequests(members) : new ServiceUnavailable(members))
-        )
+      makeLimit("HttpThrottle.layerApi", options),
+      (limit) => (handler: Handler<Types.unhandled, never>) => limit(handler)
     ) as any
   )
-}

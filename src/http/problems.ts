@@ -1,9 +1,10 @@
 /**
- * What a request that is refused is answered with: problem details (RFC 9457) that a client can decode again.
+ * The answers to refused requests: problem details (RFC 9457) that a client can decode again.
  *
  * @since 0.1.0
  */
 import * as HttpApiError from "effect/http-api/HttpApiError"
+import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import * as Schema from "effect/Schema"
 import { quotaExceeded, reducedCapacity } from "./internal/problem.ts"
 
@@ -12,6 +13,26 @@ const fields = {
   retryAfter: Schema.optionalKey(Schema.Number),
   /** The names of the policies that stood in the way, as in `RateLimit-Policy`. */
   "violated-policies": Schema.Array(Schema.String)
+}
+
+/**
+ * A refused request, as the option `onRejected` of `middleware` and `layerApi` receives it.
+ *
+ * @see {@link CommonOptions} for the option
+ * @category models
+ * @since 0.1.0
+ */
+export interface Rejection {
+  /** The key that the request was counted for. */
+  readonly key: string
+  /** The status of the default answer. */
+  readonly status: 429 | 503
+  /** Seconds until the request may be repeated, an integer ≥ 1, as in `Retry-After`; undefined where that never helps. */
+  readonly retryAfter: number | undefined
+  /** The names of the policies that refused, as in `RateLimit-Policy`; none where the map is full or its store fails. */
+  readonly violatedPolicies: ReadonlyArray<string>
+  /** The default answer: the problem document, with `Retry-After` and `Cache-Control`. */
+  readonly response: HttpServerResponse
 }
 
 /**

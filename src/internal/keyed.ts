@@ -32,7 +32,7 @@ import * as Observe from "./observe.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
 import { advance } from "./shadow.ts"
-import { dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
+import { canStart, dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
 import { update } from "./update.ts"
 
 /** What the keys of one policy have in common. */
@@ -342,6 +342,45 @@ const ifDue = (limiter: Limiter, ask: Ask): (() => void) | undefined => {
   const due = dueFrom(limiter, ask, now)
   return due > now + noise ? undefined : () => startDue(limiter, ask, now, due)
 }
+
+/**
+ * The refusal of a call that may neither start now nor wait, of a key and of another limiter with it where there is one,
+ * counted and without an error; undefined where it may start or wait, where somebody hears of refusals (an event carries the
+ * error), and where others decide: a limiter that is closed or in shadow, and a map that is full.
+ */
+export const rejectAtOnce = <K>(
+  keyed: Keyed<K>,
+  key: K,
+  askOf: (limiter: Limiter) => Ask,
+  other: Limiter | undefined
+): { readonly isOther: boolean; readonly refusal: Refuse.Refusal } | undefined => {
+  if (keyed.closed || other?.closed === true) return undefined
+  const limiter = peek(keyed, key)
+  const ask = askOf(limiter)
+  const now = time(limiter)
+  const reason = rejection(limiter, ask, now)
+  if (reason !== undefined) {
+    if (Observe.isHeard(Fiber.getCurrent()!)) return undefined
+    const { rejected } = keyed.busy.has(known(keyed, key)) ? limiter.counters : keyed.past
+    rejected[reason]++
+    limiter.series.rejected[reason]++
+    const refusal = Refuse.refusal(limiter, ask, now, reason)
+    // Last, since it may drop this very key.
+    tidy(keyed)
+    return { isOther: false, refusal }
+  }
+  if (other === undefined || limiter.plan.shadow || !canStart(limiter, ask, now)) return undefined
+  const reasonOfOther = rejection(other, other.one, now)
+  if (reasonOfOther === undefined || Observe.isHeard(Fiber.getCurrent()!)) return undefined
+  other.counters.rejected[reasonOfOther]++
+  other.series.rejected[reasonOfOther]++
+  const refusal = Refuse.refusal(other, other.one, now, reasonOfOther)
+  tidy(keyed)
+  return { isOther: true, refusal }
+}
+
+const rejection = (limiter: Limiter, ask: Ask, now: number): Refuse.Reason | undefined =>
+  limiter.closed || limiter.plan.shadow || canStart(limiter, ask, now) ? undefined : Refuse.reasonOf(limiter, ask, now)
 
 /** What the call that was just let in has left. */
 const keep = <K>(keyed: Keyed<K>, key: K, idle: Idle | undefined, kind: Kind): void => {

@@ -30,7 +30,7 @@ import type * as Types from "effect/Types"
 import type { ThrottleError } from "../ThrottleError.ts"
 import { type Ask, askAgain } from "./ask.ts"
 import * as Foresee from "./foresee.ts"
-import { expectedToTell, expectedWait } from "./foresee.ts"
+import { expectedToTell } from "./foresee.ts"
 import * as Ledger from "./ledger.ts"
 import { admit, charge, chargeIfDue, chargeIfNearlyDue, closeCharges, count, countRejection } from "./ledger.ts"
 import * as Line from "./line.ts"
@@ -767,15 +767,18 @@ const endInShadow = (limiter: Limiter, call: Shadow.Shadow, exit: Exit.Exit<unkn
 // Refusing
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** Why a call that cannot start at once may not wait either; undefined if it may. */
+/** The error of a call that cannot start at once and may not wait either; undefined if it may. */
 const refuse = (limiter: Limiter, ask: Ask, now: number): ThrottleError | undefined => {
-  const { maxQueue, maxWait } = limiter.plan
-  if (ask.never !== undefined) return Refuse.exceeds(limiter, ask)
-  if (limiter.line.size >= maxQueue) return Refuse.queueFull(limiter, ask, now)
-  if (maxWait !== Infinity && (expectedWait(limiter, ask, now) ?? 0) > maxWait + noise) {
-    return Refuse.waitTooLong(limiter, ask, now)
+  switch (Refuse.reasonOf(limiter, ask, now)) {
+    case "PermitsExceedCapacity":
+      return Refuse.exceeds(limiter, ask)
+    case "QueueFull":
+      return Refuse.queueFull(limiter, ask, now)
+    case "WaitTooLong":
+      return Refuse.waitTooLong(limiter, ask, now)
+    case undefined:
+      return undefined
   }
-  return undefined
 }
 
 export const reject = (

@@ -1,11 +1,37 @@
 /**
- * The errors of calls that may not start, and may not wait either. Reads only.
+ * Why calls that may not start may not wait either, and the errors of that. Reads only.
  */
 import * as Duration from "effect/Duration"
 import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
 import { type Ask, spelled } from "./ask.ts"
-import { inTheWay, retryAfter } from "./foresee.ts"
-import type { Limiter } from "./state.ts"
+import { expectedWait, inTheWay, retryAfter } from "./foresee.ts"
+import { type Limiter, noise } from "./state.ts"
+
+/** Why a call that cannot start at once may not wait either. */
+export type Reason = "PermitsExceedCapacity" | "QueueFull" | "WaitTooLong"
+
+/** Why a call that cannot start at once may not wait either; undefined if it may. Builds no error. */
+export const reasonOf = (limiter: Limiter, ask: Ask, now: number): Reason | undefined => {
+  const { maxQueue, maxWait } = limiter.plan
+  if (ask.never !== undefined) return "PermitsExceedCapacity"
+  if (limiter.line.size >= maxQueue) return "QueueFull"
+  return maxWait !== Infinity && (expectedWait(limiter, ask, now) ?? 0) > maxWait + noise ? "WaitTooLong" : undefined
+}
+
+/** What a caller who makes no error of it is told of a refusal: as the error's reason would say it. */
+export interface Refusal {
+  readonly _tag: Reason
+  readonly parts: ReadonlyArray<string>
+  readonly retryAfter?: Duration.Duration
+}
+
+/** The refusal for this reason without an error, which costs ten times as much. */
+export const refusal = (limiter: Limiter, ask: Ask, now: number, _tag: Reason): Refusal => {
+  if (_tag === "PermitsExceedCapacity") return { _tag, parts: [ask.never!.name] }
+  const wait = retryAfter(limiter, ask, now)
+  const parts = inTheWay(limiter, ask, now)
+  return wait === undefined ? { _tag, parts } : { _tag, parts, retryAfter: wait }
+}
 
 /** What every refusal but the first says. */
 const circumstances = (limiter: Limiter, ask: Ask, now: number, known?: number) => {

@@ -587,16 +587,69 @@ describe("maxWait", () => {
     }))
 })
 
+describe("spacing on the clock", () => {
+  const aligned = Throttle.spacing({ interval: "1 second", align: true })
+
+  it.effect("needs a maxWait that reaches the next slot; then one request is let in for each", () =>
+    Effect.gen(function*() {
+      const request = yield* throttled({ policy: aligned, maxWait: "1 second" })
+      yield* TestClock.adjust("300 millis")
+      const first = yield* Effect.forkChild(request(), { startImmediately: true })
+      yield* TestClock.adjust("100 millis")
+      const refused = yield* request()
+      // The next free slot is in 1.6 s; any time from 0.6 s on is early enough to wait for it.
+      assert.deepStrictEqual([refused.status, refused.headers["retry-after"]], [429, "2"])
+      yield* TestClock.adjust("600 millis")
+      assert.strictEqual((yield* Fiber.join(first)).status, 200)
+      yield* TestClock.adjust("1400 millis")
+      const again = yield* Effect.forkChild(request(), { startImmediately: true })
+      yield* TestClock.adjust("600 millis")
+      assert.strictEqual((yield* Fiber.join(again)).status, 200)
+    }))
+
+  it.effect("in a map, its policies decide", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => aligned })
+      const throttle = HttpThrottle.middleware({ throttles: Effect.succeed(map) }, { global: true })
+      const request = yield* ask(Layer.merge(hello, throttle))
+      yield* TestClock.adjust("300 millis")
+      const waiting = yield* Effect.forkChild(request(), { startImmediately: true })
+      yield* TestClock.adjust("700 millis")
+      assert.strictEqual((yield* Fiber.join(waiting)).status, 200)
+    }).pipe(Effect.scoped))
+
+  it.effect("a lookup that gives it without is a defect of the request", () =>
+    Effect.gen(function*() {
+      const request = yield* throttled({ lookup: () => aligned })
+      assert.strictEqual((yield* request()).status, 500)
+    }))
+})
+
 describe("skip", () => {
-  it.effect("is neither counted nor told", () =>
+  /** As documented. */
+  const skip = ({ url }: HttpServerRequest.HttpServerRequest) => url.split("?", 1)[0] === "/health"
+
+  it.effect("is neither counted nor told, with a query or without", () =>
     Effect.gen(function*() {
       const policy = Throttle.rate({ limit: 1, per: "1 minute" })
       const health = HttpRouter.add("GET", "/health", HttpServerResponse.text("well"))
-      const request = yield* throttled({ policy, skip: ({ url }) => url === "/health" }, Layer.merge(hello, health))
-      const answers = yield* times(5, request({ path: "/health" }))
-      assert.deepStrictEqual(statuses(answers), [200, 200, 200, 200, 200])
-      assert.isTrue(answers.every(({ headers }) => headers["ratelimit"] === undefined))
+      const request = yield* throttled({ policy, skip }, Layer.merge(hello, health))
+      for (const path of ["/health", "/health?x=1", "/health?", "/health?x=/a?b"]) {
+        const answers = yield* times(3, request({ path }))
+        assert.deepStrictEqual(statuses(answers), [200, 200, 200], path)
+        assert.isTrue(answers.every(({ headers }) => headers["ratelimit"] === undefined))
+      }
       assert.deepStrictEqual(statuses([yield* request(), yield* request()]), [200, 429])
+    }))
+
+  it.effect("by its path is not for what only looks like it", () =>
+    Effect.gen(function*() {
+      const request = yield* throttled({ policy: Throttle.rate({ limit: 1, per: "1 minute" }), skip })
+      for (const [i, path] of ["/healthy", "/health/x", "/x?/health", "//health", "/?/health"].entries()) {
+        const asked = { path, from: `192.0.2.${10 + i}` }
+        yield* request(asked)
+        assert.strictEqual((yield* request(asked)).status, 429, path)
+      }
     }))
 })
 
@@ -818,57 +871,102 @@ describe("fields of other versions", () => {
 describe("bad options", () => {
   const policy = perMinute
   const tokens = Throttle.tokenBucket({ capacity: 9, refill: 9, unit: "tokens" })
+  const aligned = Throttle.spacing({ interval: "1 second", align: true })
+  const minutely = Throttle.spacing({ interval: "1 minute", align: true })
   const table: ReadonlyArray<readonly [unknown, string]> = [
-    [{}, "HttpThrottle: it takes one of policy, lookup and throttles"],
-    [{ policy, throttles: Effect.void }, "HttpThrottle: it takes one of policy, lookup and throttles"],
+    [{}, `HttpThrottle.middleware: exactly one of "policy", "lookup" and "throttles" must be given`],
+    [
+      { policy, throttles: Effect.void },
+      `HttpThrottle.middleware: exactly one of "policy", "lookup" and "throttles" must be given`
+    ],
     [
       { throttles: Effect.void, maxKeys: 1 },
-      "HttpThrottle: maxKeys goes with policy and lookup, not with throttles, whose policies say it"
+      `HttpThrottle.middleware: "maxKeys" goes with "policy" and "lookup"; with "throttles" the map decides`
     ],
-    [{ policy: 5 }, "HttpThrottle: policy must be a policy, got 5"],
+    [{ policy: 5 }, `HttpThrottle.middleware: "policy" must be a policy, received 5`],
     [
       { throttles: Effect.void, maxWait: "1 second" },
-      "HttpThrottle: maxWait goes with policy, lookup and global, not with throttles alone, whose policies say it"
+      `HttpThrottle.middleware: "maxWait" goes with "policy", "lookup" and "global"; with "throttles" alone the map decides`
     ],
     [
       { policy: tokens },
-      `HttpThrottle: policy must count permits (without a cost a request is one permit), got ${String(tokens)}`
+      `HttpThrottle.middleware: "policy" must count permits, since without "cost" a request is one permit; received ${
+        String(tokens)
+      }`
     ],
     [
       { policy, global: tokens, cost: 1 },
-      `HttpThrottle: global must count permits (a request is one permit), got ${String(tokens)}`
+      `HttpThrottle.middleware: "global" must count permits, since a request is one permit; received ${String(tokens)}`
     ],
     [
       { policy, limit: 5 },
-      `HttpThrottle: unknown option "limit"; it takes policy, lookup, throttles, key, cost, global, skip, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
+      `HttpThrottle.middleware: unknown option "limit"; it takes policy, lookup, throttles, key, cost, global, countIf, skip, onRejected, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
     ],
     [
       { lookup: policy },
-      "HttpThrottle: lookup must be a function from a key to a policy, got Throttle(1 per minute, burst 1)"
+      `HttpThrottle.middleware: "lookup" must be a function from a key to a policy, received Throttle(1 per minute, burst 1)`
     ],
-    [{ policy, key: "a" }, `HttpThrottle: key must be an effect that gives a string, got "a"`],
-    [{ policy, maxKeys: 0 }, "HttpThrottle: maxKeys must be a whole number of at least 1, got 0"],
-    [{ policy, maxWait: -1 }, "HttpThrottle: maxWait must be a finite duration longer than 0, got -1"],
-    [{ policy, maxWait: NaN }, "HttpThrottle: maxWait must be a finite duration longer than 0, got NaN"],
+    [{ policy, key: "a" }, `HttpThrottle.middleware: "key" must be an effect that gives a string, received "a"`],
+    [{ policy, maxKeys: 0 }, `HttpThrottle.middleware: "maxKeys" must be an integer ≥ 1, received 0`],
+    [{ policy, maxWait: -1 }, `HttpThrottle.middleware: "maxWait" must be a finite duration > 0, received -1`],
+    [{ policy, maxWait: NaN }, `HttpThrottle.middleware: "maxWait" must be a finite duration > 0, received NaN`],
     [
       { policy, maxWait: "1 second!" },
-      `HttpThrottle: maxWait must be a finite duration longer than 0, got "1 second!"`
+      `HttpThrottle.middleware: "maxWait" must be a finite duration > 0, received "1 second!"`
     ],
-    [{ policy, maxWait: Infinity }, "HttpThrottle: maxWait must be a finite duration longer than 0, got Infinity"],
-    [{ policy, onFull: "drop" }, `HttpThrottle: onFull must be "evict" or "refuse", got "drop"`],
+    [
+      { policy, maxWait: Infinity },
+      `HttpThrottle.middleware: "maxWait" must be a finite duration > 0, received Infinity`
+    ],
+    [{ policy, onFull: "drop" }, `HttpThrottle.middleware: "onFull" must be "evict" or "refuse", received "drop"`],
     [
       { policy, name: "caf\u00e9" },
-      `HttpThrottle: name must be a non-empty string of printable ASCII, got "caf\u00e9"`
+      `HttpThrottle.middleware: "name" must be a non-empty string of printable ASCII, received "caf\u00e9"`
     ],
     [
       { policy, fields: "draft-8" },
-      `HttpThrottle: fields must be "draft-10" or "draft-7" or "draft-6" or "none", got "draft-8"`
+      `HttpThrottle.middleware: "fields" must be "draft-10" or "draft-7" or "draft-6" or "none", received "draft-8"`
     ],
-    [{ policy, concurrencyStatus: 500 }, "HttpThrottle: concurrencyStatus must be 429 or 503, got 500"],
-    [{ policy, onStoreError: "ignore" }, `HttpThrottle: onStoreError must be "allow" or "refuse", got "ignore"`],
-    [{ policy, skip: "/health" }, `HttpThrottle: skip must be a function from a request to a boolean, got "/health"`],
-    [{ policy, global: 5 }, "HttpThrottle: global must be a policy, got 5"],
-    [{ policy, cost: "a" }, `HttpThrottle: cost must be a cost, or a function from a request to a cost, got "a"`]
+    [
+      { policy, concurrencyStatus: 500 },
+      `HttpThrottle.middleware: "concurrencyStatus" must be 429 or 503, received 500`
+    ],
+    [
+      { policy, onStoreError: "ignore" },
+      `HttpThrottle.middleware: "onStoreError" must be "allow" or "refuse", received "ignore"`
+    ],
+    [
+      { policy, skip: "/health" },
+      `HttpThrottle.middleware: "skip" must be a function from a request to a boolean, received "/health"`
+    ],
+    [
+      { policy, countIf: true },
+      `HttpThrottle.middleware: "countIf" must be a function from a response and its request to a boolean, received true`
+    ],
+    [
+      { policy, onRejected: HttpServerResponse.empty() },
+      `HttpThrottle.middleware: "onRejected" must be a function from a rejection to a response, or to an effect that gives one, received `
+    ],
+    ...([["policy", {}], ["global", { policy }]] as const).flatMap(([option, others]) =>
+      [
+        [aligned, undefined, "1s"],
+        [aligned, "999 millis", "1s"],
+        [Throttle.all([policy, aligned]), undefined, "1s"],
+        [Throttle.shadow(Throttle.all([aligned, Throttle.all([minutely])])), "5 seconds", "1m"],
+        // The policy's own bounds are in force too.
+        [Throttle.all([aligned], { maxQueue: 0 }), "1 second", "1s"],
+        [Throttle.all([aligned], { timeout: "500 millis" }), "1 second", "1s"]
+      ].map(([given, maxWait, interval]): readonly [unknown, string] => [
+        { ...others, [option as string]: given, maxWait },
+        `HttpThrottle.middleware: "${option}" must not align spacing to the clock unless requests may wait for its interval ` +
+        `("maxWait" ≥ ${interval}); window({ limit: 1, per, kind: "fixed" }) counts by slots; received ${String(given)}`
+      ])
+    ),
+    [{ policy, global: 5 }, `HttpThrottle.middleware: "global" must be a policy, received 5`],
+    [
+      { policy, cost: "a" },
+      `HttpThrottle.middleware: "cost" must be a cost, or a function from a request to a cost, received "a"`
+    ]
   ]
 
   for (const [options, message] of table) {

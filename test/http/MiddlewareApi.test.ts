@@ -194,6 +194,6 @@ it("bad options throw where the layer is made", () => {
   assert.throws(
     () => HttpThrottle.layerApi(PerClient, { policy: perMinute, maxKeys: 0 }),
     RangeError,
-    "HttpThrottle: maxKeys must be a whole number of at least 1, got 0"
+    `HttpThrottle.layerApi: "maxKeys" must be an integer ≥ 1, received 0`
   )
 })

@@ -20,6 +20,8 @@ const spentAndPaced = Throttle.all([spent, Throttle.rate({ limit: 1, per: "3 mil
 interface Limits {
   readonly policy: Throttle.Policy<any>
   readonly global?: Throttle.Policy<any>
+  /** Whether no response counts for its key. */
+  readonly countsNone?: boolean
 }
 
 const cases: Record<string, Limits> = {
@@ -29,13 +31,21 @@ const cases: Record<string, Limits> = {
   "the key waits": { policy: spentAndPaced, global: spent },
   "everybody waits": { policy: spent, global: spentAndPaced },
   "both wait": { policy: spentAndPaced, global: spentAndPaced },
-  "both hold": { policy: spentAndHeld, global: spentAndHeld }
+  "both hold": { policy: spentAndHeld, global: spentAndHeld },
+  "a key that paces, and counts none": { policy: spentAndPaced, countsNone: true },
+  "a key that holds, and counts none": { policy: spentAndHeld, countsNone: true }
 }
 
 const callers = ["a", "a", "b", "a"]
 
 /** One run, with one of the callers interrupted before one step. Gives whether it came to that. */
-const run = ({ global, policy }: Limits, isGlobal: boolean, victim: number, step: number, where: string): boolean => {
+const run = (
+  { countsNone = false, global, policy }: Limits,
+  isGlobal: boolean,
+  victim: number,
+  step: number,
+  where: string
+): boolean => {
   let hit = false
   const started: Array<string> = []
   const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
@@ -61,7 +71,8 @@ const run = ({ global, policy }: Limits, isGlobal: boolean, victim: number, step
       const throttle = HttpThrottle.middleware({
         throttles: Effect.succeed(map),
         key: Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) => headers["x-key"]!),
-        global
+        global,
+        ...(countsNone ? { countIf: () => false } : undefined)
       }, { global: isGlobal as true })
       const route = HttpRouter.add("GET", "/", handler)
       const app = isGlobal
@@ -85,13 +96,16 @@ const run = ({ global, policy }: Limits, isGlobal: boolean, victim: number, step
   simulator.run()
   assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
   for (const fiber of fibers) assert.isDefined(fiber.pollUnsafe(), `${where}: a request hangs`)
-  // What was charged is what was started; or one more, if the victim was gone before its first operation.
+  // What was charged is what was started and counts; or one more, if the victim was gone before its first operation.
   const limiter = (key: string) => peek(map!, key)!
   const charged = (key: string) => budget - remaining(limiter(key))[0]!.left
-  const begun = (key: string) => started.filter((one) => one === key).length
+  const begun = (key: string) => countsNone ? 0 : started.filter((one) => one === key).length
   for (const key of ["a", "b"]) {
     const more = charged(key) - begun(key)
-    assert.isTrue(more === 0 || (more === 1 && hit && callers[victim] === key), `${where}: ${key} charged ${more} more`)
+    assert.isTrue(
+      more === 0 || (!countsNone && more === 1 && hit && callers[victim] === key),
+      `${where}: ${key} charged ${more} more`
+    )
     assert.strictEqual(limiter(key).line.size, 0, `${where}: line`)
     assert.strictEqual(limiter(key).holders.size, 0, `${where}: holders`)
     assert.strictEqual(limiter(key).open, 0, `${where}: open grants`)

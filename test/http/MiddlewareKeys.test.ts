@@ -26,6 +26,31 @@ describe("clientAddress", () => {
     ["2001:0DB8:0001:0002::", "2001:db8:1:2::/64"],
     ["fe80::1%eth0", "fe80::/64"],
     ["::1", "::/64"],
+    // IPv4 inside IPv6: mapped, translated by a NAT64 (RFC 6052, RFC 8215) or by SIIT (RFC 2765).
+    ["::ffff:102:304", "1.2.3.4"],
+    ["::FFFF:102:304", "1.2.3.4"],
+    ["0:0:0:0:0:ffff:102:304", "1.2.3.4"],
+    ["64:ff9b::808:808", "8.8.8.8"],
+    ["64:ff9b::8.8.8.8", "8.8.8.8"],
+    ["64:FF9B:0:0:0:0:0808:0808", "8.8.8.8"],
+    ["::ffff:0:1.2.3.4", "1.2.3.4"],
+    // Where the local prefix ends is known to its network alone, so no two addresses of it are one client.
+    ["64:ff9b:1::8.8.8.8", "64:ff9b:1::808:808"],
+    ["64:ff9b:1:808:8:800::", "64:ff9b:1:808:8:800::"],
+    // Beside these prefixes: a network like others.
+    ["64:ff9b:0:1::808:808", "64:ff9b:0:1::/64"],
+    ["64:ff9b:0:0:1::808:808", "64:ff9b::/64"],
+    ["2001:db8:1234:5678::1.2.3.4", "2001:db8:1234:5678::/64"],
+    ["::1.2.3.4", "::/64"],
+    ["2002:102:304::1", "2002:102:304::/64"],
+    // What is no address is no key.
+    ["999.1.1.1", "unknown"],
+    ["1.2.3.4.5", "unknown"],
+    ["010.0.0.1", "unknown"],
+    ["127.1", "unknown"],
+    ["0x7f.0.0.1", "unknown"],
+    ["::ffff:999.1.1.1", "unknown"],
+    ["1::2::3", "unknown"],
     ["", "unknown"],
     [undefined, "unknown"]
   ])("of the connection %s is %s", (from, key) => {
@@ -59,6 +84,9 @@ describe("clientAddress", () => {
     [1, "[2001:db8:1:2::9]", "2001:db8:1:2::/64"],
     [1, "2001:db8:1:2::9", "2001:db8:1:2::/64"],
     [1, "::ffff:203.0.113.9", "203.0.113.9"],
+    [1, "[::ffff:203.0.113.9]:4711", "203.0.113.9"],
+    [1, "64:ff9b::cb00:7109", "203.0.113.9"],
+    [1, "[64:ff9b::cb00:7109]:4711", "203.0.113.9"],
     // Who came past the proxies, or through fewer, is known by the connection.
     [1, undefined, "192.0.2.1"],
     [1, "", "192.0.2.1"],
@@ -80,6 +108,28 @@ describe("clientAddress", () => {
     assert.strictEqual(keyOf(HttpThrottle.clientAddress({ trustedProxies }), "192.0.2.1", headers), key)
   })
 
+  it.each<[header: string | undefined, key: string]>([
+    ["203.0.113.9", "203.0.113.9"],
+    ["203.0.113.9:4711", "203.0.113.9"],
+    ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
+    ["64:ff9b::cb00:7109", "203.0.113.9"],
+    // Requests that did not come through the platform, and values that are no single address.
+    [undefined, "192.0.2.1"],
+    ["", "192.0.2.1"],
+    ["somebody", "192.0.2.1"],
+    ["203.0.113.9, 203.0.113.10", "192.0.2.1"]
+  ])("in a header of the platform's: %s is %s", (header, key) => {
+    const headers: Record<string, string> = header === undefined ? {} : { "cf-connecting-ip": header }
+    assert.strictEqual(
+      keyOf(HttpThrottle.clientAddress({ header: "CF-Connecting-IP" }), "192.0.2.1", headers),
+      key
+    )
+  })
+
+  it("in a header, where there is no connection's address either, is unknown", () => {
+    assert.strictEqual(keyOf(HttpThrottle.clientAddress({ header: "cf-connecting-ip" }), undefined), "unknown")
+  })
+
   it("Forwarded is not read", () => {
     const headers = { forwarded: "for=203.0.113.9" }
     assert.strictEqual(keyOf(HttpThrottle.clientAddress({ trustedProxies: 1 }), "192.0.2.1", headers), "192.0.2.1")
@@ -99,13 +149,18 @@ describe("clientAddress", () => {
   })
 
   it.each<[options: HttpThrottle.ClientAddressOptions, message: string]>([
-    [{ trustedProxies: -1 }, "HttpThrottle.clientAddress: trustedProxies must be a whole number of at least 0, got -1"],
+    [{ trustedProxies: -1 }, "HttpThrottle.clientAddress: \"trustedProxies\" must be an integer ≥ 0, received -1"],
     [
       { trustedProxies: 1.5 },
-      "HttpThrottle.clientAddress: trustedProxies must be a whole number of at least 0, got 1.5"
+      "HttpThrottle.clientAddress: \"trustedProxies\" must be an integer ≥ 0, received 1.5"
     ],
-    [{ ipv6Prefix: 0 }, "HttpThrottle.clientAddress: ipv6Prefix must be a whole number from 1 to 128, got 0"],
-    [{ ipv6Prefix: 129 }, "HttpThrottle.clientAddress: ipv6Prefix must be a whole number from 1 to 128, got 129"]
+    [{ ipv6Prefix: 0 }, "HttpThrottle.clientAddress: \"ipv6Prefix\" must be an integer from 1 to 128, received 0"],
+    [{ ipv6Prefix: 129 }, "HttpThrottle.clientAddress: \"ipv6Prefix\" must be an integer from 1 to 128, received 129"],
+    [{ header: "" }, "HttpThrottle.clientAddress: \"header\" must be a non-empty string, received \"\""],
+    [
+      { header: "cf-connecting-ip", trustedProxies: 1 },
+      "HttpThrottle.clientAddress: \"header\" and \"trustedProxies\" exclude each other"
+    ]
   ])("%j is refused", (options, message) => {
     assert.throws(() => HttpThrottle.clientAddress(options), RangeError, message)
   })
@@ -141,7 +196,7 @@ describe("header", () => {
     assert.throws(
       () => HttpThrottle.header(""),
       RangeError,
-      `HttpThrottle.header: name must be a non-empty string, got ""`
+      `HttpThrottle.header: "name" must be a non-empty string, received ""`
     )
   })
 })

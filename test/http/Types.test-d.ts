@@ -1,7 +1,15 @@
-import { Effect, Layer, type Scope } from "effect"
+import { Context, Effect, Layer, Schema, type Scope } from "effect"
 import { Throttle, type ThrottleError, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
-import { HttpClient, type HttpClientError, type HttpClientResponse } from "effect/http"
+import {
+  HttpClient,
+  type HttpClientError,
+  type HttpClientResponse,
+  HttpRouter,
+  type HttpServerRequest,
+  HttpServerResponse
+} from "effect/http"
+import { HttpApiMiddleware } from "effect/http-api"
 import { describe, expectTypeOf, test } from "vitest"
 
 declare const http: HttpClient.HttpClient
@@ -70,5 +78,87 @@ describe("a throttled client", () => {
     HttpThrottle.client({} as ThrottleMap.ThrottleMap<number>)
     // @ts-expect-error no throttle
     HttpThrottle.client("api")
+  })
+})
+
+class User extends Context.Service<User, { readonly id: string }>()("types/User") {}
+class Words extends Context.Service<Words, { readonly sorry: string }>()("types/Words") {}
+class Overloaded
+  extends Schema.TaggedError<Overloaded>()("Overloaded", { seconds: Schema.Number }, { httpApiStatus: 420 })
+{}
+class Default extends HttpApiMiddleware.Service<Default>()("types/Default", { error: HttpThrottle.errors }) {}
+class Own extends HttpApiMiddleware.Service<Own, { requires: User }>()("types/Own", { error: Overloaded }) {}
+class Both extends HttpApiMiddleware.Service<Both>()("types/Both", { error: [...HttpThrottle.errors, Overloaded] }) {}
+
+describe("a throttled server", () => {
+  const key = Effect.map(User, ({ id }) => id)
+  const sorry = Effect.map(Words, ({ sorry }) => HttpServerResponse.text(sorry))
+  const response = HttpServerResponse.empty()
+
+  test("needs what its key and its answers need", () => {
+    const requires = <M>(middleware: M) =>
+      middleware as M extends HttpRouter.Middleware<infer C> ? C["requires"] : "no middleware"
+    expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded }))).toEqualTypeOf<never>()
+    expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded, key }))).toEqualTypeOf<User>()
+    expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded, onRejected: () => response })))
+      .toEqualTypeOf<never>()
+    expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded, onRejected: () => sorry })))
+      .toEqualTypeOf<Words>()
+    expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded, key, onRejected: () => sorry })))
+      .toEqualTypeOf<User | Words>()
+    expectTypeOf(HttpThrottle.middleware({ policy: unbounded, key, onRejected: () => sorry }, { global: true }))
+      .toEqualTypeOf<
+        Layer.Layer<never, never, HttpRouter.HttpRouter | HttpRouter.Request.From<"GlobalRequires", User | Words>>
+      >()
+    expectTypeOf(HttpThrottle.middleware({ throttles: Hosts }, { global: true }))
+      .toEqualTypeOf<Layer.Layer<never, never, HttpRouter.HttpRouter | Hosts>>()
+  })
+
+  test("answers a refusal with a response, or an effect that gives one and cannot fail", () => {
+    HttpThrottle.middleware({
+      policy: unbounded,
+      onRejected: (rejection) => {
+        expectTypeOf(rejection).toEqualTypeOf<HttpThrottle.Rejection>()
+        return rejection.response
+      },
+      countIf: (response, request) => {
+        expectTypeOf(response).toEqualTypeOf<HttpServerResponse.HttpServerResponse>()
+        expectTypeOf(request).toEqualTypeOf<HttpServerRequest.HttpServerRequest>()
+        return true
+      }
+    })
+    // @ts-expect-error no response
+    HttpThrottle.middleware({ policy: unbounded, onRejected: () => "no" })
+    // @ts-expect-error it may fail
+    HttpThrottle.middleware({ policy: unbounded, onRejected: () => Effect.fail(new Overloaded({ seconds: 1 })) })
+    // @ts-expect-error no boolean
+    HttpThrottle.middleware({ policy: unbounded, countIf: () => Promise.resolve(true) })
+    // @ts-expect-error misspelt
+    HttpThrottle.middleware({ policy: unbounded, onReject: () => response })
+  })
+
+  test("of an api fails with the errors that its middleware declares", () => {
+    expectTypeOf(HttpThrottle.layerApi(Default, { policy: unbounded })).toEqualTypeOf<Layer.Layer<Default>>()
+    expectTypeOf(HttpThrottle.layerApi(Default, { throttles: Hosts }))
+      .toEqualTypeOf<Layer.Layer<Default, never, Hosts>>()
+    HttpThrottle.layerApi(Default, { policy: unbounded, onRejected: ({ response }) => response })
+    HttpThrottle.layerApi(Default, {
+      policy: unbounded,
+      onRejected: ({ violatedPolicies }) =>
+        Effect.fail(new HttpThrottle.TooManyRequests({ "violated-policies": violatedPolicies }))
+    })
+    expectTypeOf(HttpThrottle.layerApi(Own, {
+      policy: unbounded,
+      key,
+      onRejected: ({ retryAfter = 1 }) => Effect.fail(new Overloaded({ seconds: retryAfter }))
+    })).toEqualTypeOf<Layer.Layer<Own>>()
+    expectTypeOf(HttpThrottle.layerApi(Both, { policy: unbounded })).toEqualTypeOf<Layer.Layer<Both>>()
+    HttpThrottle.layerApi(Both, { policy: unbounded, onRejected: () => Effect.fail(new Overloaded({ seconds: 1 })) })
+    // @ts-expect-error it declares none of the errors that are the default
+    HttpThrottle.layerApi(Own, { policy: unbounded })
+    // @ts-expect-error it does not declare this error
+    HttpThrottle.layerApi(Default, { policy: unbounded, onRejected: () => Effect.fail(new Overloaded({ seconds: 1 })) })
+    // @ts-expect-error its api does not provide this service
+    HttpThrottle.layerApi(Default, { policy: unbounded, onRejected: () => sorry })
   })
 })

@@ -1,145 +1,124 @@
 /**
- * What stands before a handler: the limit of a key, then the limit of everybody, and the answer to those who may not pass.
+ * Runs a handler behind two limits, that of its key and the global one, or answers instead of it.
  */
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as HttpEffect from "effect/http/HttpEffect"
 import type { HttpServerRequest } from "effect/http/HttpServerRequest"
-import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
 import type { Plan } from "../../internal/plan.ts"
-import { partsOf, remaining } from "../../internal/remaining.ts"
 import type { Limiter } from "../../internal/state.ts"
 import * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as ThrottleMap from "../../ThrottleMap.ts"
+import { announce, type Announced } from "./announce.ts"
 import * as Fields from "./fields.ts"
-import { type Problem, reducedCapacity } from "./problem.ts"
+import { reducedCapacity } from "./problem.ts"
 import * as Refusal from "./refusal.ts"
 
-export interface Gate {
-  readonly map: ThrottleMap.ThrottleMap<string>
-  /** Whether calls of this key may hold permits, which a request does until its response is sent. */
-  readonly holds: (key: string) => boolean
-  readonly everybody: Limiter | undefined
-  /** What everybody's limit is called. */
-  readonly globalName: string
-  readonly shadow: boolean
+type Response = HttpServerResponse
+
+export interface Gate<E, R> extends Announced {
   readonly name: string
-  readonly dialect: Fields.Dialect
-  /** What writes the fields of a plan; undefined where there are none to write. */
-  readonly writerOf: ((plan: Plan) => Fields.Writer) | undefined
+  readonly shadow: boolean
+  /** The global limit. */
+  readonly everybody: Limiter | undefined
+  readonly globalName: string
+  /** The names that clients know the parts of a plan by. */
+  readonly namesOf: (plan: Plan) => ReadonlyMap<string, string>
   readonly onStoreError: "allow" | "refuse"
   readonly concurrencyStatus: 429 | 503
+  /** The app's own answer to a refusal; undefined for the problem document. */
+  readonly onRejected: Refusal.OnRejected<E, R> | undefined
 }
 
-type Response = HttpServerResponse.HttpServerResponse
-
 /**
- * Runs the handler when both limits let it. Refused or interrupted before it has started, it has cost nothing. To be called
- * in a step of the fiber that will run it: for a request that need not wait and holds nothing, this step is all there is.
+ * Runs the handler if both limits admit it. Refused or interrupted before it has started, it has cost nothing. To be called
+ * in a step of the fiber that will run it: for a request that need not wait and holds nothing, this step is all there is, and
+ * so it is for one that may not wait.
  */
-export const pass = <E, R, E2>(
-  gate: Gate,
+export const pass = <E, R, E2, R2>(
+  gate: Gate<E2, R2>,
   key: string,
   cost: Throttle.Cost | undefined,
-  handler: Effect.Effect<Response, E, R>,
-  answer: (problem: Problem) => Effect.Effect<Response, E2>
-): Effect.Effect<Response, E | E2, R | HttpServerRequest | Scope.Scope> => {
-  if (ThrottleMap.startAtOnce(gate.map, key, cost, gate.everybody)) {
+  handler: Effect.Effect<Response, E, R>
+): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> => {
+  const { countIf, everybody, map } = gate
+  if (countIf === undefined && ThrottleMap.startAtOnce(map, key, cost, everybody)) {
     announce(gate, key)
     return handler
   }
+  const rejected = ThrottleMap.rejectAtOnce(map, key, cost, everybody)
+  return rejected === undefined
+    ? wait(gate, key, cost, handler)
+    : refuse(gate, key, rejected.refusal, rejected.isOther ? "global" : "key")
+}
+
+/** The same for a request that may have to wait, that holds permits, or whose outcome counts. */
+const wait = <E, R, E2, R2>(
+  gate: Gate<E2, R2>,
+  key: string,
+  cost: Throttle.Cost | undefined,
+  handler: Effect.Effect<Response, E, R>
+): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> =>
   // A request whose client has gone must not stay in line, and in front of all routes nothing can be interrupted.
-  return Effect.interruptibleMask((restore) => {
+  Effect.interruptibleMask((restore) => {
+    const { countIf, everybody, map } = gate
     let started = false
+    let own: Throttle.Permit | undefined
     const run = Effect.suspend(() => {
       started = true
-      announce(gate, key)
+      announce(gate, key, own)
       return restore(handler)
     })
-    const refused = (error: ThrottleError, by: Refusal.By) =>
-      gate.shadow || (Refusal.isOfStore(error) && gate.onStoreError === "allow")
+    const refused = ({ reason }: ThrottleError, by: Refusal.By) =>
+      gate.shadow || (Refusal.isOfStore(reason) && gate.onStoreError === "allow")
         ? undefined
-        : refuse(gate, key, error, by, answer)
-    const { everybody, map } = gate
-    if (everybody === undefined && !gate.holds(key)) {
+        : Effect.suspend(() => refuse(gate, key, reason, by))
+    if (everybody === undefined && countIf === undefined && !gate.holds(key)) {
       // What the handler fails with is its own, also where it is a ThrottleError.
       const isRefusal = (_error: E | ThrottleError): _error is ThrottleError => !started
       return Effect.catchIf(
         cost === undefined ? map.withPermit(key)(run) : map.withPermits(key, cost)(run),
         isRefusal,
-        (error): Effect.Effect<Response, E | E2, R> => refused(error, "key") ?? run
+        (error): Effect.Effect<Response, E | E2, R | R2> => refused(error, "key") ?? run
       )
     }
     const permits: Array<Throttle.Permit> = []
     const granted = (permit: Throttle.Permit): void => void permits.push(permit)
+    const grantedOwn = (permit: Throttle.Permit): void => granted(own = permit)
     const after = (
       taken: Effect.Effect<unknown, ThrottleError, Scope.Scope>,
       by: Refusal.By,
-      next: Effect.Effect<Response, E | E2, R | Scope.Scope>
+      next: Effect.Effect<Response, E | E2, R | R2 | Scope.Scope>
     ) => Effect.matchEffect(taken, { onFailure: (error) => refused(error, by) ?? next, onSuccess: () => next })
-    // This fiber gives them back, or somebody who sends a body when this fiber is over: it can never wait for itself.
+    // This fiber gives them back, or the one that sends a body when this fiber is over: it can never wait for itself.
     const thenEverybody = everybody === undefined
       ? run
       : after(Throttle.take(everybody, everybody.one, "call", granted), "global", run)
-    // With both in shadow: what the key's would have refused would never have come as far as everybody's.
+    // With both in shadow: what the key's would have refused would never have come as far as the global one.
     const areInShadow = everybody?.plan.shadow === true && ThrottleMap.peek(map, key)?.plan.shadow === true
     const next = areInShadow
       ? Effect.suspend(() => permits.length === 0 ? run : thenEverybody)
       : thenEverybody
     return Effect.onExit(
-      after(ThrottleMap.take(map, key, cost, granted), "key", next),
+      after(ThrottleMap.take(map, key, cost, grantedOwn), "key", next),
       () => started ? Effect.void : Effect.forEach(permits, (permit) => permit.cancel, { discard: true })
     )
   })
-}
 
-const refuse = <A, E>(
-  gate: Gate,
+/** To be called in a step of the fiber that answers the request. */
+const refuse = <E, R>(
+  gate: Gate<E, R>,
   key: string,
-  error: ThrottleError,
-  by: Refusal.By,
-  answer: (problem: Problem) => Effect.Effect<A, E>
-): Effect.Effect<A, E> =>
-  Effect.suspend(() => {
-    const plan = ThrottleMap.peek(gate.map, key)?.plan
-    const partName = (part: string): string => {
-      const i = plan === undefined ? -1 : partsOf(plan).findIndex(({ name }) => name === part)
-      return i < 0 ? Fields.ascii(part) : Fields.namesOf(plan!, gate.name)[i]!
-    }
-    const problem = Refusal.problemOf(error, by, { ...gate, partName })
-    announce(gate, key, problem)
-    return answer(problem)
-  })
-
-/**
- * Has the fields added to whatever is answered in the end, with what is left then. A 503 says nothing of the client's own
- * limits: they are not what it met.
- */
-const announce = (gate: Gate, key: string, problem?: Problem): void => {
-  if (problem === undefined && gate.writerOf === undefined) return
-  HttpEffect.appendPreResponseHandlerUnsafe(Fiber.getCurrent()!.context, (_, response) => {
-    const fields = problem?.kind === reducedCapacity ? undefined : fieldsOf(gate, key, response.headers)
-    const all = problem === undefined ? fields : { ...fields, ...ofRefusal(problem) }
-    return Effect.succeed(all === undefined ? response : withFields(response, all))
-  })
+  reason: Refusal.Reason,
+  by: Refusal.By
+): Effect.Effect<Response, E, R> => {
+  const plan = ThrottleMap.peek(gate.map, key)?.plan
+  const names = plan && gate.namesOf(plan)
+  const problem = Refusal.problemOf(reason, by, gate, (part) => names?.get(part) ?? Fields.ascii(part))
+  // A 503 says nothing of the client's own limits: they are not what it met.
+  if (problem.kind !== reducedCapacity) announce(gate, key)
+  return gate.onRejected === undefined
+    ? Effect.succeed(Refusal.responseOf(problem))
+    : Refusal.ownResponseOf(gate.onRejected, key, problem)
 }
-
-/** One by one: `setHeaders` takes 5 µs for two fields, `setHeader` twice 2 µs. */
-const withFields = (response: Response, fields: Fields.Fields): Response => {
-  for (const field of Object.keys(fields)) response = HttpServerResponse.setHeader(response, field, fields[field]!)
-  return response
-}
-
-const fieldsOf = ({ dialect, map, writerOf }: Gate, key: string, headers: Fields.Fields): Fields.Fields | undefined => {
-  const limiter = writerOf === undefined ? undefined : ThrottleMap.peek(map, key)
-  if (limiter === undefined) return undefined
-  const left = remaining(limiter)
-  return left.length === 0 ? undefined : Fields.addTo(dialect, headers, writerOf!(limiter.plan)(left))
-}
-
-const ofRefusal = ({ members: { retryAfter } }: Problem): Fields.Fields => ({
-  "cache-control": "no-store",
-  ...(retryAfter === undefined ? undefined : { "retry-after": String(retryAfter) })
-})

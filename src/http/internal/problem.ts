@@ -14,15 +14,11 @@ export const reducedCapacity = {
   title: "Service Unavailable"
 } as const
 
-/** What a refusal adds to its problem. */
-export interface Members {
-  readonly "violated-policies": ReadonlyArray<string>
-  /** In seconds. */
-  readonly retryAfter?: number
-  readonly detail?: string
-}
-
+/** A refusal, as a client is told of it. */
 export interface Problem {
   readonly kind: typeof quotaExceeded | typeof reducedCapacity
-  readonly members: Members
+  /** The names of the policies that refused. */
+  readonly violatedPolicies: ReadonlyArray<string>
+  /** Seconds; undefined where repeating the request never helps. */
+  readonly retryAfter: number | undefined
 }

@@ -1,14 +1,29 @@
 /**
- * What a refusal comes to for a client: a problem, and when to try again.
+ * Answers refusals: maps the reason to an HTTP problem, and that to the default response or to the app's own.
  */
 import * as Duration from "effect/Duration"
-import type { ThrottleError } from "../../ThrottleError.ts"
+import * as Effect from "effect/Effect"
+import * as Formatter from "effect/Formatter"
+import * as HttpEffect from "effect/http/HttpEffect"
+import * as HttpServerResponse from "effect/http/HttpServerResponse"
+import * as ProblemDetails from "effect/http/ProblemDetails"
+import type { Rejection } from "../problems.ts"
+import { withHeaders } from "./announce.ts"
 import { type Problem, quotaExceeded, reducedCapacity } from "./problem.ts"
 
-/** Whose limit it was. */
+type Response = HttpServerResponse.HttpServerResponse
+
+/** Which of the two limits refused. */
 export type By = "key" | "global"
 
-/** What the limits themselves refuse for. Every other reason is a store's. */
+/** What is read of the reason of a `ThrottleError`, or of a refusal without an error. */
+export interface Reason {
+  readonly _tag: string
+  readonly parts: ReadonlyArray<string>
+  readonly retryAfter?: Duration.Duration
+}
+
+/** The reasons of the limits themselves. Every other reason is a store's. */
 const reasons: ReadonlySet<string> = new Set([
   "QueueFull",
   "WaitTooLong",
@@ -17,34 +32,88 @@ const reasons: ReadonlySet<string> = new Set([
   "KeysExhausted"
 ])
 
-export const isOfStore = (error: ThrottleError): boolean => !reasons.has(error.reason._tag)
+export const isOfStore = ({ _tag }: Reason): boolean => !reasons.has(_tag)
 
+/** `partName`: the name that clients know a part by. */
 export const problemOf = (
-  error: ThrottleError,
+  reason: Reason,
   by: By,
-  options: {
-    readonly globalName: string
-    readonly concurrencyStatus: 429 | 503
-    /** By what clients know the part of this name. */
-    readonly partName: (name: string) => string
-  }
+  options: { readonly globalName: string; readonly concurrencyStatus: 429 | 503 },
+  partName: (name: string) => string
 ): Problem => {
-  const { reason, retryAfter } = error
-  // Nobody can know when those who run will end. A second is soon enough to ask again, and late enough not to hammer.
-  const seconds = retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(retryAfter)))
-  const again = { retryAfter: seconds, detail: `Try again in ${seconds} s.` }
-  if (reason._tag === "KeysExhausted" || isOfStore(error)) {
-    return { kind: reducedCapacity, members: { "violated-policies": [], ...again } }
-  }
-  if (by === "global") {
-    return { kind: reducedCapacity, members: { "violated-policies": [options.globalName], ...again } }
-  }
-  const violated = { "violated-policies": reason.parts.map(options.partName) }
-  if (reason._tag === "PermitsExceedCapacity") return { kind: quotaExceeded, members: violated }
-  // Nor can anybody know when a pause without an end is ended, but that is no matter of those who run.
-  const isForPermitsToSay = retryAfter === undefined && !reason.parts.includes("pause")
+  const { _tag, parts } = reason
+  // The end of a running call cannot be foreseen. A second is soon enough to ask again, and late enough not to hammer.
+  const retryAfter = reason.retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(reason.retryAfter)))
+  if (_tag === "KeysExhausted" || isOfStore(reason)) return { kind: reducedCapacity, violatedPolicies: [], retryAfter }
+  if (by === "global") return { kind: reducedCapacity, violatedPolicies: [options.globalName], retryAfter }
+  const violatedPolicies = parts.map(partName)
+  if (_tag === "PermitsExceedCapacity") return { kind: quotaExceeded, violatedPolicies, retryAfter: undefined }
+  // Nor can the end of a pause without an end be foreseen, but that does not depend on running calls.
+  const isForPermitsToSay = reason.retryAfter === undefined && !parts.includes("pause")
   return {
     kind: isForPermitsToSay && options.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
-    members: { ...violated, ...again }
+    violatedPolicies,
+    retryAfter
   }
+}
+
+/** The fields that every refusal carries, whatever its body. */
+export const headersOf = ({ retryAfter }: Problem): Readonly<Record<string, string>> =>
+  retryAfter === undefined
+    ? { "cache-control": "no-store" }
+    : { "cache-control": "no-store", "retry-after": `${retryAfter}` }
+
+/** The problem document. Put together by hand: an object for `JSON.stringify`, made of parts, takes ten times as long. */
+const documentOf = ({ kind: { status, title, type }, retryAfter, violatedPolicies }: Problem): string => {
+  const again = retryAfter === undefined ? "" : `"detail":"Try again in ${retryAfter} s.","retryAfter":${retryAfter},`
+  return `{"type":"${type}","status":${status},"title":"${title}",${again}"violated-policies":${
+    JSON.stringify(violatedPolicies)
+  }}`
+}
+
+/** The default answer. */
+export const responseOf = (problem: Problem): Response =>
+  withHeaders(
+    HttpServerResponse.text(documentOf(problem), {
+      status: problem.kind.status,
+      contentType: ProblemDetails.contentType
+    }),
+    headersOf(problem)
+  )
+
+/** The app's own answer to a refusal; see the option `onRejected`. */
+export type OnRejected<E, R> = (rejection: Rejection) => Response | Effect.Effect<Response, E, R>
+
+/** The app's own answer, with the fields of every refusal where it does not set them itself. */
+export const ownResponseOf = <E, R>(
+  onRejected: OnRejected<E, R>,
+  key: string,
+  problem: Problem
+): Effect.Effect<Response, E, R> => {
+  const { kind: { status }, retryAfter, violatedPolicies } = problem
+  const complete = (response: Response): Response => {
+    const missing = Object.entries(headersOf(problem)).filter(([name]) => response.headers[name] === undefined)
+    return withHeaders(response, Object.fromEntries(missing))
+  }
+  return Effect.suspend(() => {
+    const response = responseOf(problem)
+    const own: unknown = onRejected({ key, status, retryAfter, violatedPolicies, response })
+    // In front of all routes nothing can be interrupted, and an answer may take its time.
+    return Effect.isEffect(own)
+      ? Effect.interruptible(own as Effect.Effect<Response, E, R>)
+      : Effect.succeed(own as Response)
+  }).pipe(
+    Effect.map((own) => {
+      if (HttpServerResponse.isHttpServerResponse(own)) return complete(own)
+      const allowed = "a response, or an effect that gives one"
+      throw new RangeError(`HttpThrottle: "onRejected" must return ${allowed}, received ${Formatter.format(own)}`)
+    }),
+    // The response to an error is made further out.
+    Effect.onError(() =>
+      Effect.withFiber(({ context }) => {
+        HttpEffect.appendPreResponseHandlerUnsafe(context, (_, response) => Effect.succeed(complete(response)))
+        return Effect.void
+      })
+    )
+  )
 }

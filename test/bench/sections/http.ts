@@ -4,7 +4,7 @@ import { type ChildProcess, fork } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
 import { insist, quick, rounds, type Run } from "../harness.ts"
-import { atLeast, count, ratio, type Row, type Section } from "../report.ts"
+import { atLeast, atMost, count, ratio, type Row, type Section } from "../report.ts"
 
 const entry = fileURLToPath(new URL("../http-server.js", import.meta.url))
 
@@ -85,10 +85,14 @@ export const section = async (): Promise<Section> => {
   ]
   const rows = kept.flatMap(([plain, limited], i): ReadonlyArray<Row> => {
     const share = figures(limited)["perSecond"]! / figures(plain)["perSecond"]!
+    const [title, figure] = [titles[limited]!, cells(limited, plain)]
+    const refusal = figures(limited)["micros"]! / (seen["effect, limited"]?.["micros"] ?? NaN)
     // In a quick run the servers are cold.
     const row = limited === "effect, limited" && !quick
-      ? atLeast(titles[limited]!, cells(limited, plain), share, 0.95, " of without")
-      : { what: titles[limited]!, figures: cells(limited, plain) }
+      ? atLeast(title, figure, share, 0.95, " of without")
+      : limited === "effect, all refused"
+      ? atMost(title, figure, refusal, 1.3, " times the CPU of an answer with a limit")
+      : { what: title, figures: figure }
     return i > 0 && kept[i - 1]![0] === plain ? [row] : [{ what: titles[plain]!, figures: cells(plain) }, row]
   })
   return {
