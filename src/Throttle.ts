@@ -352,13 +352,13 @@ export const usePermit = <A, E, R>(
   )
 
 /**
- * `mayRefuse`: whether an update may give it bounds. Not where a policy without them is piped, for its type adds no error.
+ * `mayRefuse`: whether an update may give it bounds. Not where the type of a policy that is piped adds no error.
  *
  * @internal
  */
 export const live = (
   limiter: State.Limiter,
-  mayRefuse = Plan.isBounded(limiter.plan)
+  mayRefuse: boolean
 ): Extract<Live, { readonly limiter: State.Limiter }> => {
   const withPermits = <A, E, R>(self: Effect.Effect<A, E, R>, cost: Cost) =>
     asking(limiter, cost, (ask) => Limiter.begin(limiter, ask, self))
@@ -387,7 +387,7 @@ export const live = (
         const plan = Plan.make(impl(policy).data)
         if (Plan.isBounded(plan) && !mayRefuse) {
           throw new RangeError(
-            `throttle "${limiter.plan.name}": it was made without bounds, so an update must have none either ` +
+            `throttle "${limiter.plan.name}": its type has no ThrottleError, so an update must have no bounds ` +
               `(got "${plan.description}")`
           )
         }
@@ -506,6 +506,8 @@ interface PolicyImpl<E> extends Policy<E> {
   readonly find: (fiber: Fiber.Fiber<unknown, unknown>) => Live
   /** Under which its Layer provides it for inline use. */
   readonly key: Context.Key<never, Live>
+  /** Whether its type adds an error. */
+  readonly mayRefuse: boolean
   /** A throttle as its Layer provides it: the service, and for inline use. */
   readonly provided: (alive: Live) => Context.Context<Throttle>
 }
@@ -518,8 +520,10 @@ interface PolicyImpl<E> extends Policy<E> {
  */
 export const isPolicy = (u: unknown): u is Policy<ThrottleError> => Predicate.hasProperty(u, TypeId)
 
-const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
+/** `mayFail`: whether its type adds an error; that of a policy from outside does, bounds or not. */
+const fromChecked = <E>(data: PolicyModule.PolicyData, mayFail?: boolean): Policy<E> => {
   const plan = Plan.make(data)
+  const mayRefuse = mayFail ?? Plan.isBounded(plan)
   const description = plan.description
   // A key that nobody else can have. Contexts compare keys by identity, so a symbol will do, and needs no counter.
   const key = Context.Service<never, Live>(Symbol(plan.name) as unknown as string)
@@ -531,7 +535,8 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     everProvided = true
     return Context.add(Context.make(Throttle, alive.throttle), key, alive)
   }
-  const build = (name: string) => Effect.map(Limiter.make({ ...plan, name }), (limiter) => provided(live(limiter)))
+  const build = (name: string) =>
+    Effect.map(Limiter.make({ ...plan, name }), (limiter) => provided(live(limiter, mayRefuse)))
   const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
   const named = (name: string): Layer.Layer<Throttle> => {
     if (data.name !== undefined) return layer
@@ -551,7 +556,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     const clock = fiber.getRef(Clock.Clock)
     let found = inline.get(clock)
     if (found === undefined) {
-      found = live(State.makeUnsafe(plan, fiber.context, clock))
+      found = live(State.makeUnsafe(plan, fiber.context, clock), mayRefuse)
       inline.set(clock, found)
     }
     return found
@@ -586,6 +591,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData): Policy<E> => {
     named,
     find,
     key,
+    mayRefuse,
     provided,
     toString: () => `Throttle(${description})`,
     toJSON: () => ({ _id: "effect-throttle/Policy", description, data }),
@@ -1184,7 +1190,8 @@ export const all: {
     if (isPolicy(part)) return part.data
     throw new RangeError(`Throttle.all: policies[${i}] must be a policy, got ${Formatter.format(part)}`)
   })
-  return fromChecked(PolicyModule.construct("All", options, { policies: parts }))
+  const data = PolicyModule.construct("All", options, { policies: parts })
+  return fromChecked(data, policies.some((part) => impl(part).mayRefuse) || Plan.isBounded(Plan.make(data)))
 }
 
 /**
@@ -1275,7 +1282,7 @@ export type PolicyData = PolicyModule.PolicyData
  * @since 0.1.0
  */
 export const fromData = (data: PolicyModule.PolicyEncoded): Policy<ThrottleError> =>
-  fromChecked(PolicyModule.constructData(data))
+  fromChecked(PolicyModule.constructData(data), true)
 
 /**
  * Reads a policy from data that came from outside, such as JSON.
@@ -1300,7 +1307,7 @@ export const fromData = (data: PolicyModule.PolicyEncoded): Policy<ThrottleError
  * @since 0.1.0
  */
 export const decode = (input: unknown): Effect.Effect<Policy<ThrottleError>, Schema.SchemaError> =>
-  Effect.map(PolicyModule.decode(input), (data) => fromChecked<ThrottleError>(data))
+  Effect.map(PolicyModule.decode(input), (data) => fromChecked<ThrottleError>(data, true))
 
 /**
  * A policy's sentence: "30 per second, burst 10; at most 5 at once".
@@ -1340,7 +1347,7 @@ export const describe = (policy: Policy<any> | PolicyModule.PolicyData): string 
  * @since 0.1.0
  */
 export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigError> =>
-  Layer.unwrap(Effect.map(PolicyModule.config(name), (data): Layer.Layer<Throttle> => fromChecked(data)))
+  Layer.unwrap(Effect.map(PolicyModule.config(name), (data): Layer.Layer<Throttle> => fromChecked(data, true)))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Throttles
@@ -1373,8 +1380,12 @@ export const layerConfig = (name: string): Layer.Layer<Throttle, Config.ConfigEr
  * @category constructors
  * @since 0.1.0
  */
-export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> =>
-  Effect.map(Limiter.make(Plan.make(impl(policy).data)), (limiter) => live(limiter, true).throttle)
+export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> => makeNamed(policy)
+
+const makeNamed = (policy: Policy<any>, name?: string): Effect.Effect<Throttle, never, Scope.Scope> => {
+  const plan = Plan.make(impl(policy).data)
+  return Effect.map(Limiter.make({ ...plan, name: name ?? plan.name }), (limiter) => live(limiter, true).throttle)
+}
 
 /**
  * The throttle that this policy has when it is used inline here: the provided one where the policy is provided,
@@ -1657,8 +1668,9 @@ export const resume: Effect.Effect<void, never, Throttle> = Effect.flatMap(Throt
  * that nothing counts any more costs nothing. The throttle keeps its name. The next build of a Layer starts with the
  * policy's own limits again.
  *
- * Dies with a `RangeError` if the throttle was made without bounds and the new policy has some: uses of it need not
- * expect a `ThrottleError`.
+ * Dies with a `RangeError` if the new policy has bounds and the type of the throttle's policy has no `ThrottleError`:
+ * inline uses of it need not expect one. A policy from `fromData` or `decode`, a Service class whose policy has bounds and
+ * a throttle of {@link make} take bounds.
  *
  * **Example**
  *
@@ -1835,7 +1847,9 @@ export interface ServiceClass<Self, Id extends string, E, U extends string = any
  * Logs and metrics call it by its policy's `name`, or by the class's key. Its Layer is that of the policy: memoised with
  * it, one limiter for each policy value and build, and inline use of that policy value below it is the same limiter. So
  * two classes with one policy value share a budget (and the name of the one that is built first): give each a policy of
- * its own. Provide a class by `layer` or `layerWith`, which keep its errors exact.
+ * its own. (A class whose policy has bounds, provided with one that has none, has a limiter of its own: it may be given
+ * bounds by an update, and inline use of that policy cannot fail.) Provide a class by `layer` or `layerWith`, which keep
+ * its errors exact.
  *
  * **Example**
  *
@@ -1860,10 +1874,14 @@ export const Service =
   <const Id extends string, E, U extends string>(id: Id, policy: Policy<E, U>): ServiceClass<Self, Id, E, U> => {
     const key = Context.Service<Self, Throttle>()(id)
     const use = <A, E1, R>(f: (throttle: Throttle) => Effect.Effect<A, E1, R>) => Effect.flatMap(key, f)
-    const layerWith = (policy: Policy<E>): Layer.Layer<Self> => {
-      const layer = impl(policy).named(id)
+    const layerWith = (given: Policy<E>): Layer.Layer<Self> => {
+      // Uses of the class may fail, inline uses of this policy may not: they cannot share a limiter that may get bounds.
+      if (impl(policy).mayRefuse && !impl(given).mayRefuse) {
+        return Layer.effect(key, makeNamed(given, given.data.name ?? id))
+      }
+      const layer = impl(given).named(id)
       return Layer.fromBuild((memoMap, scope) =>
-        Effect.map(Layer.buildWithMemoMap(layer, memoMap, scope), (context) => underKey(key, policy, context))
+        Effect.map(Layer.buildWithMemoMap(layer, memoMap, scope), (context) => underKey(key, given, context))
       )
     }
     // Which units it counts, and how it may fail, only its type says.

@@ -999,104 +999,100 @@ describe("Observer", () => {
       }))
   })
 
-  // One that dies, and one that throws before it gives an effect.
-  const dying: Record<string, () => Effect.Effect<void>> = {
+  // What an observer should not do: it never influences a call.
+  const broken: Record<string, () => Effect.Effect<void>> = {
     dies: () => Effect.die("no paper"),
     throws: () => {
       throw "no paper"
-    }
+    },
+    fails: () => Effect.fail("no paper") as any,
+    "interrupts itself": () => Effect.interrupt,
+    "returns nothing": () => undefined as any,
+    "returns a promise": () => Promise.resolve() as any
   }
 
-  for (const [how, die] of Object.entries(dying)) {
+  for (const [how, observer] of Object.entries(broken)) {
     describe(`that ${how}`, () => {
-      const died = (exit: Exit.Exit<unknown, unknown> | undefined) => {
-        assert.isDefined(exit, "the call is left hanging")
-        assert.isTrue(
-          Exit.isFailure(exit!) &&
-            exit.cause.reasons.some((reason) => Cause.isDieReason(reason) && reason.defect === "no paper"),
-          `${exit}`
-        )
-      }
-
-      it.effect("at Waiting: the call dies and is out of the line", () =>
+      it.effect("at Waiting: the call waits and starts as ever", () =>
         Effect.gen(function*() {
           const { call, starts, throttle } = yield* playground
           yield* call("a")
-          const b = yield* fork(call("b").pipe(only("Waiting", die)))
+          const b = yield* fork(call("b").pipe(only("Waiting", observer)))
           yield* fork(call("c"))
-          died(b.pollUnsafe())
           yield* TestClock.adjust("1 minute")
-          assert.deepStrictEqual(starts, [["a", 0], ["c", 1_000]])
+          assert.isTrue(Exit.isSuccess(b.pollUnsafe()!))
+          assert.deepStrictEqual(starts, [["a", 0], ["b", 1_000], ["c", 2_000]])
           const { admitted, running, waiting } = yield* throttle.statistics
-          assert.deepStrictEqual({ admitted, running, waiting }, { admitted: 2, running: 0, waiting: 0 })
+          assert.deepStrictEqual({ admitted, running, waiting }, { admitted: 3, running: 0, waiting: 0 })
         }))
 
-      it.effect("at Admitted: the call dies and gives its permit back", () =>
+      it.effect("at Admitted: what was charged runs", () =>
         Effect.gen(function*() {
           const { call, starts, throttle } = yield* playground
           yield* call("a")
-          const b = yield* fork(call("b").pipe(only("Admitted", die)))
-          const held = yield* fork(Effect.scoped(throttle.takeScoped()).pipe(only("Admitted", die)))
+          const b = yield* fork(call("b").pipe(only("Admitted", observer)))
+          const held = yield* fork(Effect.scoped(throttle.takeScoped()).pipe(only("Admitted", observer)))
           yield* fork(call("c"))
           yield* TestClock.adjust("1 minute")
-          died(b.pollUnsafe())
-          died(held.pollUnsafe())
-          assert.deepStrictEqual(starts, [["a", 0], ["c", 3_000]])
+          assert.isTrue(Exit.isSuccess(b.pollUnsafe()!))
+          assert.isTrue(Exit.isSuccess(held.pollUnsafe()!))
+          assert.deepStrictEqual(starts, [["a", 0], ["b", 1_000], ["c", 3_000]])
           const { admitted, running, waiting } = yield* throttle.statistics
           assert.deepStrictEqual({ admitted, running, waiting }, { admitted: 4, running: 0, waiting: 0 })
         }))
 
-      it.effect("at Rejected on arrival: the call dies, counted as refused", () =>
+      it.effect("at Rejected: the call fails with its ThrottleError, on arrival and after a wait", () =>
         Effect.gen(function*() {
-          const { call, starts, throttle } = yield* playground
+          const { call, throttle } = yield* playground
           yield* call("a")
           for (const name of ["b", "c", "d"]) yield* fork(call(name))
-          const e = yield* fork(call("e").pipe(only("Rejected", die)))
-          const f = yield* fork(throttle.withPermitsIfAvailable(Effect.void, 2).pipe(only("Rejected", die)))
-          const g = yield* fork(Effect.scoped(throttle.takeScoped(2)).pipe(only("Rejected", die)))
-          for (const fiber of [e, f, g]) died(fiber.pollUnsafe())
+          const refused: ReadonlyArray<Effect.Effect<unknown, ThrottleError>> = [
+            call("e"),
+            throttle.withPermitsIfAvailable(Effect.void, 2),
+            Effect.scoped(throttle.takeScoped(2))
+          ]
+          const exits = yield* Effect.forEach(refused, (one) => Effect.exit(one.pipe(only("Rejected", observer))))
+          assert.deepStrictEqual(
+            exits.map((exit) => (errorOf(exit) as ThrottleError).reason._tag),
+            ["QueueFull", "PermitsExceedCapacity", "PermitsExceedCapacity"]
+          )
+          const timing = yield* Throttle.make(perSecond({ timeout: 1_500 }))
+          yield* timing.wait()
+          yield* fork(timing.wait())
+          const late = yield* fork(timing.wait().pipe(only("Rejected", observer)))
           yield* TestClock.adjust("1 minute")
-          assert.deepStrictEqual(starts, [["a", 0], ["b", 1_000], ["c", 2_000], ["d", 3_000]])
-          const { rejected, running, waiting } = yield* throttle.statistics
-          assert.deepStrictEqual({ rejected, running, waiting }, {
-            rejected: { ...noRejection, QueueFull: 1, PermitsExceedCapacity: 2 },
-            running: 0,
-            waiting: 0
-          })
+          assert.strictEqual((errorOf(late.pollUnsafe()) as ThrottleError).reason._tag, "TimedOut")
         }))
 
-      it.effect("at Rejected after a wait: the call dies, those behind go on", () =>
-        Effect.gen(function*() {
-          const throttle = yield* Throttle.make(perSecond({ timeout: 1_500 }))
-          yield* throttle.wait()
-          yield* fork(throttle.wait())
-          const late = yield* fork(throttle.wait().pipe(only("Rejected", die)))
-          const lateToo = yield* fork(Effect.scoped(throttle.takeScoped()).pipe(only("Rejected", die)))
-          yield* TestClock.adjust(1_200)
-          const next = yield* fork(Effect.andThen(throttle.wait(), now))
-          yield* TestClock.adjust("1 minute")
-          died(late.pollUnsafe())
-          died(lateToo.pollUnsafe())
-          assert.deepStrictEqual(next.pollUnsafe(), Exit.succeed(2_000))
-          const { rejected, waiting } = yield* throttle.statistics
-          assert.deepStrictEqual({ rejected, waiting }, { rejected: { ...noRejection, TimedOut: 2 }, waiting: 0 })
-        }))
-
-      it.effect("at Interrupted: the call is out of the line all the same", () =>
+      it.effect("at Interrupted: the call is out of the queue all the same", () =>
         Effect.gen(function*() {
           const { call, starts, throttle } = yield* playground
           yield* call("a")
-          const b = yield* fork(call("b").pipe(only("Interrupted", die)))
+          const b = yield* fork(call("b").pipe(only("Interrupted", observer)))
           yield* fork(call("c"))
           b.interruptUnsafe()
           yield* TestClock.adjust("1 minute")
-          assert.isDefined(b.pollUnsafe(), "the call is left hanging")
+          assert.isTrue(Exit.isFailure(b.pollUnsafe()!) && Cause.hasInterruptsOnly((b.pollUnsafe() as any).cause))
           assert.deepStrictEqual(starts, [["a", 0], ["c", 1_000]])
           const { admitted, interrupted, waiting } = yield* throttle.statistics
           assert.deepStrictEqual({ admitted, interrupted, waiting }, { admitted: 2, interrupted: 1, waiting: 0 })
         }))
     })
   }
+
+  it.effect("that fails is reported once, with what it failed with", () =>
+    Effect.gen(function*() {
+      const seen = collect()
+      const limited = perSecond()
+      const failing = Effect.provideService(Throttle.Observer, () => Effect.die(new Error("no paper")))
+      yield* fork(seen.in(Effect.repeat(limited(Effect.void), { times: 3 })).pipe(failing))
+      yield* TestClock.adjust("1 minute")
+      const reported = seen.lines.filter(({ level }) => level === "Error")
+      assert.deepStrictEqual(
+        reported.map(({ annotations, message }) => [message, annotations]),
+        [["throttle.observer-failed", { event: "Waiting" }]]
+      )
+    }))
 })
 
 describe("statistics", () => {

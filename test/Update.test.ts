@@ -916,7 +916,7 @@ describe("bounds", () => {
         const defect = defectOf(yield* Effect.exit(throttle.update(Throttle.rate({ limit: 1_000, ...bounds }))))
         assert.instanceOf(defect, RangeError)
         assert.include((defect as Error).message, `throttle "free"`)
-        assert.include((defect as Error).message, "without bounds")
+        assert.include((defect as Error).message, "no bounds")
         assert.strictEqual(limiterOf(throttle).plan.description, "10 per second")
         yield* TestClock.adjust("1 second")
         assert.deepStrictEqual(starts, [["waited", 100]])
@@ -936,6 +936,53 @@ describe("bounds", () => {
       yield* throttle.update(Throttle.rate({ limit: 1, maxQueue: 0 }))
       yield* throttle.wait()
       assert.strictEqual((yield* Effect.flip(throttle.wait())).reason._tag, "QueueFull")
+    }))
+
+  const strict = Throttle.rate({ limit: 1, maxQueue: 0 })
+  const data = { _tag: "Rate", limit: 5 } as const
+
+  it.effect.each(Object.entries({
+    fromData: Effect.succeed(Throttle.fromData(data)),
+    decode: Effect.orDie(Throttle.decode(data)),
+    "an all with one of these": Effect.succeed(
+      Throttle.all([Throttle.fromData(data), Throttle.concurrency({ limit: 9 })])
+    )
+  }))("from data it may get some, since its type can fail: %s", ([, made]) =>
+    Effect.gen(function*() {
+      const policy = yield* made
+      const throttle = yield* Throttle.of(policy)
+      yield* throttle.update(strict)
+      yield* policy(Effect.void)
+      const failed: ThrottleError = yield* Effect.flip(policy(Effect.void))
+      assert.strictEqual(failed.reason._tag, "QueueFull")
+    }))
+
+  class Bounded extends Throttle.Service<Bounded>()("app/Bounded", Throttle.rate({ limit: 9, maxQueue: 9 })) {}
+
+  it.effect.each(Object.entries<Throttle.Policy<ThrottleError>>({
+    none: Throttle.none,
+    "a policy without bounds": Throttle.rate({ limit: 5 }),
+    "a policy in shadow": Throttle.shadow(strict),
+    "a policy from data": Throttle.fromData(data)
+  }))("a Service class declared with bounds may get some, provided with %s", ([, policy]) =>
+    Effect.gen(function*() {
+      yield* Bounded.update(strict)
+      yield* Bounded.withPermit(Effect.void)
+      const failed = yield* Effect.flip(Bounded.withPermit(Effect.void))
+      assert.strictEqual(failed.reason._tag, "QueueFull")
+      assert.strictEqual((yield* Bounded.statistics).rejected.QueueFull, 1)
+    }).pipe(Effect.provide(Bounded.layerWith(policy))))
+
+  it.effect("of a policy whose type cannot fail, inline use does not fail below a Service class that may", () =>
+    Effect.gen(function*() {
+      const plain = Throttle.rate({ limit: 5 })
+      const uses: Effect.Effect<void, never, Bounded> = Effect.gen(function*() {
+        yield* Bounded.update(strict)
+        for (let i = 0; i < 3; i++) yield* fork(plain(Effect.void))
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* (yield* Throttle.of(plain)).statistics).admitted, 3)
+      })
+      yield* Effect.provide(uses, Bounded.layerWith(plain))
     }))
 
   it.effect("made with bounds, it may lose them and get them again", () =>

@@ -2,6 +2,7 @@
  * The one place that decides what anyone gets to see of a throttle: log lines,
  * the span, metrics, events. The limiter says what happened; this says who hears it.
  */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
@@ -89,8 +90,33 @@ export const tell = (
   if (!logged && observer === silent) return undefined
   const happened = event()
   const log = logged ? line(level, happened) : Effect.void
-  // Somebody else's code: what it throws belongs to the call's fiber, not to whoever builds this.
-  return observer === silent ? log : Effect.andThen(log, () => observer(happened))
+  return observer === silent ? log : Effect.andThen(log, notify(fiber, observer, happened))
+}
+
+// The observers that have failed: each is reported once.
+const Reported = Context.Reference<WeakSet<object>>("effect-throttle/internal/Reported", {
+  defaultValue: () => new WeakSet()
+})
+
+/** Runs an observer, whose failures and whatever else it returns are nothing to the call. */
+const notify = (
+  fiber: AnyFiber,
+  observer: (event: Event) => Effect.Effect<void>,
+  event: Event
+): Effect.Effect<void> => {
+  const report = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
+    const reported = fiber.getRef(Reported)
+    if (Cause.hasInterruptsOnly(cause) || reported.has(observer)) return Effect.void
+    reported.add(observer)
+    return Effect.annotateLogs(Effect.logError("throttle.observer-failed", cause), { event: event._tag })
+  }
+  return Effect.catchCause(
+    Effect.suspend(() => {
+      const returned: unknown = observer(event)
+      return Effect.isEffect(returned) ? Effect.asVoid(returned as Effect.Effect<unknown>) : Effect.void
+    }),
+    report
+  )
 }
 
 /** Tells of a pause that has begun or become longer; undefined where nobody listens. */
