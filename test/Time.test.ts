@@ -529,3 +529,57 @@ describe("long and fast", () => {
       assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))
     }))
 })
+
+describe("a deadline", () => {
+  it.effect.each(
+    [
+      ["one sleep", [100]],
+      ["two sleeps", [50, 50]],
+      ["many sleeps", [10, 20, 30, 39, 1]],
+      ["a fraction of a millisecond", [99.5, 0.5]]
+    ] as const
+  )("a permit that comes back exactly then starts the call, after %s", ([, sleeps]) =>
+    Effect.gen(function*() {
+      for (const way of ["withPermit", "takeScoped"] as const) {
+        const begun = yield* TestClock.testClockWith((clock) => Effect.sync(() => clock.currentTimeMillisUnsafe()))
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1, timeout: 100 }))
+        const work = Effect.forEach(sleeps, (millis) => Effect.sleep(millis))
+        yield* Effect.forkChild(throttle.withPermit(work), { startImmediately: true })
+        const second = yield* Effect.forkChild(
+          way === "withPermit"
+            ? throttle.withPermit(Clock.currentTimeMillis)
+            : Effect.scoped(Effect.andThen(throttle.takeScoped(), Clock.currentTimeMillis)),
+          { startImmediately: true }
+        )
+        yield* TestClock.adjust(100)
+        assert.strictEqual((yield* Fiber.join(second)) - begun, 100)
+      }
+    }))
+
+  it.effect("that passes a moment before a permit comes back ends the wait", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1, timeout: 100 }))
+      yield* Effect.forkChild(throttle.withPermit(Effect.andThen(Effect.sleep(50), Effect.sleep(50.25))), {
+        startImmediately: true
+      })
+      const second = yield* Effect.forkChild(Effect.flip(throttle.withPermit(Effect.void)), { startImmediately: true })
+      yield* TestClock.adjust(100)
+      assert.strictEqual((yield* Fiber.join(second)).reason._tag, "TimedOut")
+    }))
+
+  it.effect("is met to the millisecond where nothing comes back", () =>
+    Effect.gen(function*() {
+      for (const timeout of [1, 3, 0.1, 7.3, 100, 1_234.567]) {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1, timeout }))
+        const held = yield* Effect.forkChild(throttle.withPermit(Effect.never), { startImmediately: true })
+        const second = yield* Effect.forkChild(Effect.flip(throttle.withPermit(Effect.void)), {
+          startImmediately: true
+        })
+        yield* TestClock.adjust(timeout - 0.01)
+        assert.isUndefined(second.pollUnsafe())
+        yield* TestClock.adjust(0.01)
+        assert.isDefined(second.pollUnsafe())
+        yield* Fiber.interrupt(held)
+      }
+    }))
+})

@@ -241,7 +241,7 @@ export const judge = (limiter: Limiter, call: Call): void => {
     return goOn(call, isWatched(call) ? Effect.void : Effect.suspend(() => start(limiter, call)))
   }
   if (deadline <= now + noise) return goOn(call, timedOut(limiter, call, now))
-  const until = Math.min(due, deadline)
+  const until = due <= deadline ? due : deadline - now > shortly ? deadline - shortly : deadline
   if (until === Infinity) return
   // A fiber of its own, because a sleep can only be cut short by interrupting the fiber that sleeps.
   const timer = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(sleepFor(until - now)))
@@ -279,6 +279,12 @@ const turn = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> =>
     call.resume = resume
     judge(limiter, call)
   })
+
+/**
+ * The last part of the sleep until a deadline: 0.125 ms. What else is to happen at that instant was arranged before it
+ * begins, as a rule, and so happens first: a call whose permit comes back exactly at its deadline starts.
+ */
+const shortly = 125e3
 
 /** How long to sleep for something due in so many nanoseconds. */
 const sleepFor = (nanos: number): Duration.Duration => {
