@@ -556,7 +556,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData, mayFail?: boolean): Polic
     const clock = fiber.getRef(Clock.Clock)
     let found = inline.get(clock)
     if (found === undefined) {
-      found = live(State.makeUnsafe(plan, fiber.context, clock), mayRefuse)
+      found = live(State.makeUnsafe(plan, Observe.acquire(fiber.context, plan.name), clock), mayRefuse)
       inline.set(clock, found)
     }
     return found

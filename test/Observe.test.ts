@@ -429,7 +429,7 @@ describe("metrics", () => {
       yield* fork(throttle.withPermit(Effect.sleep(5_000)))
       yield* Effect.flip(throttle.withPermit(Effect.void))
       yield* Effect.flip(throttle.withPermits(Effect.void, 3))
-      const { "throttle_wait_seconds{throttle=api}": noWaits, ...first } = yield* snapshot
+      const { "throttle_wait_seconds{throttle=api,unit=seconds}": noWaits, ...first } = yield* snapshot
       assert.strictEqual((noWaits as Metric.HistogramState | undefined)?.count ?? 0, 0)
       assert.deepStrictEqual(first, {
         "throttle_admitted_total{throttle=api}": count(2),
@@ -445,7 +445,7 @@ describe("metrics", () => {
       // Two wait, so this one would wait 4 s.
       yield* Effect.flip(throttle.withPermits(Effect.void, 2))
       yield* TestClock.adjust(2_000)
-      const { "throttle_wait_seconds{throttle=api}": waits, ...others } = yield* snapshot
+      const { "throttle_wait_seconds{throttle=api,unit=seconds}": waits, ...others } = yield* snapshot
       assert.deepStrictEqual(others, {
         "throttle_admitted_total{throttle=api}": count(4),
         "throttle_interrupted_total{throttle=api}": count(1),
@@ -477,7 +477,7 @@ describe("metrics", () => {
       const metrics = yield* snapshot
       assert.deepStrictEqual(metrics["throttle_rejected_total{reason=TimedOut,throttle=api}"], count(1))
       assert.deepStrictEqual(metrics["throttle_waiting{throttle=api}"], { value: 0 })
-      const waits = metrics["throttle_wait_seconds{throttle=api}"] as Metric.HistogramState | undefined
+      const waits = metrics["throttle_wait_seconds{throttle=api,unit=seconds}"] as Metric.HistogramState | undefined
       assert.strictEqual(waits?.count ?? 0, 0, "a refused call is none that was let in")
     }).pipe(inRegistry()))
 
@@ -567,7 +567,8 @@ describe("metrics", () => {
       assert.deepStrictEqual(after["throttle_admitted_total{throttle=api}"], count(5))
       assert.deepStrictEqual(after["throttle_waiting{throttle=api}"], { value: 0 })
       assert.deepStrictEqual(after["throttle_running{throttle=api}"], { value: 0 })
-      const { buckets: _, ...waits } = after["throttle_wait_seconds{throttle=api}"] as Metric.HistogramState
+      const { buckets: _, ...waits } =
+        after["throttle_wait_seconds{throttle=api,unit=seconds}"] as Metric.HistogramState
       assert.deepStrictEqual(waits, { count: 3, min: 0.5, max: 1, sum: 2.5 })
       assert.strictEqual((yield* (yield* Throttle.of(a)).statistics).admitted, 2, "statistics are one throttle's own")
     }).pipe(inRegistry()))
@@ -638,6 +639,73 @@ describe("metrics", () => {
       yield* TestClock.adjust(1_000)
       const regions = new Set((yield* Metric.snapshot).map(({ attributes }) => attributes?.["region"]))
       assert.strictEqual(regions.size, 1, [...regions].join())
+    }).pipe(inRegistry()))
+
+  it.effect("of one name under different attributes are apart", () =>
+    Effect.gen(function*() {
+      for (const [region, times] of [["eu", 1], ["us", 2]] as const) {
+        yield* Effect.gen(function*() {
+          const throttle = yield* Throttle.make(Throttle.rate({ limit: 9, burst: 9, name: "api" }))
+          yield* Effect.repeat(throttle.wait(), { times: times - 1 })
+        }).pipe(Effect.provideService(Metric.CurrentMetricAttributes, { region }))
+      }
+      const metrics = yield* snapshot
+      assert.deepStrictEqual(metrics["throttle_admitted_total{region=eu,throttle=api}"], count(1))
+      assert.deepStrictEqual(metrics["throttle_admitted_total{region=us,throttle=api}"], count(2))
+    }).pipe(inRegistry()))
+
+  it.effect("the histogram carries its unit", () =>
+    Effect.gen(function*() {
+      yield* Throttle.make(perSecond())
+      const waits = (yield* Metric.snapshot).find(({ id }) => id === "throttle_wait_seconds")
+      assert.strictEqual(waits?.attributes?.["unit"], "seconds")
+    }).pipe(inRegistry()))
+
+  /** The admitted calls in a snapshot, and the series there are. */
+  const sums = Effect.map(snapshot, (metrics) => {
+    const admitted = Object.entries(metrics).filter(([key]) => key.startsWith("throttle_admitted_total"))
+    return {
+      names: admitted.length,
+      series: Object.keys(metrics).length,
+      admitted: admitted.reduce((sum, [, state]) => sum + (state as Metric.CounterState<number>).count, 0),
+      other: metrics["throttle_admitted_total{throttle=other}"]
+    }
+  })
+
+  it.effect("of names that come and go stay bounded, and lose no call", () =>
+    Effect.gen(function*() {
+      for (let i = 0; i < 3_000; i++) {
+        yield* Effect.scoped(
+          Effect.flatMap(Throttle.make(Throttle.rate({ limit: 1, name: `tenant ${i}` })), (throttle) => throttle.wait())
+        )
+      }
+      const { admitted, names, other, series } = yield* sums
+      assert.isAtMost(names, 1_001)
+      assert.isAtMost(series, 9_100)
+      assert.strictEqual(admitted, 3_000)
+      assert.isDefined(other)
+      // The newest are there under their own names.
+      assert.deepStrictEqual((yield* snapshot)["throttle_admitted_total{throttle=tenant 2999}"], count(1))
+    }).pipe(inRegistry()))
+
+  it.effect("of more names than there is room for, all of them in use, count as other", () =>
+    Effect.gen(function*() {
+      yield* Effect.forEach(
+        Array.from({ length: 1_100 }, (_, i) => Throttle.rate({ limit: 1, name: `tenant ${i}` })),
+        (policy) => Effect.flatMap(Throttle.make(policy), (throttle) => throttle.wait())
+      )
+      const { admitted, names, other } = yield* sums
+      assert.isAtMost(names, 1_001)
+      assert.strictEqual(admitted, 1_100)
+      assert.isAtLeast((other as Metric.CounterState<number>).count, 99)
+    }).pipe(inRegistry()))
+
+  it.effect("of a name that was closed and is made again go on", () =>
+    Effect.gen(function*() {
+      for (let i = 0; i < 3; i++) {
+        yield* Effect.scoped(Effect.flatMap(Throttle.make(perSecond()), (throttle) => throttle.wait()))
+      }
+      assert.deepStrictEqual((yield* snapshot)["throttle_admitted_total{throttle=api}"], count(3))
     }).pipe(inRegistry()))
 })
 

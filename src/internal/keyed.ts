@@ -74,7 +74,7 @@ export interface Options {
 export interface Keyed<K> {
   readonly name: string
   readonly options: Options
-  readonly context: Context.Context<never>
+  readonly series: Observe.Series
   readonly clock: Clock.Clock
   /** The plan of a key's policy. Policies that are the same value have the same plan. */
   readonly planOf: (key: K) => Plan
@@ -110,10 +110,11 @@ export const make = <K>(
 ): Keyed<K> => {
   const idle = new Map<K, Idle>()
   const busy = new Map<K, Busy>()
+  const series = Observe.acquire(context, name)
   return {
     name,
     options,
-    context,
+    series,
     clock,
     planOf,
     planFor,
@@ -124,7 +125,7 @@ export const make = <K>(
     busy,
     evicted: { count: 0 },
     refused: { count: 0 },
-    refusedMetric: Observe.keysRefused(context, name),
+    refusedMetric: Observe.keysRefused(context, series, name),
     past: { ...Observe.counters(), waited: 0, longestWait: 0 },
     rounds: { idle: idle.values(), busy: busy.values() },
     calls: 0,
@@ -133,6 +134,7 @@ export const make = <K>(
 }
 
 export const closeAll = <K>(keyed: Keyed<K>): void => {
+  if (!keyed.closed) Observe.release(keyed.series)
   keyed.closed = true
   for (const { limiter } of keyed.busy.values()) close(limiter)
 }
@@ -142,7 +144,7 @@ const kindOf = <K>(keyed: Keyed<K>, key: K): Kind => kindFor(keyed, keyed.planOf
 const kindFor = <K>(keyed: Keyed<K>, plan: Plan): Kind => {
   let kind = keyed.kinds.get(plan)
   if (kind === undefined) {
-    const scratch = makeUnsafe({ ...plan, name: keyed.name }, keyed.context, keyed.clock)
+    const scratch = makeUnsafe({ ...plan, name: keyed.name }, keyed.series, keyed.clock)
     kind = { plan: scratch.plan, scratch, holdsNothing: plan.holdings.length === 0 && !plan.shadow, spare: [] }
     keyed.kinds.set(plan, kind)
   }
@@ -454,7 +456,7 @@ const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
 }
 
 const lendable = <K>(keyed: Keyed<K>, kind: Kind): Busy => {
-  const limiter = makeUnsafe(kind.plan, keyed.context, keyed.clock)
+  const limiter = makeUnsafe(kind.plan, keyed.series, keyed.clock)
   const busy: Busy = { key: undefined, kind, limiter, users: 0, isLent: false }
   limiter.whenOver = () => rest(keyed, busy)
   return busy

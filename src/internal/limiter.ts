@@ -59,8 +59,14 @@ import {
 /** A limiter on the current clock that closes with the scope. */
 export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.withFiber((fiber) => Effect.succeed(makeUnsafe(plan, fiber.context, fiber.getRef(Clock.Clock)))),
-    (limiter) => Effect.sync(() => close(limiter))
+    Effect.withFiber((fiber) =>
+      Effect.succeed(makeUnsafe(plan, Observe.acquire(fiber.context, plan.name), fiber.getRef(Clock.Clock)))
+    ),
+    (limiter) =>
+      Effect.sync(() => {
+        close(limiter)
+        Observe.release(limiter.series)
+      })
   )
 
 /** Interrupts those who wait, and all who come later: nobody is left hanging. */

@@ -3,7 +3,6 @@
  * start?
  */
 import type * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
@@ -144,7 +143,7 @@ export interface Limiter {
  */
 export const noise = 1_000
 
-export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: Clock.Clock): Limiter => {
+export const makeUnsafe = (plan: Plan, series: Observe.Series, clock: Clock.Clock): Limiter => {
   const limiter: Limiter = {
     plan,
     parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(Pool.make) },
@@ -157,7 +156,7 @@ export const makeUnsafe = (plan: Plan, context: Context.Context<never>, clock: C
     line: Line.make(),
     holders: Line.make(),
     counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
-    series: Observe.series(context, plan.name),
+    series,
     headSince: -Infinity,
     agenda: Agenda.make(),
     permitsSince: -Infinity,

@@ -218,7 +218,7 @@ const settingsOf = (
     ? options.onStoreError
     : State.makeUnsafe(
       { ...Plan.make(shareOf(data, options.onStoreError.local)), name: plan.name },
-      context,
+      Observe.acquire(context, plan.name),
       client.clock
     )
 })

@@ -70,7 +70,7 @@ export const makeUnsafe = (
     storePausedUntil: -Infinity,
     pausedUntil: -Infinity,
     counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
-    series: Observe.series(context, plan.name),
+    series: Observe.acquire(context, plan.name),
     pump: undefined,
     startPump: () => startPump(limiter),
     wake: undefined,
