@@ -82,7 +82,10 @@ export interface StoreOptions {
  * @since 0.1.0
  */
 export interface Options extends StoreOptions {
-  /** What processes that share a budget have in common. */
+  /**
+   * Names the budget, together with the policy's name, or a Service class's key where the policy has no name. Throttles
+   * share a budget if prefix, name and key are equal.
+   */
   readonly key: string
 }
 
@@ -195,14 +198,20 @@ const distributed = (plan: Plan.Plan): Effect.Effect<Plan.Plan, NotDistributable
   return why === undefined ? Effect.succeed(plan) : Effect.fail(new NotDistributable({ throttle: plan.name, ...why }))
 }
 
+const encoded = (text: string, special: RegExp): string => text.replace(special, (one) => encodeURIComponent(one))
+
 /**
- * In one hash slot of a cluster: what is in the first braces decides, unless that is nothing. So a "}" of the key is
- * written otherwise, as is "%" itself, which stands for an empty key.
+ * The key of a budget in the store: prefix, the throttle's identity if it has one, and the key in braces. The text in the
+ * first braces decides the hash slot, unless it is empty. So "{" of the name and "}" of the key are encoded, and "%"
+ * stands for an empty key; ":" of the name is encoded so that no two pairs of prefix and name are the same text.
  */
-const keyIn = (prefix: string, key: string): string =>
-  `${prefix}{${key === "" ? "%" : key.replace(/[%}]/g, (one) => encodeURIComponent(one))}}`
+const keyIn = (prefix: string, identity: string | undefined, key: string): string =>
+  `${prefix}${identity === undefined ? "" : `${encoded(identity, /[%{:]/g)}:`}{${
+    key === "" ? "%" : encoded(key, /[%}]/g)
+  }}`
 
 const settingsOf = (
+  identity: string | undefined,
   key: string,
   plan: Plan.Plan,
   data: PolicyData,
@@ -210,7 +219,7 @@ const settingsOf = (
   client: Client.Client,
   context: Context.Context<never>
 ): Settings => ({
-  key: keyIn(options.prefix, key),
+  key: keyIn(options.prefix, identity, key),
   client,
   timeout: options.timeout,
   ttl: options.leaseTtl,
@@ -227,16 +236,17 @@ const limiterOf = (
   where: string,
   policy: Throttle.Policy<any>,
   options: Options,
-  name?: string
+  className?: string
 ): (client: Client.Client) => Effect.Effect<Shared, NotDistributable, Scope.Scope> => {
   const checkedOptions = checked(where, options)
   const found = checkHolding(where, policy, checkedOptions)
-  const plan = name === undefined || policy.data.name !== undefined ? found : { ...found, name }
+  const identity = policy.data.name ?? className
+  const plan = identity === undefined ? found : { ...found, name: identity }
   return (client) =>
     Effect.gen(function*() {
       yield* distributed(plan)
       const context = yield* Effect.context<never>()
-      const settings = settingsOf(options.key, plan, policy.data, checkedOptions, client, context)
+      const settings = settingsOf(identity, options.key, plan, policy.data, checkedOptions, client, context)
       const { onStoreError } = settings
       if (typeof onStoreError !== "string") {
         yield* Effect.addFinalizer(() => Effect.sync(() => Core.close(onStoreError)))
@@ -435,8 +445,8 @@ export const make = (
 /**
  * Options of {@link makeMap} and {@link layerMap}.
  *
- * A key's budget is in Redis, under the prefix and the key as text (so 1 and "1" are one), and expires there when it is as
- * good as new; a process remembers a key only while it waits for it or holds its permits. So there are no `maxKeys`.
+ * A key's budget is in Redis, under the prefix, the map's name and the key as text (so 1 and "1" are one), and expires
+ * there when it is as good as new; a process remembers a key only while it waits for it or holds its permits. So there are no `maxKeys`.
  *
  * @category options
  * @since 0.1.0
@@ -444,8 +454,11 @@ export const make = (
 export interface MapOptions<K extends Exclude<ThrottleMap.Key, symbol>> extends StoreOptions {
   /** The policy of a key. */
   readonly lookup: (key: K) => Throttle.Policy<any>
-  /** What logs, metrics and errors call it. Default: "throttleMap", or the key of the Service class. */
-  readonly name?: string | undefined
+  /**
+   * Names the map in logs, metrics and errors, and in its keys in Redis: maps share budgets if prefix and name are equal.
+   * Default of {@link layerMap}: the key of the Service class.
+   */
+  readonly name: string
 }
 
 interface Keys<K> {
@@ -473,10 +486,15 @@ const mapOn = <K extends Exclude<ThrottleMap.Key, symbol>>(
   options: MapOptions<K>
 ): (client: Client.Client) => Effect.Effect<ThrottleMap.ThrottleMap<K>, never, Scope.Scope> => {
   const checkedOptions = checked(where, options, knownOfMap)
-  const { lookup, name = "throttleMap" } = options
+  const { lookup, name } = options
   if (typeof lookup !== "function") {
     throw new RangeError(
       `RedisThrottle.${where}: lookup must be a function from a key to a policy, got ${Formatter.format(lookup)}`
+    )
+  }
+  if (typeof name !== "string" || name === "") {
+    throw new RangeError(
+      `RedisThrottle.${where}: "name" must be a non-empty string, received ${Formatter.format(name)}`
     )
   }
   const plans = new WeakMap<Throttle.Policy<any>, { readonly plan: Plan.Plan; readonly data: PolicyData }>()
@@ -501,7 +519,7 @@ const mapOn = <K extends Exclude<ThrottleMap.Key, symbol>>(
         const { data, plan } = planOf(key)
         const limiter: Shared = Limiter.makeUnsafe(
           plan,
-          settingsOf(String(key), plan, data, checkedOptions, client, context),
+          settingsOf(name, String(key), plan, data, checkedOptions, client, context),
           context,
           () => {
             // What it has counted is the map's from now on; a call that still knows it may begin yet.
@@ -589,7 +607,7 @@ const mapOf = <K extends Exclude<ThrottleMap.Key, symbol>>(
  * const perUser = Throttle.rate({ limit: 5, burst: 5 })
  *
  * const program = Effect.gen(function*() {
- *   const users = yield* RedisThrottle.makeMap({ lookup: (_user: string) => perUser, prefix: "users:" })
+ *   const users = yield* RedisThrottle.makeMap({ lookup: (_user: string) => perUser, name: "users" })
  *   return yield* Effect.succeed("hello ada").pipe(users.withPermit("ada"))
  * })
  *
@@ -625,7 +643,7 @@ export const makeMap = <K extends Exclude<ThrottleMap.Key, symbol>>(
  *
  * class Tenants extends ThrottleMap.Service<Tenants>()("app/Tenants", { lookup: (_tenant: string) => perTenant }) {}
  *
- * const TenantsLive = RedisThrottle.layerMap(Tenants, { prefix: "tenants:" }).pipe(Layer.provide(NodeRedis.layer()))
+ * const TenantsLive = RedisThrottle.layerMap(Tenants).pipe(Layer.provide(NodeRedis.layer()))
  *
  * await Effect.runPromise(Effect.succeed("hello").pipe(Tenants.withPermit("acme"), Effect.provide(TenantsLive)))
  * ```

@@ -228,6 +228,7 @@ describeRedis("when Redis", () => {
   test("has answered, but this process stands still and reads it late: nothing has failed", (server) =>
     Effect.gen(function*() {
       const tenants = yield* RedisThrottle.makeMap({
+        name: "tenants",
         lookup: (_tenant: string) => Throttle.rate({ limit: 1_000, burst: 100 }),
         timeout: "100 millis"
       })
@@ -253,8 +254,12 @@ describeRedis("when Redis", () => {
   test("has one key that holds something else: only its own calls fail", (server) =>
     Effect.gen(function*() {
       const redis = yield* Redis.Redis
-      yield* redis.send("HSET", "throttle:{bad}", "a", "b")
-      const tenants = yield* RedisThrottle.makeMap({ lookup: (_tenant: string) => bucket(9), timeout: patience })
+      yield* redis.send("HSET", "throttle:tenants:{bad}", "a", "b")
+      const tenants = yield* RedisThrottle.makeMap({
+        name: "tenants",
+        lookup: (_tenant: string) => bucket(9),
+        timeout: patience
+      })
       for (let i = 0; i < 4; i++) {
         assert.strictEqual(storeErrorOf(yield* Effect.exit(tenants.wait("bad"))).outcome, "refused")
       }
@@ -284,6 +289,7 @@ describeRedis("when Redis", () => {
           schedule: Schedule.spaced("50 millis")
         })
         const tenants = yield* RedisThrottle.makeMap({
+          name: "tenants",
           lookup: (_tenant: string) => Throttle.all([bucket(9), Throttle.concurrency({ limit: 1 })]),
           timeout: "5 seconds"
         })

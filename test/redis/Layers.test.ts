@@ -110,7 +110,7 @@ describeRedis("a policy provided from Redis", () => {
       })
       assert.isFalse(yield* Effect.provide(take("a", 1), layer, { local: true }))
       const keys = yield* Effect.provide(send("KEYS", `${prefix}*`), RedisLive)
-      assert.sameMembers(keys as Array<string>, ["a", "b", "paid"].map((key) => `${prefix}{${key}}`))
+      assert.sameMembers(keys as Array<string>, ["a", "b", "paid"].map((key) => `${prefix}test/Tenants:{${key}}`))
     }))
 
   it.live("every key expires when it is as good as new", () =>
@@ -125,6 +125,7 @@ describeRedis("a policy provided from Redis", () => {
       }
       const program = Effect.gen(function*() {
         const users = yield* RedisThrottle.makeMap({
+          name: "tenants",
           lookup: (key: keyof typeof policies) => policies[key],
           prefix,
           leaseTtl: "200 millis",

@@ -310,7 +310,7 @@ describe("a throttle on a store", () => {
       yield* one.takeScoped()
       yield* two.takeScoped()
       assert.deepStrictEqual(yield* one.withPermitsIfAvailable(Effect.void, 1), Option.none())
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string | number) => policy })
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string | number) => policy })
       yield* map.takeScoped(1)
       yield* map.takeScoped("1")
       assert.deepStrictEqual(yield* map.withPermitsIfAvailable(1, 1)(Effect.void), Option.none())
@@ -453,19 +453,20 @@ describe("a throttle on a store", () => {
       const state = { isDown: false }
       const failing = (outcome: "refused" | "unavailable") =>
         Effect.fail(new ThrottleStore.StoreFailure({ outcome, cause: new Error("WRONGTYPE") }))
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string) => Throttle.rate({ limit: 1 }) }).pipe(
-        Effect.provideService(ThrottleStore.ThrottleStore, {
-          ...store,
-          decide: (request) =>
-            Effect.suspend(() =>
-              state.isDown
-                ? failing("unavailable")
-                : request.key.includes("bad")
-                ? failing("refused")
-                : store.decide(request)
-            )
-        })
-      )
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string) => Throttle.rate({ limit: 1 }) })
+        .pipe(
+          Effect.provideService(ThrottleStore.ThrottleStore, {
+            ...store,
+            decide: (request) =>
+              Effect.suspend(() =>
+                state.isDown
+                  ? failing("unavailable")
+                  : request.key.includes("bad")
+                  ? failing("refused")
+                  : store.decide(request)
+              )
+          })
+        )
       const outcomeOf = (key: string) =>
         Effect.map(Effect.exit(map.wait(key)), (exit) => {
           if (Exit.isSuccess(exit)) return "started"
@@ -527,7 +528,7 @@ describe("a throttle on a store", () => {
         Throttle.tokenBucket({ capacity: 10, refill: 10, unit: "tokens" }),
         Throttle.concurrency({ limit: 2 })
       ])
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string | number) => policy })
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string | number) => policy })
       const wait = (key: string) =>
         Effect.map(map.nextAvailable(key, { tokens: 10 }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
       yield* map.withPermits("a", { tokens: 5 })(Effect.void)

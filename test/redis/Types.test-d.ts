@@ -44,7 +44,9 @@ describe("a Layer on Redis", () => {
   test("provides a map", () => {
     expectTypeOf(RedisThrottle.layerMap(Users)).toEqualTypeOf<Layer.Layer<Users, never, Redis.Redis>>()
     // @ts-expect-error a symbol is no key in Redis
-    RedisThrottle.makeMap({ lookup: (_key: symbol) => unbounded })
+    RedisThrottle.makeMap({ name: "map", lookup: (_key: symbol) => unbounded })
+    // @ts-expect-error a map without a class needs a name
+    RedisThrottle.makeMap({ lookup: (_key: string) => unbounded })
   })
 
   test("needs a key", () => {
