@@ -225,6 +225,31 @@ describeRedis("when Redis", () => {
       quiet
     ))
 
+  test("stalls once for less than two timeouts: the calls in flight fail, and the next ones are answered", (server) =>
+    Effect.gen(function*() {
+      const keys = ["a", "b", "c", "d", "e", "f", "g", "h"]
+      const tenants = yield* RedisThrottle.makeMap({
+        name: "tenants",
+        lookup: (_tenant: string) => bucket(100),
+        timeout: patience
+      })
+      yield* Effect.forEach(keys, (key) => tenants.wait(key))
+      server.hang()
+      const inFlight = yield* Effect.forEach(
+        keys,
+        (key) => Effect.forkChild(Effect.exit(tenants.wait(key)), { startImmediately: true })
+      )
+      yield* Effect.sleep(patience * 1.5)
+      server.wake()
+      for (const call of inFlight) assert.strictEqual(storeErrorOf(yield* Fiber.join(call)).outcome, "timeout")
+      for (const key of keys) yield* tenants.wait(key)
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(RedisStore.layer.pipe(Layer.provide(clientOf(server.address.port)))),
+      withLogs,
+      Effect.map((messages) => assert.deepStrictEqual(messages, ["throttle.store.failed", "throttle.store.recovered"]))
+    ))
+
   test("has answered, but this process stands still and reads it late: nothing has failed", (server) =>
     Effect.gen(function*() {
       const tenants = yield* RedisThrottle.makeMap({

@@ -3,8 +3,8 @@
  *
  * - No answer within `timeout`: the decision may have been made, so it is never asked for again. If the answer comes late
  *   after all, what it granted is given back, as far as nothing has changed since.
- * - Three failures in a row open the breaker for a second: asking is refused at once; then one request is let through. A
- *   store that refuses a request answers, and so has not failed: one bad key is no reason to leave the others alone.
+ * - While the breaker is open, requests fail at once. A store that refuses a request answers, and so has not failed: one
+ *   bad key does not open it.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -17,13 +17,8 @@ import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
+import * as Breaker from "./breaker.ts"
 import { detailOf } from "./detail.ts"
-
-/** So many failures in a row open the breaker. */
-const mostFailures = 3
-
-/** For so long: 1 s, in nanoseconds. */
-const openFor = 1e9
 
 /** A timer that ends later than by this has been held up by this process itself: 5 ms, in nanoseconds. */
 const stall = 5e6
@@ -40,9 +35,7 @@ export interface Client {
   readonly sleepers: Map<string, Set<() => void>>
   /** Whether it is told when permits are free; otherwise it has to ask again and again. */
   subscription: "none" | "starting" | "live"
-  failures: number
-  /** When the breaker closes, in nanoseconds. */
-  openUntil: number
+  readonly breaker: Breaker.Breaker
 }
 
 export const Client: Context.Service<Client, Client> = Context.Service<Client>("effect-throttle/redis/internal/Client")
@@ -61,8 +54,7 @@ export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = E
     scope: yield* Effect.scope,
     sleepers: new Map(),
     subscription: "none",
-    failures: 0,
-    openUntil: 0
+    breaker: Breaker.make()
   }
 })
 
@@ -123,15 +115,13 @@ const ask = <A>(
   onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
 ): Effect.Effect<A, Silence> =>
   Effect.suspend(() => {
-    if (client.failures >= mostFailures) {
-      const left = client.openUntil - time(client)
-      if (left > 0) {
-        outcomes.open.updateUnsafe(1, client.context)
-        return Effect.fail<Silence>({ outcome: "open", detail: "it is left alone for a while", retryAfter: left })
-      }
-      // Only this one goes through until it is known what becomes of it.
-      client.openUntil = time(client) + timeout
+    const { breaker } = client
+    const left = Breaker.refusedFor(breaker, time(client), timeout)
+    if (left > 0) {
+      outcomes.open.updateUnsafe(1, client.context)
+      return Effect.fail<Silence>({ outcome: "open", detail: "it is left alone for a while", retryAfter: left })
     }
+    const sentAt = breaker.counted
     const letterbox: Letterbox<A> = { answer: undefined }
     const answered = Effect.matchEffect(within(client, timeout, request, letterbox, onLate), {
       onSuccess: (answer) => {
@@ -141,16 +131,13 @@ const ask = <A>(
       onFailure: (silence) => {
         outcomes[silence.outcome].updateUnsafe(1, client.context)
         if (silence.outcome === "refused") return Effect.andThen(recovered(client), Effect.fail(silence))
-        client.failures++
-        if (client.failures >= mostFailures) client.openUntil = time(client) + openFor
-        const message = client.failures === 1
-          ? "throttle.store.failed"
-          : client.failures === mostFailures
-          ? "throttle.store.open"
-          : undefined
-        const told = message === undefined
+        const change = Breaker.fail(breaker, sentAt, time(client))
+        const told = change === undefined
           ? Effect.void
-          : Effect.annotateLogs(Effect.logWarning(message), { outcome: silence.outcome, detail: silence.detail })
+          : Effect.annotateLogs(Effect.logWarning(`throttle.store.${change}`), {
+            outcome: silence.outcome,
+            detail: silence.detail
+          })
         return Effect.andThen(told, Effect.fail(silence))
       }
     })
@@ -162,11 +149,8 @@ const ask = <A>(
   })
 
 /** It has answered. */
-const recovered = (client: Client): Effect.Effect<void> => {
-  if (client.failures === 0) return Effect.void
-  client.failures = 0
-  return Effect.logInfo("throttle.store.recovered")
-}
+const recovered = ({ breaker }: Client): Effect.Effect<void> =>
+  Breaker.succeed(breaker) ? Effect.logInfo("throttle.store.recovered") : Effect.void
 
 const late = (client: Client, effect: Effect.Effect<unknown, StoreFailure>): void =>
   void Effect.runForkWith(client.context)(Effect.ignore(effect))
