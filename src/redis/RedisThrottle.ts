@@ -7,7 +7,6 @@
  * @since 0.1.0
  * @module RedisThrottle
  */
-import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
@@ -20,12 +19,11 @@ import { askFor, type Cost } from "../internal/ask.ts"
 import * as Core from "../internal/limiter.ts"
 import * as Observe from "../internal/observe.ts"
 import * as Plan from "../internal/plan.ts"
-import * as State from "../internal/state.ts"
-import type { PolicyData } from "../Policy.ts"
 import * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
-import type * as ThrottleMap from "../ThrottleMap.ts"
+import * as ThrottleMap from "../ThrottleMap.ts"
 import * as Client from "./internal/client.ts"
+import * as Fallback from "./internal/fallback.ts"
 import { CurrentLease, lost } from "./internal/leases.ts"
 import * as Limiter from "./internal/limiter.ts"
 import { undistributable } from "./internal/rules.ts"
@@ -169,26 +167,6 @@ const policyOf = (where: string, policy: unknown): Throttle.Policy<any> => {
   throw new RangeError(`RedisThrottle.${where}: a policy is needed here, got ${Formatter.format(policy)}`)
 }
 
-/** A policy's share of its limits: the same pace, slower. */
-const shareOf = (data: PolicyData, share: number): PolicyData => {
-  switch (data._tag) {
-    case "Rate":
-      return { ...data, per: data.per / share, burst: Math.floor(data.burst * share) }
-    case "TokenBucket":
-      return { ...data, per: data.per / share, capacity: Math.max(1, Math.floor(data.capacity * share)) }
-    case "Window": {
-      const limit = Math.max(1, Math.floor(data.limit * share))
-      return { ...data, limit, per: data.per * limit / (data.limit * share) }
-    }
-    case "Spacing":
-      return { ...data, interval: data.interval / share }
-    case "All":
-      return { ...data, policies: data.policies.map((part) => shareOf(part, share)) }
-    default:
-      return data
-  }
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Throttles
 // ---------------------------------------------------------------------------------------------------------------------
@@ -213,24 +191,10 @@ const keyIn = (prefix: string, identity: string | undefined, key: string): strin
 const settingsOf = (
   identity: string | undefined,
   key: string,
-  plan: Plan.Plan,
-  data: PolicyData,
-  options: Checked,
+  { leaseTtl, prefix, timeout }: Checked,
   client: Client.Client,
-  context: Context.Context<never>
-): Settings => ({
-  key: keyIn(options.prefix, identity, key),
-  client,
-  timeout: options.timeout,
-  ttl: options.leaseTtl,
-  onStoreError: typeof options.onStoreError === "string"
-    ? options.onStoreError
-    : State.makeUnsafe(
-      { ...Plan.make(shareOf(data, options.onStoreError.local)), name: plan.name },
-      context,
-      client.clock
-    )
-})
+  onStoreError: Settings["onStoreError"]
+): Settings => ({ key: keyIn(prefix, identity, key), client, timeout, ttl: leaseTtl, onStoreError })
 
 const limiterOf = (
   where: string,
@@ -245,12 +209,16 @@ const limiterOf = (
   return (client) =>
     Effect.gen(function*() {
       yield* distributed(plan)
-      const context = yield* Effect.context<never>()
-      const settings = settingsOf(identity, options.key, plan, policy.data, checkedOptions, client, context)
-      const { onStoreError } = settings
-      if (typeof onStoreError !== "string") {
-        yield* Effect.addFinalizer(() => Effect.sync(() => Core.close(onStoreError)))
-      }
+      const { onStoreError } = checkedOptions
+      const settings = settingsOf(
+        identity,
+        options.key,
+        checkedOptions,
+        client,
+        typeof onStoreError === "string"
+          ? onStoreError
+          : yield* Fallback.make(policy.data, plan.name, onStoreError.local)
+      )
       return yield* Limiter.make(plan, settings)
     })
 }
@@ -497,29 +465,60 @@ const mapOn = <K extends Exclude<ThrottleMap.Key, symbol>>(
       `RedisThrottle.${where}: "name" must be a non-empty string, received ${Formatter.format(name)}`
     )
   }
-  const plans = new WeakMap<Throttle.Policy<any>, { readonly plan: Plan.Plan; readonly data: PolicyData }>()
-  const planOf = (key: K) => {
+  const { onStoreError } = checkedOptions
+  interface Known {
+    readonly plan: Plan.Plan
+    /** What this process keeps while the store gives no decision. */
+    readonly share: Throttle.Policy<any> | undefined
+  }
+  const plans = new WeakMap<Throttle.Policy<any>, Known>()
+  const planOf = (key: K): Known => {
     const policy = policyOf(where, lookup(key))
     let known = plans.get(policy)
     if (known === undefined) {
       const plan = { ...checkHolding(where, policy, checkedOptions), name }
       const why = undistributable(plan)
       if (why !== undefined) throw new NotDistributable({ throttle: name, ...why })
-      plans.set(policy, known = { plan, data: policy.data })
+      const share = typeof onStoreError === "string"
+        ? undefined
+        : Throttle.fromData(Fallback.shareOf(policy.data, onStoreError.local))
+      plans.set(policy, known = { plan, share })
     }
     return known
   }
   return (client) =>
     Effect.gen(function*() {
       const context = yield* Effect.context<never>()
+      // It outlives the limiters of idle keys: what a key has used of its share is not forgotten with them.
+      const shares = typeof onStoreError === "string"
+        ? undefined
+        : yield* ThrottleMap.make({ name, lookup: (key: K) => planOf(key).share! })
       const shared: Keys<K> = { limiters: new Map(), past: noCounters(), closed: false }
+      let round = shared.limiters.values()
+      /** Drops limiters that a pause has kept here, once it is over: each call looks at two. */
+      const sweep = () => {
+        for (let looks = 0; looks < 2; looks++) {
+          const next = round.next()
+          if (next.done === true) {
+            round = shared.limiters.values()
+            return
+          }
+          rest(next.value)
+        }
+      }
       const limiterFor = (key: K): Shared => {
+        sweep()
         const found = shared.limiters.get(key)
         if (found !== undefined) return found
-        const { data, plan } = planOf(key)
         const limiter: Shared = Limiter.makeUnsafe(
-          plan,
-          settingsOf(name, String(key), plan, data, checkedOptions, client, context),
+          planOf(key).plan,
+          settingsOf(
+            name,
+            String(key),
+            checkedOptions,
+            client,
+            shares === undefined ? onStoreError as "fail" | "allow" : Fallback.ofKey(shares, key)
+          ),
           context,
           () => {
             // What it has counted is the map's from now on; a call that still knows it may begin yet.
@@ -577,14 +576,15 @@ const mapOf = <K extends Exclude<ThrottleMap.Key, symbol>>(
     nextAvailable: (key, cost?: Cost) => use(key, (throttle) => throttle.nextAvailable(cost)),
     pause: (key, duration) => use(key, (throttle) => throttle.pause(duration)),
     resume: (key) => use(key, (throttle) => throttle.resume),
-    statistics: Effect.suspend(() =>
-      Effect.map(Core.statistics({ counters: total() }), (statistics) => ({
+    statistics: Effect.suspend(() => {
+      limiters.forEach(rest)
+      return Effect.map(Core.statistics({ counters: total() }), (statistics) => ({
         ...statistics,
         keys: limiters.size,
         keysRefused: 0,
         keysEvicted: 0
       }))
-    ),
+    }),
     statisticsOf: (key) =>
       Effect.suspend(() => Core.statistics({ counters: limiters.get(key)?.counters ?? noCounters() }))
   }
