@@ -33,6 +33,8 @@ interface Key {
 }
 
 interface Charged {
+  /** When it may be settled for the last time. */
+  until: number
   readonly before: ReadonlyMap<string, unknown>
   readonly after: Map<string, unknown>
 }
@@ -169,7 +171,12 @@ const decide = (
       )
     })
     const known = key.charges.get(at)
-    key.charges.set(at, { before: known?.before ?? before, after: new Map(key.states) })
+    const until = Math.max(at, now) + Math.max(request.settleWithin, 1e6)
+    key.charges.set(at, {
+      until: Math.max(until, known?.until ?? 0),
+      before: known?.before ?? before,
+      after: new Map(key.states)
+    })
     changed = true
   }
   const settle = (states: Map<string, unknown>, at: number, more: ReadonlyArray<number>, isUndone: boolean) => {
@@ -302,7 +309,7 @@ const decide = (
     }
   }
   if (changed || freed) key.version = Math.max(key.version + 1, now)
-  for (const at of key.charges.keys()) if (at + Math.max(request.settleWithin, 1e6) < now) key.charges.delete(at)
+  for (const [at, { until }] of key.charges) if (until < now) key.charges.delete(at)
   const expiry = Math.min(...key.leases.values()) - now
   return {
     granted,

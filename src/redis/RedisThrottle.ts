@@ -71,6 +71,11 @@ export interface StoreOptions {
    * the breaker alone takes a second: below 3 seconds a short outage may cost the work.
    */
   readonly leaseTtl?: Duration.Input | undefined
+  /**
+   * How long after its start a call's cost may be settled or cancelled; later, the cost that it asked for stands. At least
+   * 1 millisecond; default: 10 minutes.
+   */
+  readonly settleWithin?: Duration.Input | undefined
 }
 
 /**
@@ -105,18 +110,21 @@ export class NotDistributable extends Schema.TaggedError<NotDistributable>()("No
   }
 }
 
-const known: ReadonlySet<string> = new Set(["key", "prefix", "onStoreError", "timeout", "leaseTtl"])
-const knownOfMap: ReadonlySet<string> = new Set(["lookup", "name", "prefix", "onStoreError", "timeout", "leaseTtl"])
+const shared = ["prefix", "onStoreError", "timeout", "leaseTtl", "settleWithin"]
+const known: ReadonlySet<string> = new Set(["key", ...shared])
+const knownOfMap: ReadonlySet<string> = new Set(["lookup", "name", ...shared])
 
 interface Checked {
   readonly prefix: string
   readonly onStoreError: OnStoreError
   readonly timeout: number
   readonly leaseTtl: number
+  readonly settleWithin: number
 }
 
 const checked = (where: string, options: StoreOptions & { readonly key?: unknown }, names = known): Checked => {
-  const { leaseTtl = "10 seconds", onStoreError = "fail", prefix = "throttle:", timeout = "100 millis" } = options
+  const { leaseTtl = "10 seconds", onStoreError = "fail", prefix = "throttle:" } = options
+  const { settleWithin = "10 minutes", timeout = "100 millis" } = options
   const bad = (option: string, allowed: string, got: unknown) =>
     new RangeError(`RedisThrottle.${where}: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
   for (const key of Object.keys(options)) {
@@ -131,18 +139,28 @@ const checked = (where: string, options: StoreOptions & { readonly key?: unknown
   if (onStoreError !== "fail" && onStoreError !== "allow" && !isShare(onStoreError)) {
     throw bad("onStoreError", "\"fail\", \"allow\" or { local: a share above 0 and at most 1 }", onStoreError)
   }
-  const nanos = (option: string, allowed: string, least: number, given: Duration.Input): number => {
-    const millis = typeof given === "number"
+  const millisOf = (given: Duration.Input): number =>
+    typeof given === "number"
       ? given
       : Option.getOrElse(Option.map(Duration.fromInput(given), Duration.toMillis), () => NaN)
+  const nanos = (option: string, allowed: string, least: number, given: Duration.Input): number => {
+    const millis = millisOf(given)
     if (!(millis >= least && millis < Infinity)) throw bad(option, allowed, given)
     return millis * 1e6
+  }
+  const settleMillis = millisOf(settleWithin)
+  if (!(settleMillis >= 1 && settleMillis < Infinity)) {
+    throw new RangeError(
+      `RedisThrottle.${where}: "settleWithin" must be a finite duration of at least 1 millisecond, received ` +
+        Formatter.format(settleWithin)
+    )
   }
   return {
     prefix,
     onStoreError,
     timeout: nanos("timeout", "a finite duration of at least 1 millisecond", 1, timeout),
-    leaseTtl: nanos("leaseTtl", "a finite duration of at least 100 milliseconds", 100, leaseTtl)
+    leaseTtl: nanos("leaseTtl", "a finite duration of at least 100 milliseconds", 100, leaseTtl),
+    settleWithin: settleMillis * 1e6
   }
 }
 
@@ -191,10 +209,10 @@ const keyIn = (prefix: string, identity: string | undefined, key: string): strin
 const settingsOf = (
   identity: string | undefined,
   key: string,
-  { leaseTtl, prefix, timeout }: Checked,
+  { leaseTtl, prefix, settleWithin, timeout }: Checked,
   client: Client.Client,
   onStoreError: Settings["onStoreError"]
-): Settings => ({ key: keyIn(prefix, identity, key), client, timeout, ttl: leaseTtl, onStoreError })
+): Settings => ({ key: keyIn(prefix, identity, key), client, timeout, ttl: leaseTtl, settleWithin, onStoreError })
 
 const limiterOf = (
   where: string,

@@ -178,7 +178,7 @@ describe("what is refused", () => {
       "RedisThrottle.layer: leaseTtl must be a finite duration of at least 100 milliseconds, got \"10 millis\"",
       "RedisThrottle.layer: onStoreError must be \"fail\", \"allow\" or { local: a share above 0 and at most 1 }, got \"retry\"",
       "RedisThrottle.layer: onStoreError must be \"fail\", \"allow\" or { local: a share above 0 and at most 1 }, got {\"local\":2}",
-      "RedisThrottle.layer: unknown option \"ttl\"; it takes key, prefix, onStoreError, timeout, leaseTtl"
+      "RedisThrottle.layer: unknown option \"ttl\"; it takes key, prefix, onStoreError, timeout, leaseTtl, settleWithin"
     ])
     assert.match(
       message(() => RedisThrottle.layer(Throttle.concurrency({ limit: 1 }), { key: "a", onStoreError: "allow" })),

@@ -151,7 +151,14 @@ export const begin = <A, E, R>(
 
 /** What is held for a scope, and what may still be settled. */
 export type Kept =
-  | { readonly _tag: "Kept"; readonly grant: Grant; isOpen: boolean; isSettled: boolean }
+  | {
+    readonly _tag: "Kept"
+    readonly grant: Grant
+    /** Until when it may be settled, in nanoseconds. */
+    readonly until: number
+    isOpen: boolean
+    isSettled: boolean
+  }
   /** Granted by this process alone, the store having failed. */
   | { readonly _tag: "Local"; readonly permit: Permit }
 
@@ -159,6 +166,7 @@ export type Kept =
 const nothingOf = (ask: Ask): Kept => ({
   _tag: "Kept",
   grant: { ask, at: 0, version: undefined, isSlot: false, lease: undefined },
+  until: -Infinity,
   isOpen: false,
   isSettled: true
 })
@@ -184,7 +192,8 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Kept, Thro
     }, true)
     return Effect.flatMap(admitted, () => {
       if (kept.local !== undefined) return Effect.succeed(kept.local)
-      const taken: Kept = { _tag: "Kept", grant: call.grant!, isOpen: true, isSettled: false }
+      const until = time(limiter) + limiter.settings.settleWithin
+      const taken: Kept = { _tag: "Kept", grant: call.grant!, until, isOpen: true, isSettled: false }
       return Effect.as(
         Effect.addFinalizer(() =>
           Effect.sync(() => {
@@ -203,7 +212,7 @@ export const settle = (limiter: Limiter, kept: Kept, actual: Ask): Effect.Effect
   if (kept._tag === "Local") return kept.permit.settle(costOf(actual))
   if (!kept.isOpen || kept.isSettled) return Effect.void
   kept.isSettled = true
-  correct(limiter, kept.grant, actual.timings, false)
+  correct(limiter, kept, actual.timings, false)
   return Effect.void
 }
 
@@ -214,14 +223,19 @@ export const cancel = (limiter: Limiter, kept: Kept): Effect.Effect<void> =>
     if (!kept.isOpen || kept.isSettled) return Effect.void
     kept.isSettled = true
     kept.isOpen = false
-    correct(limiter, kept.grant, [], true)
+    correct(limiter, kept, [], true)
     end(limiter, kept.grant)
     return Effect.void
   })
 
 /** A part that an update has taken out counts no more. */
-const correct = (limiter: Limiter, grant: Grant, actual: ReadonlyArray<number>, isUndone: boolean): void => {
-  const { ask, at, version } = grant
+const correct = (
+  limiter: Limiter,
+  { grant: { ask, at, version }, until }: Extract<Kept, { _tag: "Kept" }>,
+  actual: ReadonlyArray<number>,
+  isUndone: boolean
+): void => {
+  if (time(limiter) > until) return
   // Nothing was charged where the store gave no decision, and to another policy's parts there is nothing to correct.
   if (version === undefined || ask.plan !== limiter.plan) return
   const more = ask.timings.map((amount, i) => (actual[i] ?? 0) - amount)

@@ -18,7 +18,7 @@ import type { Decision, Request } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import { drop, give, goOn, leave, tellToWait } from "./line.ts"
 import { needed, refusal, storeError } from "./refuse.ts"
-import { grantsOf, hear, recheck, requestOf, retell, settleWithin } from "./request.ts"
+import { grantsOf, hear, recheck, requestOf, retell } from "./request.ts"
 import { grace } from "./rules.ts"
 import { type Call, hasWork, isSame, type Limiter, pausedFor, rest, run, sleepFor, time } from "./state.ts"
 
@@ -160,7 +160,7 @@ export const tell = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effec
       limiter.slot = undefined
     }
     if (batch.length > 0) limiter.mayBeFree = false
-    const { client, timeout } = limiter.settings
+    const { client, settleWithin, timeout } = limiter.settings
     const { maxQueue, maxWait } = limiter.plan
     const asks = batch.map(({ ask }) => ask)
     const told = batch.findIndex(({ isTold }) => !isTold)
@@ -170,7 +170,7 @@ export const tell = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effec
       since: limiter.since,
       maxWait: batch.length === 0 ? -1 : isTold ? Infinity : maxQueue === 0 ? -1 : maxWait / 1e3,
       joins: batch.length > 0 ? isTold || maxQueue > 0 : limiter.line.size === 0 || limiter.closed,
-      settleWithin: limiter.rules.timings.length > 0 && batch.some(({ isOpen }) => isOpen) ? settleWithin : 0
+      settleWithin: limiter.rules.timings.length > 0 && batch.some(({ isOpen }) => isOpen) ? settleWithin / 1e3 : 0
     })
     const sent = time(limiter)
     return Client.decide(client, timeout, request, () => limiter.line.size > 0).pipe(

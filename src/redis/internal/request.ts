@@ -13,9 +13,6 @@ export const recheck = 250
 /** How long a place in the store's line lasts: four looks. */
 const patience = 4 * recheck * 1e3
 
-/** An hour: so long what a call was charged can be settled. */
-export const settleWithin = 3_600e6
-
 export const requestOf = (
   limiter: Limiter,
   asks: ReadonlyArray<Ask>,

@@ -11,7 +11,7 @@
  * - What is granted is charged in the same step. A slot is charged at the instant that it is for.
  * - `v` changes with every change. A slot or a grant that nobody wants is taken back only if it is still the same, since
  *   otherwise others have been told when they may start by what it has left.
- * - Every write sets how long the keys live: until all is as if nobody had ever used them. It never makes that shorter, and
+ * - Every write sets how long the keys live: until the state equals the initial state. It never makes that shorter, and
  *   leaves alone what parts it does not know remember: processes may have different policies, while one is rolled out.
  */
 import * as Redis from "effect/persistence/Redis"
@@ -297,8 +297,7 @@ end
 -- 4. Those who ask.
 local me, head = ask.owner, nil
 if ask.settleWithin then
-  watched, dirty = true, true
-  S.k = max(S.k or 0, now + ask.settleWithin)
+  watched = true
   watch()
 end
 
@@ -403,7 +402,8 @@ if changed or dirty then
   local horizon = max(p, l, 0)
   if l > -huge then S.l = now + l end
   if reserved then S.q = q > -huge and now + q or 0 end
-  if watched then horizon = max(horizon, S.k - now) end
+  -- Levels need not be known for longer than the key lives: once they are initial, no cost can come back.
+  if ask.settleWithin and (granted > 0 or reserved) then S.k = max(S.k or 0, now + max(l, 0) + ask.settleWithin) end
   for i, rule in ipairs(T) do
     local kind, s = rule.kind, S[rule.field]
     if kind == 'rate' then

@@ -27,6 +27,8 @@ export interface Settings {
   readonly timeout: number
   /** How long a lease lasts unless renewed, in nanoseconds. */
   readonly ttl: number
+  /** How long after its start a call may be settled, in nanoseconds. */
+  readonly settleWithin: number
   readonly onStoreError: OnStoreError
 }
 
