@@ -12,7 +12,7 @@ import type { Meter, Wall } from "../internal/meter/meter.ts"
 import { rate } from "../internal/meter/rate.ts"
 import { spacing } from "../internal/meter/spacing.ts"
 import { fixed, sliding } from "../internal/meter/window.ts"
-import { grace, type Rule } from "./internal/rules.ts"
+import { grace, type Rule, wokenPatience } from "./internal/rules.ts"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
 
 /** What a key remembers. Instants are microseconds; meters count in nanoseconds. */
@@ -305,7 +305,7 @@ const decide = (
     if ((freed || wasFirst) && isFree && next !== undefined && next !== owner) {
       const queue = listeners.get(request.channel + next)
       if (queue !== undefined) Queue.offerUnsafe(queue, request.key)
-      key.line.set(next, now + 200_000)
+      key.line.set(next, now + wokenPatience)
     }
   }
   if (changed || freed) key.version = Math.max(key.version + 1, now)

@@ -29,6 +29,7 @@ import * as Limiter from "./internal/limiter.ts"
 import { undistributable } from "./internal/rules.ts"
 import { type Limiter as Shared, rest, type Settings } from "./internal/state.ts"
 import { Leased, type LeasedPermit, throttleOf } from "./internal/throttle.ts"
+import { channelOf } from "./internal/wakeups.ts"
 import * as RedisStore from "./RedisStore.ts"
 import type { ThrottleStore } from "./ThrottleStore.ts"
 
@@ -212,7 +213,15 @@ const settingsOf = (
   { leaseTtl, prefix, settleWithin, timeout }: Checked,
   client: Client.Client,
   onStoreError: Settings["onStoreError"]
-): Settings => ({ key: keyIn(prefix, identity, key), client, timeout, ttl: leaseTtl, settleWithin, onStoreError })
+): Settings => ({
+  key: keyIn(prefix, identity, key),
+  channel: channelOf(prefix),
+  client,
+  timeout,
+  ttl: leaseTtl,
+  settleWithin,
+  onStoreError
+})
 
 const limiterOf = (
   where: string,

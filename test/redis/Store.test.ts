@@ -352,7 +352,10 @@ for (const [name, make] of Object.entries(stores)) {
           assert.isTrue((yield* c.ask(1)).isBusy)
           yield* a.decide({ releases: [a.lease(again.firstLease)] })
           assert.isTrue((yield* c.ask(1)).isBusy, "b is first")
-          clock.now += 201 * millis
+          // Without messages a process looks every 250 ms
+          clock.now += 250 * millis
+          assert.isTrue((yield* c.ask(1)).isBusy, "b has not looked yet")
+          clock.now += 51 * millis
           assert.strictEqual((yield* c.ask(1)).granted, 1, "b was woken and did not come")
         }))
 
@@ -701,6 +704,29 @@ describeRedis("a store in Redis", () => {
           yield* decide({ returns: { version, slot: { at: slot!.at, timings: [1] }, grants: undefined } })
         }
         assert.isAtMost(Number(yield* send("LLEN", `${key}:s0`)), 2)
+      }))
+
+    it.effect("a request that fails because one of its keys holds something else has changed none of the others", () =>
+      Effect.gen(function*() {
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const key = uniqueKey("{bad}")
+        const window = Throttle.window({ limit: 2, per: "1 second" })
+        const { take } = asker(store, rules(window), key)
+        yield* take(2)
+        yield* send("SET", `${key}:s0#second`, "text")
+        yield* send("SET", `${key}:leases`, "text")
+        for (
+          const other of [
+            Throttle.window({ limit: 2, per: "1 second", name: "second" }),
+            Throttle.concurrency({ limit: 1 })
+          ]
+        ) {
+          clock.now += seconds
+          const failure = yield* Effect.flip(asker(store, rules(Throttle.all([window, other])), key).take(1))
+          assert.strictEqual(failure.outcome, "refused")
+          assert.strictEqual(yield* send("LLEN", `${key}:s0`), 1)
+        }
       }))
 
     it.effect("a key that holds something else: refused, not unavailable", () =>

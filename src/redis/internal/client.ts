@@ -1,5 +1,5 @@
 /**
- * A process's dealings with a store: how long it waits for an answer, when it stops asking, and who is woken.
+ * A process's requests to a store: how long it waits for an answer, and when it stops asking.
  *
  * - No answer within `timeout`: the decision may have been made, so it is never asked for again. If the answer comes late
  *   after all, what it granted is given back, as far as nothing has changed since.
@@ -14,11 +14,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
 import * as Breaker from "./breaker.ts"
 import { detailOf } from "./detail.ts"
+import * as Wakeups from "./wakeups.ts"
 
 /** A timer that ends later than by this has been held up by this process itself: 5 ms, in nanoseconds. */
 const stall = 5e6
@@ -31,17 +31,11 @@ export interface Client {
   readonly owner: string
   nextLease: number
   readonly scope: Scope.Scope
-  /** Whom to wake when permits of a key may be free. */
-  readonly sleepers: Map<string, Set<() => void>>
-  /** Whether it is told when permits are free; otherwise it has to ask again and again. */
-  subscription: "none" | "starting" | "live"
+  readonly wakeups: Wakeups.Wakeups
   readonly breaker: Breaker.Breaker
 }
 
 export const Client: Context.Service<Client, Client> = Context.Service<Client>("effect-throttle/redis/internal/Client")
-
-/** Of a channel's name, the part that all processes share. */
-export const channel = "effect-throttle:wake:"
 
 export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
   return {
@@ -52,8 +46,7 @@ export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = E
     owner: SecureRandom.uuidV4Unsafe(),
     nextLease: 0,
     scope: yield* Effect.scope,
-    sleepers: new Map(),
-    subscription: "none",
+    wakeups: Wakeups.make(),
     breaker: Breaker.make()
   }
 })
@@ -259,48 +252,3 @@ export const renew = (
 
 export const pause = (client: Client, timeout: number, key: string, micros: number): Effect.Effect<void, Silence> =>
   ask(client, timeout, client.store.pause(key, micros), () => Effect.void)
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Waking
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** Wakes whenever permits of the key may be free, until it is told to stop. */
-export const listen = (client: Client, key: string, wake: () => void): () => void => {
-  const all = client.sleepers.get(key) ?? new Set()
-  client.sleepers.set(key, all.add(wake))
-  return () => {
-    all.delete(wake)
-    if (all.size === 0 && client.sleepers.get(key) === all) client.sleepers.delete(key)
-  }
-}
-
-/**
- * Whether those who listen are told. The first who asks subscribes, with a connection for the whole process; where that
- * fails or ends, somebody tries again a second later.
- */
-export const isTold = (client: Client): boolean => {
-  if (client.subscription === "none") {
-    client.subscription = "starting"
-    Effect.runForkWith(client.context)(Effect.forkIn(subscribed(client), client.scope))
-  }
-  return client.subscription === "live"
-}
-
-const subscribed = (client: Client): Effect.Effect<void> =>
-  Effect.scoped(Effect.gen(function*() {
-    const keys = yield* client.store.wakeups(channel + client.owner)
-    client.subscription = "live"
-    while (true) {
-      const key = yield* Queue.take(keys)
-      client.sleepers.get(key)?.forEach((wake) => wake())
-    }
-  })).pipe(
-    Effect.ignoreCause,
-    Effect.andThen(Effect.sync(() => {
-      client.subscription = "starting"
-    })),
-    Effect.andThen(client.clock.sleep(Duration.seconds(1))),
-    Effect.andThen(Effect.sync(() => {
-      client.subscription = "none"
-    }))
-  )

@@ -21,6 +21,7 @@ import { needed, refusal, storeError } from "./refuse.ts"
 import { grantsOf, hear, recheck, requestOf, retell } from "./request.ts"
 import { grace } from "./rules.ts"
 import { type Call, hasWork, isSame, type Limiter, pausedFor, rest, run, sleepFor, time } from "./state.ts"
+import * as Wakeups from "./wakeups.ts"
 
 export const startPump = (limiter: Limiter): void => {
   if (limiter.pump !== undefined || limiter.closed) return
@@ -37,7 +38,7 @@ export const startPump = (limiter: Limiter): void => {
 /** Listens all the time that it is alive: who is told before the answer that says "wait" would miss it otherwise. */
 const pumping = (limiter: Limiter): Effect.Effect<void> => {
   if (limiter.rules.gates.length === 0) return pumpingOn(limiter)
-  const stop = Client.listen(limiter.settings.client, limiter.settings.key, () => {
+  const stop = Wakeups.listen(limiter.settings.client, limiter.settings.key, () => {
     limiter.mayBeFree = true
     limiter.wake?.()
   })
@@ -117,7 +118,8 @@ const sleep = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
 const untilFree = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (limiter.mayBeFree) return Effect.void
-    const [least, most] = Client.isTold(limiter.settings.client) ? [recheck * 0.8, recheck] : [5, 25]
+    const { channel, client } = limiter.settings
+    const [least, most] = Wakeups.isSubscribed(client, channel) ? [recheck * 0.8, recheck] : [5, 25]
     const expiry = limiter.nextExpiry === undefined ? Infinity : limiter.nextExpiry / 1e3 + 1
     return Effect.flatMap(
       Random.nextBetween(least, most),

@@ -3,7 +3,6 @@
  */
 import type { Ask } from "../../internal/ask.ts"
 import { type Decision, leaseOf, type Request, type Return, type Run } from "../ThrottleStore.ts"
-import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
 import { type Grant, isSame, type Lease, type Limiter } from "./state.ts"
 
@@ -18,7 +17,7 @@ export const requestOf = (
   asks: ReadonlyArray<Ask>,
   more: Partial<Request>
 ): Request => {
-  const { client, key, ttl } = limiter.settings
+  const { channel, client, key, ttl } = limiter.settings
   const returns = returnsOf(limiter)
   const { releases, settlements } = limiter
   limiter.releases = []
@@ -38,7 +37,7 @@ export const requestOf = (
     isDry: false,
     owner: client.owner,
     joins: true,
-    channel: Client.channel,
+    channel,
     ttl: ttl / 1e3,
     patience,
     firstLease,

@@ -11,10 +11,13 @@
  * - What is granted is charged in the same step. A slot is charged at the instant that it is for.
  * - `v` changes with every change. A slot or a grant that nobody wants is taken back only if it is still the same, since
  *   otherwise others have been told when they may start by what it has left.
+ * - A command that may fail, because of a key's type or the user's permissions, comes before the first write or after the
+ *   last one: a script that fails half-way is not rolled back.
  * - Every write sets how long the keys live: until the state equals the initial state. It never makes that shorter, and
  *   leaves alone what parts it does not know remember: processes may have different policies, while one is rolled out.
  */
 import * as Redis from "effect/persistence/Redis"
+import { wokenPatience } from "./rules.ts"
 
 /**
  * The state of a key and the time. Every script begins with it.
@@ -46,6 +49,10 @@ local function up(micros) return ceil(micros - 0.001) end
 const decision = `
 local rules, ask = cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
 local T, G = rules.timings, rules.gates
+local lists = 1
+for _, rule in ipairs(T) do if rule.kind == 'sliding' then lists = lists + 1 end end
+-- A key of another type fails here, before the first write.
+for i = 2, #KEYS do call(i <= lists and 'LLEN' or 'ZCARD', KEYS[i]) end
 local function offset(at) return at and at - now or -huge end
 local l, q, p = offset(S.l), offset(S.q), offset(S.p)
 local watched = S.k and S.k > now
@@ -367,7 +374,7 @@ for _, run in ipairs(ask.runs) do
 end
 
 -- 5. The line for permits: one place for each process. Who was served goes to its end.
-local expiry
+local expiry, woken
 if leased then
   if busy == 1 and ask.joins then
     if granted > 0 then call('ZREM', line, me) end
@@ -387,8 +394,8 @@ if leased then
     local free = ng == 0
     for _, gate in ipairs(G) do if S[gate.field] < gate.limit then free = true end end
     if free and head and head ~= me then
-      call('PUBLISH', ask.channel .. head, K)
-      S.w[head], dirty = now + 200000, true
+      woken = head
+      S.w[head], dirty = now + ${wokenPatience}, true
     end
   end
   local oldest = call('ZRANGE', leases, 0, 0, 'WITHSCORES')
@@ -427,6 +434,8 @@ if changed or dirty then
   end
   save(horizon)
 end
+-- The user may lack permission for the channel: then processes look for free permits by themselves.
+if woken then redis.pcall('PUBLISH', ask.channel .. woken, K) end
 return {
   granted, reserved and up(reserved) or -1, wait and up(wait) or -1, busy, part, now, S.v, firstFence,
   expiry and ceil(expiry) or -1, p > 1 and 1 or 0, returned, reserved and now + up(reserved) or -1

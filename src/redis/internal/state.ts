@@ -22,6 +22,8 @@ export type OnStoreError = "fail" | "allow" | Fallback
 export interface Settings {
   /** The key in the store. */
   readonly key: string
+  /** The channel of all throttles with its prefix. */
+  readonly channel: string
   readonly client: Client.Client
   /** How long to wait for a decision, in nanoseconds. */
   readonly timeout: number
