@@ -3,8 +3,8 @@
  * refuse SCRIPT, EVALSHA or all scripts.
  */
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Logger, Option } from "effect"
-import { Throttle } from "effect-throttle"
+import { Effect, Exit, Fiber, Layer, Logger, Option } from "effect"
+import { Throttle, type ThrottleError } from "effect-throttle"
 import { RedisStore, RedisThrottle } from "effect-throttle/redis"
 import { Redis } from "effect/persistence"
 import { readFileSync } from "node:fs"
@@ -41,6 +41,16 @@ const documented = (): ReadonlyArray<string> => {
   return /^ACL SETUSER app on >secret (.*)$/m.exec(page)?.[1]?.split(" ") ?? assert.fail("no ACL in the docs")
 }
 
+/** The messages of all logs of the store. */
+const logging = () => {
+  const messages: Array<string> = []
+  const logger = Logger.make(({ message }) => {
+    const text = String(Array.isArray(message) ? message[0] : message)
+    if (text.startsWith("throttle.store")) messages.push(text)
+  })
+  return { messages, layer: Logger.layer([logger]) }
+}
+
 /** Takes turns with others for permits, and counts how many run at once. */
 const work = (throttle: Throttle.Throttle, running: { now: number; most: number }) =>
   throttle.withPermit(Effect.acquireUseRelease(
@@ -71,16 +81,13 @@ describeRedis("a user without channels", () => {
   it.live("is told once that it polls", () =>
     Effect.gen(function*() {
       const { address: { port } } = yield* serverFor("resetchannels", "~throttle:*", "+@all")
-      const messages: Array<string> = []
-      const logger = Logger.make(({ message }) =>
-        void messages.push(String(Array.isArray(message) ? message[0] : message))
-      )
+      const { layer, messages } = logging()
       yield* Effect.gen(function*() {
         const throttle = yield* processOn(port, Throttle.concurrency({ limit: 1 }))
         yield* throttle.takeScoped()
         yield* Effect.timeoutOption(throttle.withPermit(Effect.void), "3500 millis")
-      }).pipe(Effect.scoped, Effect.provide(Logger.layer([logger])))
-      assert.deepStrictEqual(messages.filter((message) => message.startsWith("throttle.")), ["throttle.store.polling"])
+      }).pipe(Effect.scoped, Effect.provide(layer))
+      assert.deepStrictEqual(messages, ["throttle.store.polling"])
     }).pipe(Effect.scoped), 20_000)
 })
 
@@ -144,4 +151,93 @@ describeRedis("a user with the documented permissions", () => {
       // The client tells its name and version, and does without.
       assert.deepStrictEqual(denied.filter(({ object }) => !object.startsWith("client")), [])
     }).pipe(Effect.scoped, quiet), 20_000)
+})
+
+describeRedis("a server that refuses", () => {
+  const bucket = Throttle.tokenBucket({ capacity: 3, refill: 1, per: "1 day" })
+
+  /** What several calls do, and the store's logs. */
+  const callsOf = (
+    port: number,
+    calls: (throttle: Throttle.Throttle) => Effect.Effect<unknown, unknown>,
+    options: Partial<RedisThrottle.Options> = {}
+  ) =>
+    Effect.gen(function*() {
+      const { layer, messages } = logging()
+      const exits = yield* Effect.flatMap(
+        processOn(port, bucket, options),
+        (throttle) => Effect.forEach([1, 2, 3, 4, 5], () => Effect.exit(calls(throttle)))
+      ).pipe(Effect.provide(layer))
+      return { exits, messages }
+    })
+
+  const started = (throttle: Throttle.Throttle) =>
+    Effect.map(throttle.withPermitsIfAvailable(Effect.void, 1), Option.isSome)
+
+  for (
+    const [what, acl, logs] of [
+      ["SCRIPT", ["-script"], []],
+      ["SCRIPT and EVALSHA", ["-script", "-evalsha"], ["throttle.store.eval"]]
+    ] as const
+  ) {
+    it.live(`${what}: works by EVAL`, () =>
+      Effect.gen(function*() {
+        const { address: { port } } = yield* serverFor("~throttle:*", "&throttle:*", "+@all", ...acl)
+        const { exits, messages } = yield* callsOf(port, started)
+        assert.deepStrictEqual(exits, [true, true, true, false, false].map((ran) => Exit.succeed(ran)))
+        assert.deepStrictEqual(messages, [...logs])
+        // The script itself is sent once, unless it has to be sent each time.
+        const calls = /cmdstat_eval:calls=(\d+)/.exec((yield* admin(port, "INFO", "commandstats")) as string)
+        assert.strictEqual(Number(calls?.[1]), logs.length > 0 ? 5 : 1)
+      }).pipe(Effect.scoped))
+  }
+
+  it.live("SCRIPT, by its configuration: works all the same, with all operations", () =>
+    Effect.gen(function*() {
+      const { address: { port } } = yield* ownServer("--rename-command", "SCRIPT", "")
+      const throttle = yield* processOn(port, Throttle.concurrency({ limit: 1 }), { leaseTtl: "300 millis" }, {})
+      yield* throttle.pause("10 millis")
+      yield* throttle.withPermit(Effect.sleep("400 millis"))
+    }).pipe(Effect.scoped, quiet))
+
+  for (
+    const [what, acl] of [
+      ["all scripts", ["-@scripting"]],
+      ["a command that a script needs", ["-set"]]
+    ] as const
+  ) {
+    for (const onStoreError of ["fail", "allow"] as const) {
+      it.live(`${what}: an error is logged once, and the breaker opens, with onStoreError "${onStoreError}"`, () =>
+        Effect.gen(function*() {
+          const { address: { port } } = yield* serverFor("~throttle:*", "&throttle:*", "+@all", ...acl)
+          const { exits, messages } = yield* callsOf(port, started, { onStoreError })
+          if (onStoreError === "allow") assert.isTrue(exits.every(Exit.isSuccess))
+          else {
+            const outcomes = exits.map((exit) => {
+              const error = Option.getOrThrow(Exit.findErrorOption(exit)) as ThrottleError
+              return error.reason._tag === "StoreError" ? error.reason.outcome : error.reason._tag
+            })
+            assert.deepStrictEqual(outcomes, ["unavailable", "unavailable", "unavailable", "open", "open"])
+          }
+          assert.deepStrictEqual(messages, ["throttle.store.unusable", "throttle.store.failed", "throttle.store.open"])
+        }).pipe(Effect.scoped))
+    }
+  }
+
+  for (
+    const [what, prepare, acl] of [
+      ["a key that holds something else", ["HSET", "throttle:{shared}", "a", "b"], ["~throttle:*"]],
+      ["a key that the user may not use", ["PING"], ["~other:*"]]
+    ] as const
+  ) {
+    it.live(`${what}: an error is logged once, although onStoreError "allow" lets all calls start`, () =>
+      Effect.gen(function*() {
+        const { address: { port } } = yield* serverFor("&*", "+@all", ...acl)
+        const [command, ...args] = prepare
+        yield* admin(port, command, ...args)
+        const { exits, messages } = yield* callsOf(port, started, { onStoreError: "allow" })
+        assert.isTrue(exits.every(Exit.isSuccess))
+        assert.deepStrictEqual(messages, ["throttle.store.refused"])
+      }).pipe(Effect.scoped))
+  }
 })

@@ -20,6 +20,9 @@ import * as Breaker from "./breaker.ts"
 import { detailOf } from "./detail.ts"
 import * as Wakeups from "./wakeups.ts"
 
+/** So many different refusals are logged at most: a reply may quote the request. */
+const mostRefusals = 16
+
 /** A timer that ends later than by this has been held up by this process itself: 5 ms, in nanoseconds. */
 const stall = 5e6
 
@@ -33,6 +36,8 @@ export interface Client {
   readonly scope: Scope.Scope
   readonly wakeups: Wakeups.Wakeups
   readonly breaker: Breaker.Breaker
+  /** The refusals that were logged. */
+  readonly refusals: Set<string>
 }
 
 export const Client: Context.Service<Client, Client> = Context.Service<Client>("effect-throttle/redis/internal/Client")
@@ -47,7 +52,8 @@ export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = E
     nextLease: 0,
     scope: yield* Effect.scope,
     wakeups: Wakeups.make(),
-    breaker: Breaker.make()
+    breaker: Breaker.make(),
+    refusals: new Set()
   }
 })
 
@@ -123,7 +129,9 @@ const ask = <A>(
       },
       onFailure: (silence) => {
         outcomes[silence.outcome].updateUnsafe(1, client.context)
-        if (silence.outcome === "refused") return Effect.andThen(recovered(client), Effect.fail(silence))
+        if (silence.outcome === "refused") {
+          return Effect.andThen(recovered(client), Effect.andThen(logRefusal(client, silence), Effect.fail(silence)))
+        }
         const change = Breaker.fail(breaker, sentAt, time(client))
         const told = change === undefined
           ? Effect.void
@@ -140,6 +148,13 @@ const ask = <A>(
       return undefined
     }, true)
   })
+
+/** Logs a refusal once for each reply: it may last, and with `onStoreError: "allow"` nothing else would show it. */
+const logRefusal = ({ refusals }: Client, { detail }: Silence): Effect.Effect<void> => {
+  if (refusals.has(detail) || refusals.size >= mostRefusals) return Effect.void
+  refusals.add(detail)
+  return Effect.annotateLogs(Effect.logError("throttle.store.refused"), { detail })
+}
 
 /** It has answered. */
 const recovered = ({ breaker }: Client): Effect.Effect<void> =>

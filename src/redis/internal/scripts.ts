@@ -16,7 +16,6 @@
  * - Every write sets how long the keys live: until the state equals the initial state. It never makes that shorter, and
  *   leaves alone what parts it does not know remember: processes may have different policies, while one is rolled out.
  */
-import * as Redis from "effect/persistence/Redis"
 import { wokenPatience } from "./rules.ts"
 
 /**
@@ -460,17 +459,11 @@ save(S.p and S.p - now or 0)
 return 1
 `
 
-const script = (lua: string) =>
-  Redis.script(
-    (keys: ReadonlyArray<string>, args: ReadonlyArray<string | number>) => [...keys, ...args],
-    { lua: prelude + lua, numberOfKeys: (keys) => keys.length }
-  )
+/** Judges, charges, takes back. Keys: that of the state, the logs, and where permits are leased the leases and the line. */
+export const decide = prelude + decision
 
-/** Judges, charges, takes back: see {@link decision}. */
-export const decide = script(decision).withReturnType<ReadonlyArray<number>>()
+/** Gives leases more time; answers 0 for one that is gone. Keys: that of the state, and the leases. */
+export const renew = prelude + renewal
 
-/** Gives leases more time; answers 0 for one that is gone. */
-export const renew = script(renewal).withReturnType<ReadonlyArray<number>>()
-
-/** Lets nobody start for a while; 0 ends it. */
-export const pause = script(pausing).withReturnType<number>()
+/** Starts no call for a while; 0 ends that. Key: that of the state. */
+export const pause = prelude + pausing
