@@ -12,7 +12,7 @@ import type { Meter, Wall } from "../internal/meter/meter.ts"
 import { rate } from "../internal/meter/rate.ts"
 import { spacing } from "../internal/meter/spacing.ts"
 import { fixed, sliding } from "../internal/meter/window.ts"
-import { grace, type Rule, wokenPatience } from "./internal/rules.ts"
+import { grace, noise, rateNoise, type Rule, wokenPatience } from "./internal/rules.ts"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
 
 /** What a key remembers. Instants are microseconds; meters count in nanoseconds. */
@@ -39,11 +39,8 @@ interface Charged {
   readonly after: Map<string, unknown>
 }
 
-/** What is due within a microsecond is due. */
-const noise = 1
-
-/** But not for the sake of what is left over of fractions. */
-const roundUp = (micros: number): number => Math.max(0, Math.ceil(micros - 1e-3))
+/** Whole microseconds: what sums of fractions are off by does not make it one more. */
+const roundUp = (micros: number): number => Math.max(0, Math.ceil(micros - noise))
 
 const meterOf = (rule: Rule): Meter<any> => {
   switch (rule.kind) {
@@ -149,26 +146,25 @@ const decide = (
   const due = (from: number, costs: ReadonlyArray<number>) => {
     let at = from * 1e3
     let part = 0
+    let tolerance = rateNoise
     for (let i = 0; i < meters.length; i++) {
       const cost = costs[i]!
       if (cost === 0) continue
       const later = meters[i]!.due(state(i), at, cost, wall)
       if (later > at) part = i + 1
       at = later
+      if (rules.timings[i]!.kind !== "rate") tolerance = noise
     }
-    return { at: at / 1e3, part }
+    return { at: at / 1e3, part, tolerance }
   }
   const charge = (at: number, costs: ReadonlyArray<number>) => {
     const before = new Map(key.states)
     meters.forEach((meter, i) => {
       const cost = costs[i]!
       if (cost === 0) return
-      const earliest = now - (rules.timings[i]!.kind === "rate" ? grace : 0)
+      const instant = rules.timings[i]!.kind === "rate" ? Math.max(at, now - grace) : Math.max(roundUp(at), now)
       // A call that is not to be settled costs nothing to watch, here.
-      key.states.set(
-        fields[i]!,
-        meter.watch(meter.charge(state(i), Math.max(at, earliest) * 1e3, cost, wall))
-      )
+      key.states.set(fields[i]!, meter.watch(meter.charge(state(i), instant * 1e3, cost, wall)))
     })
     const known = key.charges.get(at)
     const until = Math.max(at, now) + Math.max(request.settleWithin, 1e6)
@@ -266,7 +262,7 @@ const decide = (
           wait = Math.max(0, judged.at - now)
           break judging
         }
-        if (judged.at <= now + noise) {
+        if (judged.at <= now + judged.tolerance) {
           const at = Math.min(judged.at, now)
           charge(at, timings)
           if (at < now) key.charges.set(now, key.charges.get(at)!)

@@ -16,7 +16,7 @@
  * - Every write sets how long the keys live: until the state equals the initial state. It never makes that shorter, and
  *   leaves alone what parts it does not know remember: processes may have different policies, while one is rolled out.
  */
-import { wokenPatience } from "./rules.ts"
+import { noise, rateNoise, wokenPatience } from "./rules.ts"
 
 /**
  * The state of a key and the time. Every script begins with it.
@@ -41,8 +41,8 @@ if hasSteppedBack then S.o, now = S.o + S.t - now, S.t end
 local function life(key, micros) return string.format('%.0f', max(ceil(micros / 1000) + 1000, call('PTTL', key))) end
 local function keep(key, micros) call('PEXPIRE', key, life(key, micros)) end
 local function save(micros) call('SET', K, cmsgpack.pack(S), 'PX', life(K, micros)) end
--- What is left over of fractions does not make it a microsecond more.
-local function up(micros) return ceil(micros - 0.001) end
+-- What sums of fractions are off by does not make it a microsecond more.
+local function up(micros) return ceil(micros - ${noise}) end
 `
 
 const decision = `
@@ -75,7 +75,7 @@ for i, rule in ipairs(T) do
       local first = call('LINDEX', log[i], 0)
       if not first then S[rule.field] = 0 break end
       local at, cost = string.match(first, '(%S+) (%S+)')
-      if at + rule.per > now then break end
+      if at - now + rule.per > ${noise} then break end
       call('LPOP', log[i])
       S[rule.field], dirty = S[rule.field] - cost, true
     end
@@ -111,7 +111,7 @@ local function due(i, from, cost)
       for _, one in ipairs(some) do
         local date, amount = string.match(one, '(%S+) (%S+)')
         missing = missing - amount
-        if missing <= 0 then return max(from, date + rule.per - now) end
+        if missing <= 0 then return max(from, date - now + rule.per) end
       end
       at = at + 64
     end
@@ -120,7 +120,7 @@ local function due(i, from, cost)
     if now + from >= s[1] or s[2] + cost <= rule.limit then return from end
     return s[1] - now
   end
-  if not rule.align then return max(from, s[1] + rule.interval - now) end
+  if not rule.align then return max(from, s[1] - now + rule.interval) end
   -- On the clock; the wall clock may have been adjusted a little since the last one.
   from = max(from, s[1] + rule.interval - min(2000, rule.interval / 2) - now)
   local past = (wall + from) % rule.interval
@@ -332,7 +332,7 @@ local function lease(want)
   end
   S.f, fence = fence, fence + 1
 end
-if p > 1 and not ask.isDry then open, wait = false, p end
+if p > ${noise} and not ask.isDry then open, wait = false, p end
 for _, run in ipairs(ask.runs) do
   local cost, want, holds = run.timings, run.gates, false
   for j = 1, ng do if want[j] > 0 then holds = true end end
@@ -346,15 +346,16 @@ for _, run in ipairs(ask.runs) do
     end
     local from = max(l, ask.since and granted < ask.waited and min(0, ask.since - now) or 0)
     if ask.isDry then from = max(from, p) end
-    local at = from
+    local at, tolerance = from, ${rateNoise}
     for i = 1, #T do
       if cost[i] > 0 then
         local d = due(i, at, cost[i])
         if d > at then at, part = d, i end
+        if T[i].kind ~= 'rate' then tolerance = ${noise} end
       end
     end
     if ask.isDry then wait, open = max(at, 0), false break end
-    if at <= 1 then at = min(at, 0) else wait, open = at, false end
+    if at <= tolerance then at = min(at, 0) else wait, open = at, false end
     if open or at <= ask.maxWait then
       if not open then
         S.u = {}
@@ -382,7 +383,7 @@ if leased then
       call('ZADD', line, S.n, me)
     end
     S.w[me], dirty = now + ask.patience, true
-  elseif p > 1 and ask.joins and #ask.runs > 0 then
+  elseif p > ${noise} and ask.joins and #ask.runs > 0 then
     -- A pause is no reason to lose one's place.
     if call('ZSCORE', line, me) then S.w[me], dirty = now + ask.patience, true end
   elseif ask.joins and call('ZREM', line, me) == 1 then
@@ -437,7 +438,7 @@ end
 if woken then redis.pcall('PUBLISH', ask.channel .. woken, K) end
 return {
   granted, reserved and up(reserved) or -1, wait and up(wait) or -1, busy, part, now, S.v, firstFence,
-  expiry and ceil(expiry) or -1, p > 1 and 1 or 0, returned, reserved and now + up(reserved) or -1
+  expiry and ceil(expiry) or -1, p > ${noise} and 1 or 0, returned, reserved and now + up(reserved) or -1
 }
 `
 
