@@ -4,6 +4,7 @@
  * @since 0.1.0
  * @module RedisStore
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
@@ -108,7 +109,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
     const failure = (outcome: "refused" | "unavailable", cause: unknown) =>
       Effect.fail(new StoreFailure({ outcome, cause }))
     if (/^(MOVED|ASK) /.test(detail)) {
-      return failure("refused", new Error(`${detail}: this is a node of a cluster; connect by RedisCluster.layer`))
+      return failure("refused", new Error("MOVED: the server is a node of a cluster; connect by RedisCluster.layer"))
     }
     if (!isUnusable(detail)) return failure(isRefusal(detail) ? "refused" : "unavailable", cause)
     if (hasLogged) return failure("unavailable", cause)
@@ -166,6 +167,18 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
 }
 
 /**
+ * Returns the name of the server that holds a key, by which {@link layer} keeps the nodes of a cluster apart. Provided by
+ * `RedisCluster.layer`. Default: one server, named "".
+ *
+ * @category references
+ * @since 0.1.0
+ */
+export const NodeOf: Context.Reference<(key: string) => string> = Context.Reference<(key: string) => string>(
+  "effect-throttle/redis/RedisStore/NodeOf",
+  { defaultValue: () => () => "" }
+)
+
+/**
  * The store on the `Redis` that is provided, by the server's clock.
  *
  * @category layers
@@ -173,5 +186,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
  */
 export const layer: Layer.Layer<ThrottleStore, never, Redis.Redis> = Layer.effect(
   ThrottleStore,
-  Effect.map(Redis.Redis, (redis) => make(redis))
+  Effect.gen(function*() {
+    return { ...make(yield* Redis.Redis), nodeOf: yield* NodeOf }
+  })
 )

@@ -35,7 +35,8 @@ export interface Client {
   nextLease: number
   readonly scope: Scope.Scope
   readonly wakeups: Wakeups.Wakeups
-  readonly breaker: Breaker.Breaker
+  /** By the name of the store's part. */
+  readonly breakers: Map<string, Breaker.Breaker>
   /** The refusals that were logged. */
   readonly refusals: Set<string>
 }
@@ -52,7 +53,7 @@ export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = E
     nextLease: 0,
     scope: yield* Effect.scope,
     wakeups: Wakeups.make(),
-    breaker: Breaker.make(),
+    breakers: new Map(),
     refusals: new Set()
   }
 })
@@ -109,12 +110,14 @@ interface Letterbox<A> {
  */
 const ask = <A>(
   client: Client,
+  key: string,
   timeout: number,
   request: Effect.Effect<A, StoreFailure>,
   onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
 ): Effect.Effect<A, Silence> =>
   Effect.suspend(() => {
-    const { breaker } = client
+    const node = client.store.nodeOf?.(key) ?? ""
+    const breaker = breakerOf(client, node)
     const left = Breaker.refusedFor(breaker, time(client), timeout)
     if (left > 0) {
       outcomes.open.updateUnsafe(1, client.context)
@@ -125,19 +128,23 @@ const ask = <A>(
     const answered = Effect.matchEffect(within(client, timeout, request, letterbox, onLate), {
       onSuccess: (answer) => {
         outcomes.answered.updateUnsafe(1, client.context)
-        return Effect.as(recovered(client), answer)
+        return Effect.as(recovered(breaker, node), answer)
       },
       onFailure: (silence) => {
         outcomes[silence.outcome].updateUnsafe(1, client.context)
         if (silence.outcome === "refused") {
-          return Effect.andThen(recovered(client), Effect.andThen(logRefusal(client, silence), Effect.fail(silence)))
+          return Effect.andThen(
+            Effect.andThen(recovered(breaker, node), logRefusal(client, silence)),
+            Effect.fail(silence)
+          )
         }
         const change = Breaker.fail(breaker, sentAt, time(client))
         const told = change === undefined
           ? Effect.void
           : Effect.annotateLogs(Effect.logWarning(`throttle.store.${change}`), {
             outcome: silence.outcome,
-            detail: silence.detail
+            detail: silence.detail,
+            ...named(node)
           })
         return Effect.andThen(told, Effect.fail(silence))
       }
@@ -156,9 +163,19 @@ const logRefusal = ({ refusals }: Client, { detail }: Silence): Effect.Effect<vo
   return Effect.annotateLogs(Effect.logError("throttle.store.refused"), { detail })
 }
 
-/** It has answered. */
-const recovered = ({ breaker }: Client): Effect.Effect<void> =>
-  Breaker.succeed(breaker) ? Effect.logInfo("throttle.store.recovered") : Effect.void
+/** The server answers again. */
+const recovered = (breaker: Breaker.Breaker, node: string): Effect.Effect<void> =>
+  Breaker.succeed(breaker)
+    ? Effect.annotateLogs(Effect.logInfo("throttle.store.recovered"), named(node))
+    : Effect.void
+
+const named = (node: string): Record<string, unknown> => node === "" ? {} : { node }
+
+const breakerOf = ({ breakers }: Client, node: string): Breaker.Breaker => {
+  let breaker = breakers.get(node)
+  if (breaker === undefined) breakers.set(node, breaker = Breaker.make())
+  return breaker
+}
 
 const late = (client: Client, effect: Effect.Effect<unknown, StoreFailure>): void =>
   void Effect.runForkWith(client.context)(Effect.ignore(effect))
@@ -251,6 +268,7 @@ export const decide = (
 ): Effect.Effect<Decision, Silence> =>
   ask(
     client,
+    request.key,
     timeout,
     client.store.decide(request),
     (late) => request.isDry ? Effect.void : client.store.decide(undone(request, late, isWaiting()))
@@ -263,7 +281,7 @@ export const renew = (
   leases: ReadonlyArray<string>,
   ttl: number
 ): Effect.Effect<ReadonlyArray<boolean>, Silence> =>
-  ask(client, timeout, client.store.renew(key, leases, ttl), () => Effect.void)
+  ask(client, key, timeout, client.store.renew(key, leases, ttl), () => Effect.void)
 
 export const pause = (client: Client, timeout: number, key: string, micros: number): Effect.Effect<void, Silence> =>
-  ask(client, timeout, client.store.pause(key, micros), () => Effect.void)
+  ask(client, key, timeout, client.store.pause(key, micros), () => Effect.void)
