@@ -7,7 +7,7 @@ import { Effect } from "effect"
 import { Throttle } from "effect-throttle"
 import { type ChildProcess, fork } from "node:child_process"
 import { limited } from "./redis-policy.ts"
-import { redisUrl } from "./redis-server.ts"
+import { redisUrl, whyUnreachable } from "./redis-server.ts"
 
 const workers = ["A", "B", "C"]
 const millis = 3_000
@@ -50,9 +50,12 @@ const example = Effect.gen(function*() {
   if (url === undefined) {
     yield* print("There is no Redis here. Set REDIS_URL, such as redis://localhost:6379, or install redis-server")
     yield* print("(Debian and Ubuntu: apt-get install redis-server; macOS: brew install redis), and run this again.")
-    return yield* Effect.sync(() => {
-      process.exitCode = 1
-    })
+    return yield* Effect.sync(() => process.exit(1))
+  }
+  const why = yield* whyUnreachable(url)
+  if (why !== undefined) {
+    yield* print(`REDIS_URL leads to no Redis: ${why}`)
+    return yield* Effect.sync(() => process.exit(1))
   }
   yield* print(`Three processes of 20 fibers each share "${Throttle.describe(limited)}" for ${millis / 1_000} s.`)
   yield* print(`How many start in each ${millis / columns} ms:\n`)

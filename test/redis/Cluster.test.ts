@@ -246,7 +246,7 @@ describeRedis("a cluster that cannot be used", () => {
   it.live("because no node is up: the Layer fails at once, and says why", () =>
     Effect.gen(function*() {
       const unused = RedisCluster.layer((preset) =>
-        createCluster({ ...preset, rootNodes: [{ socket: { host: "127.0.0.1", port: 1 } }], defaults: preset.defaults })
+        createCluster({ ...preset, rootNodes: [{ socket: { host: "localhost", port: 1 } }], defaults: preset.defaults })
       )
       const error = yield* Effect.flip(Effect.scoped(Layer.build(unused)))
       assert.instanceOf(error, Redis.RedisError)
