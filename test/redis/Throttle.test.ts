@@ -491,6 +491,32 @@ describe("a throttle on a store", () => {
       assert.strictEqual(yield* outcomeOf("good"), "started")
     }))
 
+  test("a store that hangs opens the breaker after three timeouts, however many keys ask at once", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: number) => Throttle.rate({ limit: 1 }) })
+        .pipe(
+          Effect.provideService(ThrottleStore.ThrottleStore, { ...store, decide: () => Effect.never })
+        )
+      const outcomes = new Map<string, number>()
+      const begun = yield* now
+      const call = (key: number) =>
+        Effect.gen(function*() {
+          const reason = reasonOf(yield* Effect.exit(map.wait(key)))
+          const outcome = reason._tag === "StoreError" ? reason.outcome : reason._tag
+          if (!outcomes.has(outcome)) outcomes.set(outcome, (yield* now) - begun)
+          yield* Effect.sleep("10 millis")
+        })
+      // They do not all begin at the same moment.
+      for (let key = 0; key < 20; key++) yield* fork(Effect.delay(Effect.forever(call(key)), key))
+      for (let step = 0; step < 500; step++) yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual([...outcomes.keys()], ["timeout", "open"])
+      assert.strictEqual(outcomes.get("timeout"), 100)
+      // The second and third one were sent when the one before had failed.
+      assert.isAtLeast(outcomes.get("open")!, 300)
+      assert.isAtMost(outcomes.get("open")!, 340)
+    }))
+
   test("a late answer is taken back, and who still waits keeps the place in the store's line", () =>
     Effect.gen(function*() {
       const store = yield* ThrottleStore.ThrottleStore
