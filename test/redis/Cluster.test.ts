@@ -215,6 +215,32 @@ describeRedis("a node of a cluster", () => {
   }
 })
 
+describeRedis("a node of a cluster that has a replica", () => {
+  it.live("is stopped: its keys are served again once the replica has taken its place", () =>
+    Effect.gen(function*() {
+      const own = yield* Effect.acquireRelease(Effect.promise(startCluster), ({ close }) => Effect.promise(close))
+      const [node] = own.nodes as [Node]
+      yield* Effect.promise(() => own.addReplica(node))
+      const name = uniqueKey("tenants")
+      let key = ""
+      for (let i = 0; key === "" || own.nodeOf(`{${key}}`) !== node; i++) key = `${name}-${i}`
+      const map = yield* mapOn(
+        name,
+        bucket,
+        { timeout: "500 millis" },
+        RedisCluster.layer((preset) => createOn(preset, own.nodes))
+      )
+      yield* map.wait(key, 400)
+      // Replication is asynchronous.
+      yield* Effect.sleep("100 millis")
+      yield* Effect.promise(node.stop)
+      storeErrorOf(yield* Effect.exit(map.wait(key)))
+      yield* Effect.retry(map.wait(key, 600), { schedule: Schedule.spaced("100 millis"), times: 150 })
+      // What was spent is known to the replica.
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable(key, 1)(Effect.void)))
+    }).pipe(Effect.scoped, quiet), 40_000)
+})
+
 describeRedis("a cluster that cannot be used", () => {
   it.live(
     "with the client of a single server: an error that names the right one is logged once",

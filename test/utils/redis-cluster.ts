@@ -14,6 +14,8 @@ export interface Cluster {
   readonly command: (node: Pick<Node, "address">, ...args: ReadonlyArray<string>) => string
   /** The node that holds a key. */
   readonly nodeOf: (key: string) => Node
+  /** Starts a replica, which takes a node's place when that is stopped. */
+  readonly addReplica: (of: Node) => Promise<Node>
   readonly close: () => Promise<void>
 }
 
@@ -33,39 +35,47 @@ const command = ({ address }: Pick<Node, "address">, ...args: ReadonlyArray<stri
   return text
 }
 
-export const startCluster = async (): Promise<Cluster> => {
-  const starts: ReadonlyArray<readonly [number, number]> = [[0, 5_460], [5_461, 10_922], [10_923, 16_383]]
-  const nodes: Array<Node> = []
-  const close = async () => {
-    for (const node of nodes) await node.close()
+const startNode = async (slots: readonly [number, number]): Promise<Node & { readonly bus: number }> => {
+  const bus = await freePort()
+  const options = {
+    "cluster-enabled": "yes",
+    "cluster-port": String(bus),
+    "cluster-node-timeout": "1000",
+    // The other slots are served while a node is down.
+    "cluster-require-full-coverage": "no"
   }
+  const server = await startTcpServer(...Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]))
+  return { ...server, id: command(server, "CLUSTER", "MYID"), slots, bus }
+}
+
+const until = async (what: string, isSo: () => boolean): Promise<void> => {
+  for (let tries = 0; !isSo(); tries++) {
+    if (tries > 200) throw new Error(`in vain: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+const isComplete = (node: Node): boolean => {
+  const info = command(node, "CLUSTER", "INFO")
+  return ["cluster_state:ok", "cluster_slots_ok:16384", "cluster_size:3"].every((line) => info.includes(line))
+}
+
+export const startCluster = async (): Promise<Cluster> => {
+  const nodes: Array<Node> = []
+  const replicas: Array<Node> = []
+  const close = async () => {
+    for (const node of [...nodes, ...replicas]) await node.close()
+  }
+  const meet = ({ address, bus }: Node & { readonly bus: number }) =>
+    command(nodes[0]!, "CLUSTER", "MEET", address.host, String(address.port), String(bus))
   try {
-    const buses: Array<number> = []
-    for (const slots of starts) {
-      const bus = await freePort()
-      const server = await startTcpServer(
-        "--cluster-enabled",
-        "yes",
-        "--cluster-port",
-        String(bus),
-        "--cluster-node-timeout",
-        "1000",
-        // The other slots are served while a node is down.
-        "--cluster-require-full-coverage",
-        "no"
-      )
-      const node = { ...server, id: command(server, "CLUSTER", "MYID"), slots }
+    for (const slots of [[0, 5_460], [5_461, 10_922], [10_923, 16_383]] as const) {
+      const node = await startNode(slots)
       nodes.push(node)
-      buses.push(bus)
       command(node, "CLUSTER", "ADDSLOTSRANGE", String(slots[0]), String(slots[1]))
+      if (node !== nodes[0]) meet(node)
     }
-    nodes.forEach(({ address }, i) =>
-      command(nodes[0]!, "CLUSTER", "MEET", address.host, String(address.port), String(buses[i]))
-    )
-    for (let tries = 0; !nodes.every((node) => isComplete(node)); tries++) {
-      if (tries > 200) throw new Error("the cluster does not come together")
-      await new Promise((resolve) => setTimeout(resolve, 50))
-    }
+    await until("the cluster is complete", () => nodes.every(isComplete))
   } catch (error) {
     await close()
     throw error
@@ -77,11 +87,18 @@ export const startCluster = async (): Promise<Cluster> => {
       const slot = Number(command(nodes.find((node) => node.isUp())!, "CLUSTER", "KEYSLOT", key))
       return nodes.find(({ slots: [from, to] }) => slot >= from && slot <= to)!
     },
+    addReplica: async (of) => {
+      const replica = await startNode(of.slots)
+      replicas.push(replica)
+      meet(replica)
+      await until("the replica knows its node", () => command(replica, "CLUSTER", "NODES").includes(of.id))
+      command(replica, "CLUSTER", "REPLICATE", of.id)
+      await until(
+        "the replica is up to date",
+        () => command(replica, "INFO", "replication").includes("master_link_status:up")
+      )
+      return replica
+    },
     close
   }
-}
-
-const isComplete = (node: Node): boolean => {
-  const info = command(node, "CLUSTER", "INFO")
-  return info.includes("cluster_state:ok") && info.includes("cluster_slots_ok:16384") && info.includes("cluster_size:3")
 }
