@@ -42,8 +42,8 @@ import type { ThrottleStore } from "./ThrottleStore.ts"
  *
  * - "fail": it fails with a `ThrottleError` whose reason is `StoreError`. The default: a quota of somebody else is kept.
  * - "allow": it starts as if there were no throttle.
- * - `{ local: share }`: this process throttles by itself, by that share of the limits, above 0 and at most 1. With four
- *   processes, a quarter.
+ * - `{ local: share }`: this process throttles by itself, by that share of the limits, above 0 and at most 1; on a map each
+ *   key by itself. With four processes, a quarter.
  *
  * @category options
  * @since 0.1.0
@@ -57,7 +57,7 @@ export type OnStoreError = "fail" | "allow" | { readonly local: number }
  * @since 0.1.0
  */
 export interface StoreOptions {
-  /** Before every key in Redis. Default: "throttle:". */
+  /** Begins every key and every channel in Redis. Default: "throttle:". */
   readonly prefix?: string | undefined
   /** Default: "fail"; nothing else is allowed where a part counts those who run. */
   readonly onStoreError?: OnStoreError | undefined
