@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type { Redis } from "effect/persistence/Redis"
+import { Redis } from "effect/persistence/Redis"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { askFor, type Cost } from "../internal/ask.ts"
@@ -256,8 +256,12 @@ const inlineOf = (limiter: Shared) => {
   return <A, E, R>(self: Effect.Effect<A, E, R>) => Limiter.begin(limiter, limiter.one, self, isInline)
 }
 
-/** One client, and so one connection for wake-ups and one breaker, for all throttles of a Layer graph. */
-const onRedis = Client.layer.pipe(Layer.provide(RedisStore.layer))
+/** One client for all throttles of a Layer graph on the same `Redis`, and so one connection for wakeups and one breaker. */
+const clientOf = Effect.gen(function*() {
+  const redis = yield* Redis
+  const nodeOf = yield* RedisStore.NodeOf
+  return yield* Client.shared(redis, () => ({ ...RedisStore.make(redis), nodeOf }))
+})
 
 /**
  * The Layer of a policy that all processes with the same key share, through Redis.
@@ -318,10 +322,10 @@ export const layer = (
   const make = limiterOf("layer", policyOf("layer", policy), options)
   return Layer.effectContext(
     Effect.map(
-      Effect.flatMap(Client.Client, make),
+      Effect.flatMap(clientOf, make),
       (limiter) => Throttle.provideElsewhere(policy, throttleOf(limiter), inlineOf(limiter))
     )
-  ).pipe(Layer.provide(onRedis))
+  ).pipe(Layer.provide(Client.layer))
 }
 
 /**
@@ -383,7 +387,7 @@ export const layerFor: {
   const make = limiterOf("layerFor", policyOf("layerFor", service.policy), options, service.key)
   return Layer.effectContext(
     Effect.map(
-      Effect.flatMap(Client.Client, make),
+      Effect.flatMap(clientOf, make),
       (limiter) =>
         Throttle.provideServiceElsewhere(
           service as Throttle.ServiceClass<Self, Id, any>,
@@ -391,7 +395,7 @@ export const layerFor: {
           inlineOf(limiter)
         )
     )
-  ).pipe(Layer.provide(onRedis))
+  ).pipe(Layer.provide(Client.layer))
 }
 
 /**
@@ -685,7 +689,7 @@ export const layerMap = <Self, Id extends string, K extends Exclude<ThrottleMap.
 ): Layer.Layer<Self, never, Redis> => {
   const { lookup, name = service.key } = service.options
   const make = mapOn("layerMap", { lookup, name, ...options })
-  return Layer.effect(service, Effect.flatMap(Client.Client, make)).pipe(Layer.provide(onRedis))
+  return Layer.effect(service, Effect.flatMap(clientOf, make)).pipe(Layer.provide(Client.layer))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -41,25 +41,56 @@ export interface Client {
   readonly refusals: Set<string>
 }
 
-export const Client: Context.Service<Client, Client> = Context.Service<Client>("effect-throttle/redis/internal/Client")
-
-export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
-  return {
-    store: yield* ThrottleStore,
-    context: Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>,
-    clock: yield* Clock.Clock,
-    // Not by `Random`: in two processes with the same seed that gives the same name.
-    owner: SecureRandom.uuidV4Unsafe(),
-    nextLease: 0,
-    scope: yield* Effect.scope,
-    wakeups: Wakeups.make(),
-    breakers: new Map(),
-    refusals: new Set()
-  }
+const makeUnsafe = (
+  store: ThrottleStore,
+  scope: Scope.Scope,
+  context: Context.Context<never>,
+  clock: Clock.Clock
+): Client => ({
+  store,
+  context,
+  clock,
+  // Not by `Random`: in two processes with the same seed that gives the same name.
+  owner: SecureRandom.uuidV4Unsafe(),
+  nextLease: 0,
+  scope,
+  wakeups: Wakeups.make(),
+  breakers: new Map(),
+  refusals: new Set()
 })
 
-/** One client for all throttles of a Layer graph. */
-export const layer: Layer.Layer<Client, never, ThrottleStore> = Layer.effect(Client, make)
+/** A client of the store that is provided, until the scope closes. */
+export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
+  const context = Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>
+  return makeUnsafe(yield* ThrottleStore, yield* Effect.scope, context, yield* Clock.Clock)
+})
+
+interface ClientsOfGraph {
+  readonly scope: Scope.Scope
+  readonly known: Map<object, Client>
+}
+
+/** The clients of a Layer graph: one for each server, shared by all throttles that are on it. */
+export const Clients: Context.Service<ClientsOfGraph, ClientsOfGraph> = Context.Service<ClientsOfGraph>(
+  "effect-throttle/redis/internal/Clients"
+)
+
+export const layer: Layer.Layer<ClientsOfGraph> = Layer.effect(
+  Clients,
+  Effect.map(Effect.scope, (scope) => ({ scope, known: new Map() }))
+)
+
+/** The graph's client of a server; the first throttle that is on the server makes it. */
+export const shared = (server: object, storeOf: () => ThrottleStore): Effect.Effect<Client, never, ClientsOfGraph> =>
+  Effect.flatMap(Clients, ({ known, scope }) =>
+    Effect.withFiber((fiber) => {
+      let client = known.get(server)
+      if (client === undefined) {
+        client = makeUnsafe(storeOf(), scope, fiber.context, fiber.getRef(Clock.Clock))
+        known.set(server, client)
+      }
+      return Effect.succeed(client)
+    }))
 
 const time = (client: Client): number => Number(client.clock.monotonicTimeNanosUnsafe())
 
