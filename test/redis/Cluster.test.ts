@@ -98,7 +98,7 @@ describeRedis("a cluster", () => {
         Throttle.window({ limit: 500, per: "1 minute" }),
         Throttle.concurrency({ limit: 1 })
       ])
-      const options = { leaseTtl: "300 millis", ...patient } as const
+      const options = { leaseTtl: "1500 millis", ...patient } as const
       const [here, there] = [yield* mapOn(name, policy, options), yield* mapOn(name, policy, options)]
       const operations = (key: string) =>
         Effect.gen(function*() {

@@ -129,7 +129,7 @@ describeRedis("a user with the documented permissions", () => {
         Throttle.spacing({ interval: "1 millis" }),
         Throttle.concurrency({ limit: 2 })
       ])
-      const processes = yield* Effect.forEach([1, 2], () => processOn(port, policy, { leaseTtl: "300 millis" }))
+      const processes = yield* Effect.forEach([1, 2], () => processOn(port, policy, { leaseTtl: "1500 millis" }))
       const running = { now: 0, most: 0 }
       for (let round = 0; round < 3; round++) {
         const calls = processes.flatMap((throttle) => Array.from({ length: 6 }, () => work(throttle, running)))
@@ -137,7 +137,7 @@ describeRedis("a user with the documented permissions", () => {
         yield* processes[0]!.pause("10 millis")
         yield* processes[0]!.resume
         // A lease is renewed, settled, and taken back.
-        yield* processes[0]!.usePermits(1)((permit) => Effect.andThen(Effect.sleep("250 millis"), permit.settle(2)))
+        yield* processes[0]!.usePermits(1)((permit) => Effect.andThen(Effect.sleep("600 millis"), permit.settle(2)))
         yield* Effect.scoped(Effect.flatMap(processes[1]!.takeScoped(), (permit) => permit.cancel))
         const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(processes[1]!.withPermit(Effect.never)))
         yield* Effect.sleep("50 millis")
@@ -195,9 +195,9 @@ describeRedis("a server that refuses", () => {
   it.live("SCRIPT, by its configuration: works all the same, with all operations", () =>
     Effect.gen(function*() {
       const { address: { port } } = yield* ownServer("--rename-command", "SCRIPT", "")
-      const throttle = yield* processOn(port, Throttle.concurrency({ limit: 1 }), { leaseTtl: "300 millis" }, {})
+      const throttle = yield* processOn(port, Throttle.concurrency({ limit: 1 }), { leaseTtl: "1500 millis" }, {})
       yield* throttle.pause("10 millis")
-      yield* throttle.withPermit(Effect.sleep("400 millis"))
+      yield* throttle.withPermit(Effect.sleep("600 millis"))
     }).pipe(Effect.scoped, quiet))
 
   for (
