@@ -1,5 +1,6 @@
 /** A Redis for the example: the one at REDIS_URL, or a `redis-server` of its own, found on the PATH. */
-import { Effect } from "effect"
+import { NodeRedis } from "@effect/platform-node"
+import { Cause, Effect, Fiber, Layer, Logger } from "effect"
 import { spawn, spawnSync } from "node:child_process"
 import { createServer } from "node:net"
 
@@ -36,3 +37,28 @@ export const redisUrl = Effect.suspend(() => {
     ? Effect.map(ownServer, ({ url }) => url)
     : Effect.succeed(undefined)
 })
+
+/** The innermost message of an error. Node gives one without a message where it has tried several addresses. */
+const messageOf = (error: unknown): string =>
+  !(error instanceof Error)
+    ? String(error)
+    : error.cause !== undefined
+    ? messageOf(error.cause)
+    : error instanceof AggregateError
+    ? messageOf(error.errors[0])
+    : error.message
+
+/** Why no Redis answers at a URL; undefined where one does. */
+export const whyUnreachable = (url: string): Effect.Effect<string | undefined> => {
+  const connected = Effect.scoped(Layer.build(NodeRedis.layer({ url }))).pipe(
+    Effect.as(undefined),
+    Effect.catchCause((cause) => Effect.succeed(messageOf(Cause.squash(cause)))),
+    Effect.provide(Logger.layer([]))
+  )
+  // An attempt at a server that does not answer cannot be interrupted.
+  return Effect.flatMap(
+    Effect.forkDetach(connected),
+    (attempt) =>
+      Effect.raceFirst(Fiber.join(attempt), Effect.as(Effect.sleep("5 seconds"), "no answer within 5 seconds"))
+  )
+}

@@ -3,11 +3,11 @@
  * at REDIS_URL, or starts a `redis-server` that it finds on the PATH.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Effect } from "effect"
+import { Console, Effect } from "effect"
 import { Throttle } from "effect-throttle"
 import { type ChildProcess, fork } from "node:child_process"
 import { limited } from "./redis-policy.ts"
-import { redisUrl } from "./redis-server.ts"
+import { redisUrl, whyUnreachable } from "./redis-server.ts"
 import * as Terminal from "./terminal.ts"
 
 const workers = ["A", "B", "C"]
@@ -57,6 +57,11 @@ const example = Effect.gen(function*() {
     return yield* Effect.sync(() => {
       process.exitCode = 1
     })
+  }
+  const why = yield* whyUnreachable(url)
+  if (why !== undefined) {
+    yield* Console.log(`REDIS_URL leads to no Redis: ${why}`)
+    return yield* Effect.sync(() => process.exit(1))
   }
   yield* print(`Three processes of 20 fibers each share "${Throttle.describe(limited)}" for ${millis / 1_000} s.`)
   yield* print(`How many start in each ${Math.round(millis / columns)} ms:\n`)

@@ -13,7 +13,7 @@ import type { Meter, Wall } from "../internal/meter/meter.ts"
 import { rate } from "../internal/meter/rate.ts"
 import { sliding } from "../internal/meter/sliding.ts"
 import { spacing } from "../internal/meter/spacing.ts"
-import { grace, type Rule } from "./internal/rules.ts"
+import { grace, noise, rateNoise, type Rule, wokenPatience } from "./internal/rules.ts"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
 
 /** What a key remembers. Instants are microseconds; meters count in nanoseconds. */
@@ -23,8 +23,7 @@ interface Key {
   readonly meters: Map<string, Meter<any, any>>
   readonly leases: Map<string, number>
   readonly line: Map<string, number>
-  /** The tickets of what was charged at an instant, by part: by these a return or a settlement is told. */
-  readonly charges: Map<number, Map<string, unknown>>
+  readonly charges: Map<number, Charged>
   /** As of before the last slot was reserved. */
   beforeSlot: { readonly states: Map<string, unknown>; readonly latest: number } | undefined
   latest: number
@@ -33,11 +32,15 @@ interface Key {
   pausedUntil: number
 }
 
-/** What is due within a microsecond is due. */
-const noise = 1
+/** What was charged at an instant: by its tickets, one for each part, a return or a settlement is told. */
+interface Charged {
+  /** When it may be settled for the last time. */
+  until: number
+  readonly tickets: Map<string, unknown>
+}
 
-/** But not for the sake of what is left over of fractions. */
-const roundUp = (micros: number): number => Math.max(0, Math.ceil(micros - 1e-3))
+/** Whole microseconds: what sums of fractions are off by does not make it one more. */
+const roundUp = (micros: number): number => Math.max(0, Math.ceil(micros - noise))
 
 const meterOf = (rule: Rule): Meter<any, any> => {
   switch (rule.kind) {
@@ -120,7 +123,7 @@ export const make = (now: () => number, wall: (at: number) => number): ThrottleS
 
 /** Closes what was charged at an instant, where it is refunded no more. */
 const close = (key: Key, at: number, isOver: (field: string, ticket: unknown) => boolean): void => {
-  for (const [field, ticket] of key.charges.get(at) ?? []) {
+  for (const [field, ticket] of key.charges.get(at)?.tickets ?? []) {
     const meter = key.meters.get(field)
     if (meter === undefined || !isOver(field, ticket)) continue
     for (const states of [key.states, key.beforeSlot?.states]) {
@@ -155,33 +158,37 @@ const decide = (
   const due = (from: number, costs: ReadonlyArray<number>) => {
     let at = from * 1e3
     let part = 0
+    let tolerance = rateNoise
     for (let i = 0; i < meters.length; i++) {
       const cost = costs[i]!
       if (cost === 0) continue
       const later = meters[i]!.due(state(i), at, cost, wall)
       if (later > at) part = i + 1
       at = later
+      if (rules.timings[i]!.kind !== "rate") tolerance = noise
     }
-    return { at: at / 1e3, part }
+    return { at: at / 1e3, part, tolerance }
   }
   const charge = (at: number, costs: ReadonlyArray<number>) => {
-    const tickets = new Map(key.charges.get(at))
+    const known = key.charges.get(at)
+    const tickets = new Map(known?.tickets)
     meters.forEach((meter, i) => {
       const cost = costs[i]!
       if (cost === 0) return
-      const earliest = now - (rules.timings[i]!.kind === "rate" ? grace : 0)
+      const instant = rules.timings[i]!.kind === "rate" ? Math.max(at, now - grace) : Math.max(roundUp(at), now)
       const before = state(i)
       // A charge that is never refunded costs nothing to open, here.
-      const opened = meter.open(meter.charge(before, Math.max(at, earliest) * 1e3, cost, wall), before)
+      const opened = meter.open(meter.charge(before, instant * 1e3, cost, wall), before)
       key.states.set(fields[i]!, opened.state)
       tickets.set(fields[i]!, opened.ticket)
     })
     close(key, at, (field, ticket) => tickets.get(field) !== ticket)
-    key.charges.set(at, tickets)
+    const until = Math.max(at, now) + Math.max(request.settleWithin, 1e6)
+    key.charges.set(at, { until: Math.max(until, known?.until ?? 0), tickets })
     changed = true
   }
   const settle = (states: Map<string, unknown>, at: number, more: ReadonlyArray<number>, isUndone: boolean) => {
-    const tickets = key.charges.get(at)
+    const tickets = key.charges.get(at)?.tickets
     meters.forEach((meter, i) => {
       const field = fields[i]!
       const { kind } = rules.timings[i]!
@@ -262,7 +269,7 @@ const decide = (
           wait = Math.max(0, judged.at - now)
           break judging
         }
-        if (judged.at <= now + noise) {
+        if (judged.at <= now + judged.tolerance) {
           const at = Math.min(judged.at, now)
           charge(at, timings)
           if (at < now) key.charges.set(now, key.charges.get(at)!)
@@ -301,15 +308,15 @@ const decide = (
     if ((freed || wasFirst) && isFree && next !== undefined && next !== owner) {
       const queue = listeners.get(request.channel + next)
       if (queue !== undefined) Queue.offerUnsafe(queue, request.key)
-      key.line.set(next, now + 200_000)
+      key.line.set(next, now + wokenPatience)
     }
   }
   if (changed || freed) key.version = Math.max(key.version + 1, now)
-  for (const at of key.charges.keys()) {
-    if (at + Math.max(request.settleWithin, 1e6) >= now) continue
+  for (const [at, { tickets, until }] of key.charges) {
+    if (until >= now) continue
     close(key, at, () => true)
     // The same tickets may stand under another instant as well: they are closed once.
-    key.charges.get(at)!.clear()
+    tickets.clear()
     key.charges.delete(at)
   }
   const expiry = Math.min(...key.leases.values()) - now

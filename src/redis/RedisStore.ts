@@ -4,12 +4,14 @@
  * @since 0.1.0
  * @module RedisStore
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redis from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import type * as Types from "effect/Types"
 import { detailOf } from "./internal/detail.ts"
+import * as Evaluate from "./internal/evaluate.ts"
 import { grace, grainOf, type Rule, type Rules } from "./internal/rules.ts"
 import * as Scripts from "./internal/scripts.ts"
 import { type Decision, type Request, StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
@@ -77,15 +79,18 @@ const decisionOf = (answer: ReadonlyArray<number>): Decision => {
   }
 }
 
-/**
- * What the server says of one request: a key that holds something else, keys of several slots, a mistake in a script. All
- * else it may say (OOM, LOADING, READONLY, …) goes for every request.
- */
-const isRefusal = (cause: Redis.RedisError): boolean => /^(WRONGTYPE|CROSSSLOT|ERR) /.test(detailOf(cause))
+/** Whether the user may not run a command, or the server does not know it: no request will succeed. */
+const isUnusable = (detail: string): boolean =>
+  /^ERR (The user executing the script can't run|Unknown Redis command|unknown command|unsupported command)/i
+    .test(detail) || /^ERR .*not (allowed|supported)/i.test(detail) || /^NOPERM .*command/.test(detail)
 
-const failed = Effect.mapError((cause: Redis.RedisError) =>
-  new StoreFailure({ outcome: isRefusal(cause) ? "refused" : "unavailable", cause })
-)
+/**
+ * Whether an error reply is about this request alone: a key that holds something else or that the user may not use, keys of
+ * several slots, a mistake in the script. All other replies (OOM, LOADING, READONLY, …) hold for every request.
+ */
+const isRefusal = (detail: string): boolean =>
+  !isUnusable(detail) &&
+  (/^(WRONGTYPE|CROSSSLOT|NOPERM) /.test(detail) || (detail.startsWith("ERR ") && Evaluate.isOfScript(detail)))
 
 /**
  * The store on a Redis client. `time`: what the scripts take for the server's clock, in microseconds; for tests only.
@@ -94,9 +99,29 @@ const failed = Effect.mapError((cause: Redis.RedisError) =>
  * @since 0.1.0
  */
 export const make = (redis: Redis.Redis["Service"], time?: () => number): ThrottleStore => {
-  const decide = redis.eval(Scripts.decide)
-  const renew = redis.eval(Scripts.renew)
-  const pause = redis.eval(Scripts.pause)
+  const evaluate = Evaluate.make(redis.send)
+  const decide = evaluate<ReadonlyArray<number>>(Scripts.decide)
+  const renew = evaluate<ReadonlyArray<number>>(Scripts.renew)
+  const pause = evaluate<number>(Scripts.pause)
+  let hasLogged = false
+  const failed = Effect.catch((cause: Redis.RedisError) => {
+    const detail = detailOf(cause)
+    const failure = (outcome: "refused" | "unavailable", cause: unknown) =>
+      Effect.fail(new StoreFailure({ outcome, cause }))
+    if (/^(MOVED|ASK) /.test(detail)) {
+      return failure("refused", new Error("MOVED: the server is a node of a cluster; connect by RedisCluster.layer"))
+    }
+    if (!isUnusable(detail)) return failure(isRefusal(detail) ? "refused" : "unavailable", cause)
+    if (hasLogged) return failure("unavailable", cause)
+    hasLogged = true
+    return Effect.andThen(
+      Effect.annotateLogs(Effect.logError("throttle.store.unusable"), {
+        detail,
+        needed: "EVALSHA or EVAL, and the commands that are documented under Permissions"
+      }),
+      failure("unavailable", cause)
+    )
+  })
   const now = () => time === undefined ? "" : String(time())
   // A limiter asks with the same rules again and again.
   const rules = new WeakMap<Rules, string>()
@@ -125,7 +150,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
         )
       ),
     pause: (key, micros) =>
-      Effect.suspend(() => failed(Effect.asVoid(pause([key], [now(), Math.min(micros, forever / 1e3)])))),
+      Effect.suspend(() => failed(Effect.asVoid(pause([key], [now(), String(Math.min(micros, forever / 1e3))])))),
     wakeups: (channel) =>
       Effect.gen(function*() {
         const messages = yield* redis.subscribe(channel)
@@ -142,6 +167,18 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
 }
 
 /**
+ * Returns the name of the server that holds a key, by which {@link layer} keeps the nodes of a cluster apart. Provided by
+ * `RedisCluster.layer`. Default: one server, named "".
+ *
+ * @category references
+ * @since 0.1.0
+ */
+export const NodeOf: Context.Reference<(key: string) => string> = Context.Reference<(key: string) => string>(
+  "effect-throttle/redis/RedisStore/NodeOf",
+  { defaultValue: () => () => "" }
+)
+
+/**
  * The store on the `Redis` that is provided, by the server's clock.
  *
  * @category layers
@@ -149,5 +186,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
  */
 export const layer: Layer.Layer<ThrottleStore, never, Redis.Redis> = Layer.effect(
   ThrottleStore,
-  Effect.map(Redis.Redis, (redis) => make(redis))
+  Effect.gen(function*() {
+    return { ...make(yield* Redis.Redis), nodeOf: yield* NodeOf }
+  })
 )

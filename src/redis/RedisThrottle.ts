@@ -7,30 +7,29 @@
  * @since 0.1.0
  * @module RedisThrottle
  */
-import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type { Redis } from "effect/persistence/Redis"
+import { Redis } from "effect/persistence/Redis"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { askFor, type Cost } from "../internal/ask.ts"
 import * as Core from "../internal/limiter.ts"
 import * as Observe from "../internal/observe.ts"
 import * as Plan from "../internal/plan.ts"
-import * as State from "../internal/state.ts"
-import type { PolicyData } from "../Policy.ts"
 import * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
-import type * as ThrottleMap from "../ThrottleMap.ts"
+import * as ThrottleMap from "../ThrottleMap.ts"
 import * as Client from "./internal/client.ts"
+import * as Fallback from "./internal/fallback.ts"
 import { CurrentLease, lost } from "./internal/leases.ts"
 import * as Limiter from "./internal/limiter.ts"
 import { undistributable } from "./internal/rules.ts"
 import { type Limiter as Shared, rest, type Settings } from "./internal/state.ts"
 import { Leased, type LeasedPermit, throttleOf } from "./internal/throttle.ts"
+import { channelOf } from "./internal/wakeups.ts"
 import * as RedisStore from "./RedisStore.ts"
 import type { ThrottleStore } from "./ThrottleStore.ts"
 
@@ -43,8 +42,8 @@ import type { ThrottleStore } from "./ThrottleStore.ts"
  *
  * - "fail": it fails with a `ThrottleError` whose reason is `StoreError`. The default: a quota of somebody else is kept.
  * - "allow": it starts as if there were no throttle.
- * - `{ local: share }`: this process throttles by itself, by that share of the limits, above 0 and at most 1. With four
- *   processes, a quarter.
+ * - `{ local: share }`: this process throttles by itself, by that share of the limits, above 0 and at most 1; on a map each
+ *   key by itself. With four processes, a quarter.
  *
  * @category options
  * @since 0.1.0
@@ -58,7 +57,7 @@ export type OnStoreError = "fail" | "allow" | { readonly local: number }
  * @since 0.1.0
  */
 export interface StoreOptions {
-  /** Before every key in Redis. Default: "throttle:". */
+  /** Begins every key and every channel in Redis. Default: "throttle:". */
   readonly prefix?: string | undefined
   /** Default: "fail"; nothing else is allowed where a part counts those who run. */
   readonly onStoreError?: OnStoreError | undefined
@@ -73,6 +72,11 @@ export interface StoreOptions {
    * the breaker alone takes a second: below 3 seconds a short outage may cost the work.
    */
   readonly leaseTtl?: Duration.Input | undefined
+  /**
+   * How long after its start a call's cost may be settled or cancelled; later, the cost that it asked for stands. At least
+   * 1 millisecond; default: 10 minutes.
+   */
+  readonly settleWithin?: Duration.Input | undefined
 }
 
 /**
@@ -82,7 +86,10 @@ export interface StoreOptions {
  * @since 0.1.0
  */
 export interface Options extends StoreOptions {
-  /** What processes that share a budget have in common. */
+  /**
+   * Names the budget, together with the policy's name, or a Service class's key where the policy has no name. Throttles
+   * share a budget if prefix, name and key are equal.
+   */
   readonly key: string
 }
 
@@ -104,18 +111,21 @@ export class NotDistributable extends Schema.TaggedError<NotDistributable>()("No
   }
 }
 
-const known: ReadonlySet<string> = new Set(["key", "prefix", "onStoreError", "timeout", "leaseTtl"])
-const knownOfMap: ReadonlySet<string> = new Set(["lookup", "name", "prefix", "onStoreError", "timeout", "leaseTtl"])
+const shared = ["prefix", "onStoreError", "timeout", "leaseTtl", "settleWithin"]
+const known: ReadonlySet<string> = new Set(["key", ...shared])
+const knownOfMap: ReadonlySet<string> = new Set(["lookup", "name", ...shared])
 
 interface Checked {
   readonly prefix: string
   readonly onStoreError: OnStoreError
   readonly timeout: number
   readonly leaseTtl: number
+  readonly settleWithin: number
 }
 
 const checked = (where: string, options: StoreOptions & { readonly key?: unknown }, names = known): Checked => {
-  const { leaseTtl = "10 seconds", onStoreError = "fail", prefix = "throttle:", timeout = "100 millis" } = options
+  const { leaseTtl = "10 seconds", onStoreError = "fail", prefix = "throttle:" } = options
+  const { settleWithin = "10 minutes", timeout = "100 millis" } = options
   const bad = (option: string, allowed: string, got: unknown) =>
     new RangeError(`RedisThrottle.${where}: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
   for (const key of Object.keys(options)) {
@@ -130,18 +140,28 @@ const checked = (where: string, options: StoreOptions & { readonly key?: unknown
   if (onStoreError !== "fail" && onStoreError !== "allow" && !isShare(onStoreError)) {
     throw bad("onStoreError", "\"fail\", \"allow\" or { local: a share above 0 and at most 1 }", onStoreError)
   }
-  const nanos = (option: string, allowed: string, least: number, given: Duration.Input): number => {
-    const millis = typeof given === "number"
+  const millisOf = (given: Duration.Input): number =>
+    typeof given === "number"
       ? given
       : Option.getOrElse(Option.map(Duration.fromInput(given), Duration.toMillis), () => NaN)
+  const nanos = (option: string, allowed: string, least: number, given: Duration.Input): number => {
+    const millis = millisOf(given)
     if (!(millis >= least && millis < Infinity)) throw bad(option, allowed, given)
     return millis * 1e6
+  }
+  const settleMillis = millisOf(settleWithin)
+  if (!(settleMillis >= 1 && settleMillis < Infinity)) {
+    throw new RangeError(
+      `RedisThrottle.${where}: "settleWithin" must be a finite duration of at least 1 millisecond, received ` +
+        Formatter.format(settleWithin)
+    )
   }
   return {
     prefix,
     onStoreError,
     timeout: nanos("timeout", "a finite duration of at least 1 millisecond", 1, timeout),
-    leaseTtl: nanos("leaseTtl", "a finite duration of at least 100 milliseconds", 100, leaseTtl)
+    leaseTtl: nanos("leaseTtl", "a finite duration of at least 100 milliseconds", 100, leaseTtl),
+    settleWithin: settleMillis * 1e6
   }
 }
 
@@ -166,26 +186,6 @@ const policyOf = (where: string, policy: unknown): Throttle.Policy<any> => {
   throw new RangeError(`RedisThrottle.${where}: a policy is needed here, got ${Formatter.format(policy)}`)
 }
 
-/** A policy's share of its limits: the same pace, slower. */
-const shareOf = (data: PolicyData, share: number): PolicyData => {
-  switch (data._tag) {
-    case "Rate":
-      return { ...data, per: data.per / share, burst: Math.floor(data.burst * share) }
-    case "TokenBucket":
-      return { ...data, per: data.per / share, capacity: Math.max(1, Math.floor(data.capacity * share)) }
-    case "Window": {
-      const limit = Math.max(1, Math.floor(data.limit * share))
-      return { ...data, limit, per: data.per * limit / (data.limit * share) }
-    }
-    case "Spacing":
-      return { ...data, interval: data.interval / share }
-    case "All":
-      return { ...data, policies: data.policies.map((part) => shareOf(part, share)) }
-    default:
-      return data
-  }
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Throttles
 // ---------------------------------------------------------------------------------------------------------------------
@@ -195,52 +195,57 @@ const distributed = (plan: Plan.Plan): Effect.Effect<Plan.Plan, NotDistributable
   return why === undefined ? Effect.succeed(plan) : Effect.fail(new NotDistributable({ throttle: plan.name, ...why }))
 }
 
+const encoded = (text: string, special: RegExp): string => text.replace(special, (one) => encodeURIComponent(one))
+
 /**
- * In one hash slot of a cluster: what is in the first braces decides, unless that is nothing. So a "}" of the key is
- * written otherwise, as is "%" itself, which stands for an empty key.
+ * The key of a budget in the store: prefix, the throttle's identity if it has one, and the key in braces. The text in the
+ * first braces decides the hash slot, unless it is empty. So "{" of the name and "}" of the key are encoded, and "%"
+ * stands for an empty key; ":" of the name is encoded so that no two pairs of prefix and name are the same text.
  */
-const keyIn = (prefix: string, key: string): string =>
-  `${prefix}{${key === "" ? "%" : key.replace(/[%}]/g, (one) => encodeURIComponent(one))}}`
+const keyIn = (prefix: string, identity: string | undefined, key: string): string =>
+  `${prefix}${identity === undefined ? "" : `${encoded(identity, /[%{:]/g)}:`}{${
+    key === "" ? "%" : encoded(key, /[%}]/g)
+  }}`
 
 const settingsOf = (
+  identity: string | undefined,
   key: string,
-  plan: Plan.Plan,
-  data: PolicyData,
-  options: Checked,
+  { leaseTtl, prefix, settleWithin, timeout }: Checked,
   client: Client.Client,
-  context: Context.Context<never>
+  onStoreError: Settings["onStoreError"]
 ): Settings => ({
-  key: keyIn(options.prefix, key),
+  key: keyIn(prefix, identity, key),
+  channel: channelOf(prefix),
   client,
-  timeout: options.timeout,
-  ttl: options.leaseTtl,
-  onStoreError: typeof options.onStoreError === "string"
-    ? options.onStoreError
-    : State.makeUnsafe(
-      { ...Plan.make(shareOf(data, options.onStoreError.local)), name: plan.name },
-      Observe.acquire(context, plan.name),
-      client.clock
-    )
+  timeout,
+  ttl: leaseTtl,
+  settleWithin,
+  onStoreError
 })
 
 const limiterOf = (
   where: string,
   policy: Throttle.Policy<any>,
   options: Options,
-  name?: string
+  className?: string
 ): (client: Client.Client) => Effect.Effect<Shared, NotDistributable, Scope.Scope> => {
   const checkedOptions = checked(where, options)
   const found = checkHolding(where, policy, checkedOptions)
-  const plan = name === undefined || policy.data.name !== undefined ? found : { ...found, name }
+  const identity = policy.data.name ?? className
+  const plan = identity === undefined ? found : { ...found, name: identity }
   return (client) =>
     Effect.gen(function*() {
       yield* distributed(plan)
-      const context = yield* Effect.context<never>()
-      const settings = settingsOf(options.key, plan, policy.data, checkedOptions, client, context)
-      const { onStoreError } = settings
-      if (typeof onStoreError !== "string") {
-        yield* Effect.addFinalizer(() => Effect.sync(() => Core.close(onStoreError)))
-      }
+      const { onStoreError } = checkedOptions
+      const settings = settingsOf(
+        identity,
+        options.key,
+        checkedOptions,
+        client,
+        typeof onStoreError === "string"
+          ? onStoreError
+          : yield* Fallback.make(policy.data, plan.name, onStoreError.local)
+      )
       return yield* Limiter.make(plan, settings)
     })
 }
@@ -251,8 +256,12 @@ const inlineOf = (limiter: Shared) => {
   return <A, E, R>(self: Effect.Effect<A, E, R>) => Limiter.begin(limiter, limiter.one, self, isInline)
 }
 
-/** One client, and so one connection for wake-ups and one breaker, for all throttles of a Layer graph. */
-const onRedis = Client.layer.pipe(Layer.provide(RedisStore.layer))
+/** One client for all throttles of a Layer graph on the same `Redis`, and so one connection for wakeups and one breaker. */
+const clientOf = Effect.gen(function*() {
+  const redis = yield* Redis
+  const nodeOf = yield* RedisStore.NodeOf
+  return yield* Client.shared(redis, () => ({ ...RedisStore.make(redis), nodeOf }))
+})
 
 /**
  * The Layer of a policy that all processes with the same key share, through Redis.
@@ -313,10 +322,10 @@ export const layer = (
   const make = limiterOf("layer", policyOf("layer", policy), options)
   return Layer.effectContext(
     Effect.map(
-      Effect.flatMap(Client.Client, make),
+      Effect.flatMap(clientOf, make),
       (limiter) => Throttle.provideElsewhere(policy, throttleOf(limiter), inlineOf(limiter))
     )
-  ).pipe(Layer.provide(onRedis))
+  ).pipe(Layer.provide(Client.layer))
 }
 
 /**
@@ -387,7 +396,7 @@ export const layerFor: {
   const make = limiterOf("layerFor", policyOf("layerFor", service.policy), options, service.key)
   return Layer.effectContext(
     Effect.map(
-      Effect.flatMap(Client.Client, make),
+      Effect.flatMap(clientOf, make),
       (limiter) =>
         Throttle.provideServiceElsewhere(
           service as Throttle.ServiceClass<Self, Id, any>,
@@ -395,7 +404,7 @@ export const layerFor: {
           inlineOf(limiter)
         )
     )
-  ).pipe(Layer.provide(onRedis))
+  ).pipe(Layer.provide(Client.layer))
 }
 
 /**
@@ -444,8 +453,8 @@ export const make = (
 /**
  * Options of {@link makeMap} and {@link layerMap}.
  *
- * A key's budget is in Redis, under the prefix and the key as text (so 1 and "1" are one), and expires there when it is as
- * good as new; a process remembers a key only while it waits for it or holds its permits. So there are no `maxKeys`.
+ * A key's budget is in Redis, under the prefix, the map's name and the key as text (so 1 and "1" are one), and expires
+ * there when it is as good as new; a process remembers a key only while it waits for it or holds its permits. So there are no `maxKeys`.
  *
  * @category options
  * @since 0.1.0
@@ -453,8 +462,11 @@ export const make = (
 export interface MapOptions<K extends Exclude<ThrottleMap.Key, symbol>> extends StoreOptions {
   /** The policy of a key. */
   readonly lookup: (key: K) => Throttle.Policy<any>
-  /** What logs, metrics and errors call it. Default: "throttleMap", or the key of the Service class. */
-  readonly name?: string | undefined
+  /**
+   * Names the map in logs, metrics and errors, and in its keys in Redis: maps share budgets if prefix and name are equal.
+   * Default of {@link layerMap}: the key of the Service class.
+   */
+  readonly name: string
 }
 
 interface Keys<K> {
@@ -482,36 +494,77 @@ const mapOn = <K extends Exclude<ThrottleMap.Key, symbol>>(
   options: MapOptions<K>
 ): (client: Client.Client) => Effect.Effect<ThrottleMap.ThrottleMap<K>, never, Scope.Scope> => {
   const checkedOptions = checked(where, options, knownOfMap)
-  const { lookup, name = "throttleMap" } = options
+  const { lookup, name } = options
   if (typeof lookup !== "function") {
     throw new RangeError(
       `RedisThrottle.${where}: lookup must be a function from a key to a policy, got ${Formatter.format(lookup)}`
     )
   }
-  const plans = new WeakMap<Throttle.Policy<any>, { readonly plan: Plan.Plan; readonly data: PolicyData }>()
-  const planOf = (key: K) => {
+  if (typeof name !== "string" || name === "") {
+    throw new RangeError(
+      `RedisThrottle.${where}: "name" must be a non-empty string, received ${Formatter.format(name)}`
+    )
+  }
+  const { onStoreError } = checkedOptions
+  interface Known {
+    readonly plan: Plan.Plan
+    /** What this process keeps while the store gives no decision. */
+    readonly share: Throttle.Policy<any> | undefined
+  }
+  const plans = new WeakMap<Throttle.Policy<any>, Known>()
+  const planOf = (key: K): Known => {
     const policy = policyOf(where, lookup(key))
     let known = plans.get(policy)
     if (known === undefined) {
       const plan = { ...checkHolding(where, policy, checkedOptions), name }
       const why = undistributable(plan)
       if (why !== undefined) throw new NotDistributable({ throttle: name, ...why })
-      plans.set(policy, known = { plan, data: policy.data })
+      const share = typeof onStoreError === "string"
+        ? undefined
+        : Throttle.fromData(Fallback.shareOf(policy.data, onStoreError.local))
+      plans.set(policy, known = { plan, share })
     }
     return known
   }
   return (client) =>
     Effect.gen(function*() {
       const context = yield* Effect.context<never>()
+      const series = yield* Effect.acquireRelease(
+        Effect.sync(() => Observe.acquire(context, name)),
+        (series) => Effect.sync(() => Observe.release(series))
+      )
+      // It outlives the limiters of idle keys: what a key has used of its share is not forgotten with them.
+      const shares = typeof onStoreError === "string"
+        ? undefined
+        : yield* ThrottleMap.make({ name, lookup: (key: K) => planOf(key).share! })
       const shared: Keys<K> = { limiters: new Map(), past: noCounters(), closed: false }
+      let round = shared.limiters.values()
+      /** Drops limiters that a pause has kept here, once it is over: each call looks at two. */
+      const sweep = () => {
+        for (let looks = 0; looks < 2; looks++) {
+          const next = round.next()
+          if (next.done === true) {
+            round = shared.limiters.values()
+            return
+          }
+          rest(next.value)
+        }
+      }
       const limiterFor = (key: K): Shared => {
+        sweep()
         const found = shared.limiters.get(key)
         if (found !== undefined) return found
-        const { data, plan } = planOf(key)
         const limiter: Shared = Limiter.makeUnsafe(
-          plan,
-          settingsOf(String(key), plan, data, checkedOptions, client, context),
+          planOf(key).plan,
+          settingsOf(
+            name,
+            String(key),
+            checkedOptions,
+            client,
+            typeof onStoreError === "string" ? onStoreError : Fallback.ofKey(shares!, key, onStoreError.local)
+          ),
           context,
+          series,
           () => {
             // What it has counted is the map's from now on; a call that still knows it may begin yet.
             addTo(shared.past, limiter.counters)
@@ -569,14 +622,15 @@ const mapOf = <K extends Exclude<ThrottleMap.Key, symbol>>(
     pause: (key, duration) => use(key, (throttle) => throttle.pause(duration)),
     resume: (key) => use(key, (throttle) => throttle.resume),
     update: (key, policy) => use(key, (throttle) => throttle.update(policy)),
-    statistics: Effect.suspend(() =>
-      Effect.map(Core.statistics({ counters: total() }), (statistics) => ({
+    statistics: Effect.suspend(() => {
+      limiters.forEach(rest)
+      return Effect.map(Core.statistics({ counters: total() }), (statistics) => ({
         ...statistics,
         keys: limiters.size,
         keysRefused: 0,
         keysEvicted: 0
       }))
-    ),
+    }),
     statisticsOf: (key) =>
       Effect.suspend(() => Core.statistics({ counters: limiters.get(key)?.counters ?? noCounters() }))
   }
@@ -599,7 +653,7 @@ const mapOf = <K extends Exclude<ThrottleMap.Key, symbol>>(
  * const perUser = Throttle.rate({ limit: 5, burst: 5 })
  *
  * const program = Effect.gen(function*() {
- *   const users = yield* RedisThrottle.makeMap({ lookup: (_user: string) => perUser, prefix: "users:" })
+ *   const users = yield* RedisThrottle.makeMap({ lookup: (_user: string) => perUser, name: "users" })
  *   return yield* Effect.succeed("hello ada").pipe(users.withPermit("ada"))
  * })
  *
@@ -635,7 +689,7 @@ export const makeMap = <K extends Exclude<ThrottleMap.Key, symbol>>(
  *
  * class Tenants extends ThrottleMap.Service<Tenants>()("app/Tenants", { lookup: (_tenant: string) => perTenant }) {}
  *
- * const TenantsLive = RedisThrottle.layerMap(Tenants, { prefix: "tenants:" }).pipe(Layer.provide(NodeRedis.layer()))
+ * const TenantsLive = RedisThrottle.layerMap(Tenants).pipe(Layer.provide(NodeRedis.layer()))
  *
  * await Effect.runPromise(Effect.succeed("hello").pipe(Tenants.withPermit("acme"), Effect.provide(TenantsLive)))
  * ```
@@ -650,7 +704,7 @@ export const layerMap = <Self, Id extends string, K extends Exclude<ThrottleMap.
 ): Layer.Layer<Self, never, Redis> => {
   const { lookup, name = service.key } = service.options
   const make = mapOn("layerMap", { lookup, name, ...options })
-  return Layer.effect(service, Effect.flatMap(Client.Client, make)).pipe(Layer.provide(onRedis))
+  return Layer.effect(service, Effect.flatMap(clientOf, make)).pipe(Layer.provide(Client.layer))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

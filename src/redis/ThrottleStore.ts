@@ -154,6 +154,11 @@ export interface ThrottleStore {
   ) => Effect.Effect<ReadonlyArray<boolean>, StoreFailure>
   /** Lets nobody start for so long; a longer pause stays as it is. 0 ends it. */
   readonly pause: (key: string, micros: number) => Effect.Effect<void, StoreFailure>
+  /**
+   * The name of the part of the store that holds a key, where parts can fail by themselves: each has a circuit breaker of
+   * its own. Absent: the store is one part.
+   */
+  readonly nodeOf?: ((key: string) => string) | undefined
   /** The keys for which permits may be free, told on this channel until the scope closes. */
   readonly wakeups: (channel: string) => Effect.Effect<Queue.Dequeue<string, StoreFailure>, never, Scope.Scope>
 }

@@ -5,6 +5,7 @@
  */
 
 export * as MemoryStore from "./MemoryStore.ts"
+export * as RedisCluster from "./RedisCluster.ts"
 export * as RedisStore from "./RedisStore.ts"
 export * as RedisThrottle from "./RedisThrottle.ts"
 export * as ThrottleStore from "./ThrottleStore.ts"

@@ -251,7 +251,10 @@ describe("countIf", () => {
 
   it.effect("of a map on a store", () =>
     Effect.gen(function*() {
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string) => Throttle.all([three], { maxQueue: 0 }) })
+      const map = yield* RedisThrottle.makeMap({
+        name: "login",
+        lookup: (_key: string) => Throttle.all([three], { maxQueue: 0 })
+      })
       const request = yield* ask(Layer.merge(
         login,
         HttpThrottle.middleware({ throttles: Effect.succeed(map), countIf: isFailedLogin }, { global: true })

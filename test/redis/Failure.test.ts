@@ -225,9 +225,35 @@ describeRedis("when Redis", () => {
       quiet
     ))
 
+  test("stalls once for less than two timeouts: the calls in flight fail, and the next ones are answered", (server) =>
+    Effect.gen(function*() {
+      const keys = ["a", "b", "c", "d", "e", "f", "g", "h"]
+      const tenants = yield* RedisThrottle.makeMap({
+        name: "tenants",
+        lookup: (_tenant: string) => bucket(100),
+        timeout: patience
+      })
+      yield* Effect.forEach(keys, (key) => tenants.wait(key))
+      server.hang()
+      const inFlight = yield* Effect.forEach(
+        keys,
+        (key) => Effect.forkChild(Effect.exit(tenants.wait(key)), { startImmediately: true })
+      )
+      yield* Effect.sleep(patience * 1.5)
+      server.wake()
+      for (const call of inFlight) assert.strictEqual(storeErrorOf(yield* Fiber.join(call)).outcome, "timeout")
+      for (const key of keys) yield* tenants.wait(key)
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(RedisStore.layer.pipe(Layer.provide(clientOf(server.address.port)))),
+      withLogs,
+      Effect.map((messages) => assert.deepStrictEqual(messages, ["throttle.store.failed", "throttle.store.recovered"]))
+    ))
+
   test("has answered, but this process stands still and reads it late: nothing has failed", (server) =>
     Effect.gen(function*() {
       const tenants = yield* RedisThrottle.makeMap({
+        name: "tenants",
         lookup: (_tenant: string) => Throttle.rate({ limit: 1_000, burst: 100 }),
         timeout: "100 millis"
       })
@@ -253,8 +279,12 @@ describeRedis("when Redis", () => {
   test("has one key that holds something else: only its own calls fail", (server) =>
     Effect.gen(function*() {
       const redis = yield* Redis.Redis
-      yield* redis.send("HSET", "throttle:{bad}", "a", "b")
-      const tenants = yield* RedisThrottle.makeMap({ lookup: (_tenant: string) => bucket(9), timeout: patience })
+      yield* redis.send("HSET", "throttle:tenants:{bad}", "a", "b")
+      const tenants = yield* RedisThrottle.makeMap({
+        name: "tenants",
+        lookup: (_tenant: string) => bucket(9),
+        timeout: patience
+      })
       for (let i = 0; i < 4; i++) {
         assert.strictEqual(storeErrorOf(yield* Effect.exit(tenants.wait("bad"))).outcome, "refused")
       }
@@ -284,6 +314,7 @@ describeRedis("when Redis", () => {
           schedule: Schedule.spaced("50 millis")
         })
         const tenants = yield* RedisThrottle.makeMap({
+          name: "tenants",
           lookup: (_tenant: string) => Throttle.all([bucket(9), Throttle.concurrency({ limit: 1 })]),
           timeout: "5 seconds"
         })

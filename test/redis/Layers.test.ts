@@ -8,7 +8,7 @@ import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import { MemoryStore, RedisStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
 import { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
-import { describeRedis, RedisLive, send, uniqueKey } from "../utils/redis.ts"
+import { clientTo, describeRedis, ownServer, RedisLive, send, uniqueKey } from "../utils/redis.ts"
 
 /** Machines are shared, and these tests are not about slow answers. */
 const patient = { timeout: "5 seconds" } as const
@@ -28,6 +28,25 @@ describeRedis("a policy provided from Redis", () => {
       assert.strictEqual(yield* here, 1)
       assert.strictEqual(yield* Effect.provide(program, perDay, { local: true }), 2)
     }))
+
+  it.live("throttles of one graph that are on two servers count on their own", () =>
+    Effect.gen(function*() {
+      const servers = [yield* ownServer(), yield* ownServer()].map(({ address }) => clientTo(address.port))
+      const policy: Throttle.Policy = perDay
+      class One extends Throttle.Service<One>()("test/One", policy) {}
+      class Two extends Throttle.Service<Two>()("test/Two", policy) {}
+      const options = { key: "k", ...patient }
+      const layer = Layer.merge(
+        RedisThrottle.layerFor(One, options).pipe(Layer.provide(servers[0]!)),
+        RedisThrottle.layerFor(Two, options).pipe(Layer.provide(servers[1]!))
+      )
+      yield* Effect.provide(Effect.all([One.wait(), Two.wait()]), layer)
+      const keys = yield* Effect.forEach(
+        servers,
+        (server) => Effect.provide(send("KEYS", "*"), server, { local: true })
+      )
+      assert.deepStrictEqual(keys, [["throttle:test/One:{k}"], ["throttle:test/Two:{k}"]])
+    }).pipe(Effect.scoped))
 
   it.live("inline use below its Layer is the throttle on Redis", () =>
     Effect.gen(function*() {
@@ -110,7 +129,7 @@ describeRedis("a policy provided from Redis", () => {
       })
       assert.isFalse(yield* Effect.provide(take("a", 1), layer, { local: true }))
       const keys = yield* Effect.provide(send("KEYS", `${prefix}*`), RedisLive)
-      assert.sameMembers(keys as Array<string>, ["a", "b", "paid"].map((key) => `${prefix}{${key}}`))
+      assert.sameMembers(keys as Array<string>, ["a", "b", "paid"].map((key) => `${prefix}test/Tenants:{${key}}`))
     }))
 
   it.live("every key expires when it is as good as new", () =>
@@ -125,6 +144,7 @@ describeRedis("a policy provided from Redis", () => {
       }
       const program = Effect.gen(function*() {
         const users = yield* RedisThrottle.makeMap({
+          name: "tenants",
           lookup: (key: keyof typeof policies) => policies[key],
           prefix,
           leaseTtl: "200 millis",
@@ -177,7 +197,7 @@ describe("what is refused", () => {
       "RedisThrottle.layer: leaseTtl must be a finite duration of at least 100 milliseconds, got \"10 millis\"",
       "RedisThrottle.layer: onStoreError must be \"fail\", \"allow\" or { local: a share above 0 and at most 1 }, got \"retry\"",
       "RedisThrottle.layer: onStoreError must be \"fail\", \"allow\" or { local: a share above 0 and at most 1 }, got {\"local\":2}",
-      "RedisThrottle.layer: unknown option \"ttl\"; it takes key, prefix, onStoreError, timeout, leaseTtl"
+      "RedisThrottle.layer: unknown option \"ttl\"; it takes key, prefix, onStoreError, timeout, leaseTtl, settleWithin"
     ])
     assert.match(
       message(() => RedisThrottle.layer(Throttle.concurrency({ limit: 1 }), { key: "a", onStoreError: "allow" })),
@@ -267,6 +287,29 @@ describe("when the store fails", () => {
       yield* TestClock.adjust("1 second")
       assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))
     }).pipe(Effect.scoped, Effect.provide(broken)))
+
+  it.effect("throttles of one graph on one server share its breaker", () =>
+    Effect.gen(function*() {
+      const policy: Throttle.Policy = Throttle.rate({ limit: 1 })
+      class One extends Throttle.Service<One>()("test/BreakerOne", policy) {}
+      class Two extends Throttle.Service<Two>()("test/BreakerTwo", policy) {}
+      const redis = Layer.succeed(Redis.Redis, {
+        send: () => Effect.fail(new Redis.RedisError({ cause: new Error("no network") })),
+        eval: () => () => Effect.never,
+        subscribe: () => Effect.never,
+        reserve: Effect.never
+      } as never)
+      const layer = Layer.merge(RedisThrottle.layerFor(One, { key: "a" }), RedisThrottle.layerFor(Two, { key: "a" }))
+        .pipe(
+          Layer.provide(redis)
+        )
+      const program = Effect.gen(function*() {
+        for (let i = 0; i < 3; i++) yield* Effect.exit(One.wait())
+        return (yield* Effect.flip(Two.wait())).reason
+      })
+      const reason = yield* Effect.provide(program, layer)
+      assert.strictEqual(reason._tag === "StoreError" && reason.outcome, "open")
+    }))
 
   it.effect("inline, without an error in its type: a defect", () =>
     Effect.gen(function*() {

@@ -3,7 +3,7 @@
  * and random requests to both.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Queue } from "effect"
+import { Duration, Effect, Layer, Queue } from "effect"
 import { Throttle } from "effect-throttle"
 import { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
@@ -352,7 +352,10 @@ for (const [name, make] of Object.entries(stores)) {
           assert.isTrue((yield* c.ask(1)).isBusy)
           yield* a.decide({ releases: [a.lease(again.firstLease)] })
           assert.isTrue((yield* c.ask(1)).isBusy, "b is first")
-          clock.now += 201 * millis
+          // Without messages a process looks every 250 ms
+          clock.now += 250 * millis
+          assert.isTrue((yield* c.ask(1)).isBusy, "b has not looked yet")
+          clock.now += 51 * millis
           assert.strictEqual((yield* c.ask(1)).granted, 1, "b was woken and did not come")
         }))
 
@@ -498,7 +501,9 @@ for (const [name, make] of Object.entries(stores)) {
             undefined
           ])
           assert.strictEqual(yield* peek(), 2 * seconds)
-          clock.now += 2 * seconds
+          clock.now += 2 * seconds - 1
+          assert.strictEqual((yield* take(1)).granted, 0)
+          clock.now += 1
           assert.strictEqual((yield* take(1)).granted, 1)
           yield* store.pause(key, 2 * seconds)
           yield* store.pause(key, 0)
@@ -579,6 +584,25 @@ describeRedis("a store in Redis", () => {
         assert.strictEqual((yield* take(1)).granted, 0)
         clock.now += 6 * seconds
         assert.strictEqual((yield* take(1)).granted, 1)
+      }))
+
+    it.effect("a large sliding window keeps its bound exactly, at the ends of its steps", () =>
+      Effect.gen(function*() {
+        const { ask, clock } = yield* setting(Throttle.window({ limit: 2_000, per: "10 millis" }))
+        const random = randomNumbers(7)
+        const log: Array<readonly [at: number, count: number]> = []
+        for (let step = 0; step < 300; step++) {
+          const { granted, slot, wait } = yield* ask(1 + Math.floor(random() * 1_500), 1, {
+            maxWait: random() < 0.3 ? Infinity : -1
+          })
+          log.push([clock.now, granted])
+          if (slot !== undefined) log.push([slot.at, 1])
+          clock.now += wait === undefined ? Math.floor(random() * 9_000) : wait + Math.floor(random() * 3) - 1
+        }
+        for (const [from] of log) {
+          const inWindow = log.reduce((sum, [at, count]) => at >= from && at < from + 10_000 ? sum + count : sum, 0)
+          assert.isAtMost(inWindow, 2_000)
+        }
       }))
 
     it.effect("a large sliding window keeps its log in steps: never more, and at most a step later", () =>
@@ -701,6 +725,29 @@ describeRedis("a store in Redis", () => {
           yield* decide({ returns: { version, slot: { at: slot!.at, timings: [1] }, grants: undefined } })
         }
         assert.isAtMost(Number(yield* send("LLEN", `${key}:s0`)), 2)
+      }))
+
+    it.effect("a request that fails because one of its keys holds something else has changed none of the others", () =>
+      Effect.gen(function*() {
+        const clock: Held = { now: epoch }
+        const store = yield* stores.redis!(clock)
+        const key = uniqueKey("{bad}")
+        const window = Throttle.window({ limit: 2, per: "1 second" })
+        const { take } = asker(store, rules(window), key)
+        yield* take(2)
+        yield* send("SET", `${key}:s0#second`, "text")
+        yield* send("SET", `${key}:leases`, "text")
+        for (
+          const other of [
+            Throttle.window({ limit: 2, per: "1 second", name: "second" }),
+            Throttle.concurrency({ limit: 1 })
+          ]
+        ) {
+          clock.now += seconds
+          const failure = yield* Effect.flip(asker(store, rules(Throttle.all([window, other])), key).take(1))
+          assert.strictEqual(failure.outcome, "refused")
+          assert.strictEqual(yield* send("LLEN", `${key}:s0`), 1)
+        }
       }))
 
     it.effect("a key that holds something else: refused, not unavailable", () =>
@@ -876,4 +923,87 @@ describeRedis("the same random requests", () => {
       30_000
     )
   })
+})
+
+describe("requests within a microsecond of the instant at which the next permit is free", () => {
+  /** Most permits that start in any span of this length, its end not included, and fewest microseconds between two starts. */
+  const most = (starts: ReadonlyArray<number>, span: number) =>
+    Math.max(...starts.map((from) => starts.filter((at) => at >= from && at < from + span).length))
+  const least = (starts: ReadonlyArray<number>) => Math.min(...starts.slice(1).map((at, i) => at - starts[i]!))
+  const perWindow = (starts: ReadonlyArray<number>, per: number) =>
+    Math.max(...starts.map((one) => starts.filter((at) => Math.floor(at / per) === Math.floor(one / per)).length))
+
+  const sliding = (limit: number, per: Duration.Input) => Throttle.window({ limit, per })
+  const bucket = Throttle.tokenBucket({ capacity: 2, refill: 1, per: Duration.nanos(7_300_300n) })
+  const policies: Record<string, readonly [Throttle.Policy<any>, (starts: ReadonlyArray<number>) => void]> = {
+    "sliding window": [sliding(3, "10 millis"), (starts) => assert.isAtMost(most(starts, 10_000), 3)],
+    "sliding window of a fraction of a microsecond": [
+      sliding(2, Duration.nanos(7_333_333n)),
+      (starts) => assert.isAtMost(most(starts, 7_333.333), 2)
+    ],
+    spacing: [Throttle.spacing({ interval: "5 millis" }), (starts) => assert.isAtLeast(least(starts), 5_000)],
+    "aligned spacing": [
+      Throttle.spacing({ interval: "5 millis", align: true }),
+      (starts) => {
+        assert.isAtMost(perWindow(starts, 5_000), 1)
+      }
+    ],
+    "fixed window": [
+      Throttle.window({ limit: 3, per: "10 millis", kind: "fixed" }),
+      (starts) => assert.isAtMost(perWindow(starts, 10_000), 3)
+    ],
+    "all of them": [
+      Throttle.all([bucket, sliding(3, "10 millis"), Throttle.spacing({ interval: "1 millis" })]),
+      (starts) => {
+        assert.isAtMost(most(starts, 10_000), 3)
+        assert.isAtLeast(least(starts), 1_000)
+      }
+    ]
+  }
+
+  /** Random requests, to as many stores as there are; and when what they granted starts. */
+  const startsOf = (policy: Throttle.Policy<any>, seed: number, all: typeof stores) =>
+    Effect.gen(function*() {
+      const clock: Held = { now: epoch }
+      const next = randomNumbers(seed)
+      const random = (below: number) => Math.floor(next() * below)
+      const key = uniqueKey("{exact}")
+      const askers = yield* Effect.forEach(
+        Object.values(all),
+        (make) => Effect.map(make(clock), (store) => asker(store, rules(policy), key))
+      )
+      const starts: Array<number> = []
+      for (let step = 0; step < 60; step++) {
+        const count = 1 + random(3)
+        const isReserving = random(4) === 0
+        const answers = yield* Effect.forEach(
+          askers,
+          ({ ask }) => ask(count, 1, { maxWait: isReserving ? Infinity : -1 })
+        )
+        const [first, ...others] = answers.map(({ granted, slot, wait }) => ({ granted, slot, wait }))
+        for (const other of others) assert.deepStrictEqual(other, first, `seed ${seed}, step ${step}`)
+        const { granted, slot, wait } = first!
+        for (let i = 0; i < granted; i++) starts.push(clock.now)
+        if (slot !== undefined) starts.push(slot.at)
+        // To the instant itself, just before it, just behind it, or anywhere
+        clock.now += wait === undefined || random(4) === 0 ? random(9_000) : Math.max(0, wait + random(3) - 1)
+      }
+      return starts
+    })
+
+  for (const [name, [policy, check]] of Object.entries(policies)) {
+    it.effect(`${name}: its bound holds exactly, in memory`, () =>
+      Effect.gen(function*() {
+        for (let seed = 0; seed < 50; seed++) check(yield* startsOf(policy, seed, { memory: stores.memory! }))
+      }).pipe(Effect.provideService(Redis.Redis, undefined as never)))
+
+    it.live.skipIf(!isThere)(
+      `${name}: its bound holds exactly, in Redis, which answers as the store in memory`,
+      () =>
+        Effect.gen(function*() {
+          for (let seed = 0; seed < 25; seed++) check(yield* startsOf(policy, seed, stores))
+        }).pipe(Effect.provide(RedisLive)),
+      30_000
+    )
+  }
 })

@@ -310,7 +310,7 @@ describe("a throttle on a store", () => {
       yield* one.takeScoped()
       yield* two.takeScoped()
       assert.deepStrictEqual(yield* one.withPermitsIfAvailable(Effect.void, 1), Option.none())
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string | number) => policy })
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string | number) => policy })
       yield* map.takeScoped(1)
       yield* map.takeScoped("1")
       assert.deepStrictEqual(yield* map.withPermitsIfAvailable(1, 1)(Effect.void), Option.none())
@@ -453,19 +453,20 @@ describe("a throttle on a store", () => {
       const state = { isDown: false }
       const failing = (outcome: "refused" | "unavailable") =>
         Effect.fail(new ThrottleStore.StoreFailure({ outcome, cause: new Error("WRONGTYPE") }))
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string) => Throttle.rate({ limit: 1 }) }).pipe(
-        Effect.provideService(ThrottleStore.ThrottleStore, {
-          ...store,
-          decide: (request) =>
-            Effect.suspend(() =>
-              state.isDown
-                ? failing("unavailable")
-                : request.key.includes("bad")
-                ? failing("refused")
-                : store.decide(request)
-            )
-        })
-      )
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string) => Throttle.rate({ limit: 1 }) })
+        .pipe(
+          Effect.provideService(ThrottleStore.ThrottleStore, {
+            ...store,
+            decide: (request) =>
+              Effect.suspend(() =>
+                state.isDown
+                  ? failing("unavailable")
+                  : request.key.includes("bad")
+                  ? failing("refused")
+                  : store.decide(request)
+              )
+          })
+        )
       const outcomeOf = (key: string) =>
         Effect.map(Effect.exit(map.wait(key)), (exit) => {
           if (Exit.isSuccess(exit)) return "started"
@@ -488,6 +489,32 @@ describe("a throttle on a store", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* outcomeOf("bad"), "refused")
       assert.strictEqual(yield* outcomeOf("good"), "started")
+    }))
+
+  test("a store that hangs opens the breaker after three timeouts, however many keys ask at once", () =>
+    Effect.gen(function*() {
+      const store = yield* ThrottleStore.ThrottleStore
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: number) => Throttle.rate({ limit: 1 }) })
+        .pipe(
+          Effect.provideService(ThrottleStore.ThrottleStore, { ...store, decide: () => Effect.never })
+        )
+      const outcomes = new Map<string, number>()
+      const begun = yield* now
+      const call = (key: number) =>
+        Effect.gen(function*() {
+          const reason = reasonOf(yield* Effect.exit(map.wait(key)))
+          const outcome = reason._tag === "StoreError" ? reason.outcome : reason._tag
+          if (!outcomes.has(outcome)) outcomes.set(outcome, (yield* now) - begun)
+          yield* Effect.sleep("10 millis")
+        })
+      // They do not all begin at the same moment.
+      for (let key = 0; key < 20; key++) yield* fork(Effect.delay(Effect.forever(call(key)), key))
+      for (let step = 0; step < 500; step++) yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual([...outcomes.keys()], ["timeout", "open"])
+      assert.strictEqual(outcomes.get("timeout"), 100)
+      // The second and third one were sent when the one before had failed.
+      assert.isAtLeast(outcomes.get("open")!, 300)
+      assert.isAtMost(outcomes.get("open")!, 340)
     }))
 
   test("a late answer is taken back, and who still waits keeps the place in the store's line", () =>
@@ -527,7 +554,7 @@ describe("a throttle on a store", () => {
         Throttle.tokenBucket({ capacity: 10, refill: 10, unit: "tokens" }),
         Throttle.concurrency({ limit: 2 })
       ])
-      const map = yield* RedisThrottle.makeMap({ lookup: (_key: string | number) => policy })
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string | number) => policy })
       const wait = (key: string) =>
         Effect.map(map.nextAvailable(key, { tokens: 10 }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
       yield* map.withPermits("a", { tokens: 5 })(Effect.void)

@@ -1,8 +1,9 @@
 /** What the types of effect-throttle/redis promise. */
 import type { Effect, Layer, Option, Scope } from "effect"
 import { Throttle, type ThrottleError, ThrottleMap } from "effect-throttle"
-import { RedisThrottle, type ThrottleStore } from "effect-throttle/redis"
+import { RedisCluster, RedisThrottle, type ThrottleStore } from "effect-throttle/redis"
 import type { Redis } from "effect/persistence"
+import { createCluster } from "redis"
 import { describe, expectTypeOf, test } from "vitest"
 
 const unbounded = Throttle.rate({ limit: 1 })
@@ -44,7 +45,9 @@ describe("a Layer on Redis", () => {
   test("provides a map", () => {
     expectTypeOf(RedisThrottle.layerMap(Users)).toEqualTypeOf<Layer.Layer<Users, never, Redis.Redis>>()
     // @ts-expect-error a symbol is no key in Redis
-    RedisThrottle.makeMap({ lookup: (_key: symbol) => unbounded })
+    RedisThrottle.makeMap({ name: "map", lookup: (_key: symbol) => unbounded })
+    // @ts-expect-error a map without a class needs a name
+    RedisThrottle.makeMap({ lookup: (_key: string) => unbounded })
   })
 
   test("needs a key", () => {
@@ -53,6 +56,12 @@ describe("a Layer on Redis", () => {
     // @ts-expect-error an unknown option
     RedisThrottle.layer(unbounded, { key: "a", ttl: 1 })
   })
+})
+
+test("Redis on a cluster", () => {
+  expectTypeOf(RedisCluster.layer((preset) => createCluster({ ...preset, rootNodes: [] }))).toEqualTypeOf<
+    Layer.Layer<Redis.Redis, Redis.RedisError>
+  >()
 })
 
 test("a throttle on any store", () => {

@@ -13,6 +13,7 @@ export interface Server<A extends Address = Address> {
   readonly start: () => Promise<void>
   /** Kills it, as a crash would. */
   readonly stop: () => Promise<void>
+  readonly isUp: () => boolean
   /** It keeps its connections and answers nothing. */
   readonly hang: () => void
   readonly wake: () => void
@@ -23,7 +24,7 @@ export interface Server<A extends Address = Address> {
 export const isInstalled = (): boolean => spawnSync("redis-server", ["--version"]).status === 0
 
 /** A port that nobody listens on now. */
-const freePort = (): Promise<number> =>
+export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const server = createServer()
     server.on("error", reject)
@@ -77,6 +78,7 @@ const startAt = async <A extends Address>(
     address,
     start,
     stop,
+    isUp: () => state.child !== undefined,
     hang: () => void state.child?.kill("SIGSTOP"),
     wake: () => void state.child?.kill("SIGCONT"),
     close: async () => {

@@ -1,10 +1,10 @@
 /**
- * A process's dealings with a store: how long it waits for an answer, when it stops asking, and who is woken.
+ * A process's requests to a store: how long it waits for an answer, and when it stops asking.
  *
  * - No answer within `timeout`: the decision may have been made, so it is never asked for again. If the answer comes late
  *   after all, what it granted is given back, as far as nothing has changed since.
- * - Three failures in a row open the breaker for a second: asking is refused at once; then one request is let through. A
- *   store that refuses a request answers, and so has not failed: one bad key is no reason to leave the others alone.
+ * - While the breaker is open, requests fail at once. A store that refuses a request answers, and so has not failed: one
+ *   bad key does not open it.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -14,16 +14,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
+import * as Breaker from "./breaker.ts"
 import { detailOf } from "./detail.ts"
+import * as Wakeups from "./wakeups.ts"
 
-/** So many failures in a row open the breaker. */
-const mostFailures = 3
-
-/** For so long: 1 s, in nanoseconds. */
-const openFor = 1e9
+/** So many different refusals are logged at most: a reply may quote the request. */
+const mostRefusals = 16
 
 /** A timer that ends later than by this has been held up by this process itself: 5 ms, in nanoseconds. */
 const stall = 5e6
@@ -36,38 +34,63 @@ export interface Client {
   readonly owner: string
   nextLease: number
   readonly scope: Scope.Scope
-  /** Whom to wake when permits of a key may be free. */
-  readonly sleepers: Map<string, Set<() => void>>
-  /** Whether it is told when permits are free; otherwise it has to ask again and again. */
-  subscription: "none" | "starting" | "live"
-  failures: number
-  /** When the breaker closes, in nanoseconds. */
-  openUntil: number
+  readonly wakeups: Wakeups.Wakeups
+  /** By the name of the store's part. */
+  readonly breakers: Map<string, Breaker.Breaker>
+  /** The refusals that were logged. */
+  readonly refusals: Set<string>
 }
 
-export const Client: Context.Service<Client, Client> = Context.Service<Client>("effect-throttle/redis/internal/Client")
-
-/** Of a channel's name, the part that all processes share. */
-export const channel = "effect-throttle:wake:"
-
-export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
-  return {
-    store: yield* ThrottleStore,
-    context: Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>,
-    clock: yield* Clock.Clock,
-    // Not by `Random`: in two processes with the same seed that gives the same name.
-    owner: SecureRandom.uuidV4Unsafe(),
-    nextLease: 0,
-    scope: yield* Effect.scope,
-    sleepers: new Map(),
-    subscription: "none",
-    failures: 0,
-    openUntil: 0
-  }
+const makeUnsafe = (
+  store: ThrottleStore,
+  scope: Scope.Scope,
+  context: Context.Context<never>,
+  clock: Clock.Clock
+): Client => ({
+  store,
+  context,
+  clock,
+  // Not by `Random`: in two processes with the same seed that gives the same name.
+  owner: SecureRandom.uuidV4Unsafe(),
+  nextLease: 0,
+  scope,
+  wakeups: Wakeups.make(),
+  breakers: new Map(),
+  refusals: new Set()
 })
 
-/** One client for all throttles of a Layer graph. */
-export const layer: Layer.Layer<Client, never, ThrottleStore> = Layer.effect(Client, make)
+/** A client of the store that is provided, until the scope closes. */
+export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
+  const context = Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>
+  return makeUnsafe(yield* ThrottleStore, yield* Effect.scope, context, yield* Clock.Clock)
+})
+
+interface ClientsOfGraph {
+  readonly scope: Scope.Scope
+  readonly known: Map<object, Client>
+}
+
+/** The clients of a Layer graph: one for each server, shared by all throttles that are on it. */
+export const Clients: Context.Service<ClientsOfGraph, ClientsOfGraph> = Context.Service<ClientsOfGraph>(
+  "effect-throttle/redis/internal/Clients"
+)
+
+export const layer: Layer.Layer<ClientsOfGraph> = Layer.effect(
+  Clients,
+  Effect.map(Effect.scope, (scope) => ({ scope, known: new Map() }))
+)
+
+/** The graph's client of a server; the first throttle that is on the server makes it. */
+export const shared = (server: object, storeOf: () => ThrottleStore): Effect.Effect<Client, never, ClientsOfGraph> =>
+  Effect.flatMap(Clients, ({ known, scope }) =>
+    Effect.withFiber((fiber) => {
+      let client = known.get(server)
+      if (client === undefined) {
+        client = makeUnsafe(storeOf(), scope, fiber.context, fiber.getRef(Clock.Clock))
+        known.set(server, client)
+      }
+      return Effect.succeed(client)
+    }))
 
 const time = (client: Client): number => Number(client.clock.monotonicTimeNanosUnsafe())
 
@@ -118,39 +141,42 @@ interface Letterbox<A> {
  */
 const ask = <A>(
   client: Client,
+  key: string,
   timeout: number,
   request: Effect.Effect<A, StoreFailure>,
   onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
 ): Effect.Effect<A, Silence> =>
   Effect.suspend(() => {
-    if (client.failures >= mostFailures) {
-      const left = client.openUntil - time(client)
-      if (left > 0) {
-        outcomes.open.updateUnsafe(1, client.context)
-        return Effect.fail<Silence>({ outcome: "open", detail: "it is left alone for a while", retryAfter: left })
-      }
-      // Only this one goes through until it is known what becomes of it.
-      client.openUntil = time(client) + timeout
+    const node = client.store.nodeOf?.(key) ?? ""
+    const breaker = breakerOf(client, node)
+    const left = Breaker.refusedFor(breaker, time(client), timeout)
+    if (left > 0) {
+      outcomes.open.updateUnsafe(1, client.context)
+      return Effect.fail<Silence>({ outcome: "open", detail: "it is left alone for a while", retryAfter: left })
     }
+    const sentAt = breaker.counted
     const letterbox: Letterbox<A> = { answer: undefined }
     const answered = Effect.matchEffect(within(client, timeout, request, letterbox, onLate), {
       onSuccess: (answer) => {
         outcomes.answered.updateUnsafe(1, client.context)
-        return Effect.as(recovered(client), answer)
+        return Effect.as(recovered(breaker, node), answer)
       },
       onFailure: (silence) => {
         outcomes[silence.outcome].updateUnsafe(1, client.context)
-        if (silence.outcome === "refused") return Effect.andThen(recovered(client), Effect.fail(silence))
-        client.failures++
-        if (client.failures >= mostFailures) client.openUntil = time(client) + openFor
-        const message = client.failures === 1
-          ? "throttle.store.failed"
-          : client.failures === mostFailures
-          ? "throttle.store.open"
-          : undefined
-        const told = message === undefined
+        if (silence.outcome === "refused") {
+          return Effect.andThen(
+            Effect.andThen(recovered(breaker, node), logRefusal(client, silence)),
+            Effect.fail(silence)
+          )
+        }
+        const change = Breaker.fail(breaker, sentAt, time(client))
+        const told = change === undefined
           ? Effect.void
-          : Effect.annotateLogs(Effect.logWarning(message), { outcome: silence.outcome, detail: silence.detail })
+          : Effect.annotateLogs(Effect.logWarning(`throttle.store.${change}`), {
+            outcome: silence.outcome,
+            detail: silence.detail,
+            ...named(node)
+          })
         return Effect.andThen(told, Effect.fail(silence))
       }
     })
@@ -161,11 +187,25 @@ const ask = <A>(
     }, true)
   })
 
-/** It has answered. */
-const recovered = (client: Client): Effect.Effect<void> => {
-  if (client.failures === 0) return Effect.void
-  client.failures = 0
-  return Effect.logInfo("throttle.store.recovered")
+/** Logs a refusal once for each reply: it may last, and with `onStoreError: "allow"` nothing else would show it. */
+const logRefusal = ({ refusals }: Client, { detail }: Silence): Effect.Effect<void> => {
+  if (refusals.has(detail) || refusals.size >= mostRefusals) return Effect.void
+  refusals.add(detail)
+  return Effect.annotateLogs(Effect.logError("throttle.store.refused"), { detail })
+}
+
+/** The server answers again. */
+const recovered = (breaker: Breaker.Breaker, node: string): Effect.Effect<void> =>
+  Breaker.succeed(breaker)
+    ? Effect.annotateLogs(Effect.logInfo("throttle.store.recovered"), named(node))
+    : Effect.void
+
+const named = (node: string): Record<string, unknown> => node === "" ? {} : { node }
+
+const breakerOf = ({ breakers }: Client, node: string): Breaker.Breaker => {
+  let breaker = breakers.get(node)
+  if (breaker === undefined) breakers.set(node, breaker = Breaker.make())
+  return breaker
 }
 
 const late = (client: Client, effect: Effect.Effect<unknown, StoreFailure>): void =>
@@ -259,6 +299,7 @@ export const decide = (
 ): Effect.Effect<Decision, Silence> =>
   ask(
     client,
+    request.key,
     timeout,
     client.store.decide(request),
     (late) => request.isDry ? Effect.void : client.store.decide(undone(request, late, isWaiting()))
@@ -271,52 +312,7 @@ export const renew = (
   leases: ReadonlyArray<string>,
   ttl: number
 ): Effect.Effect<ReadonlyArray<boolean>, Silence> =>
-  ask(client, timeout, client.store.renew(key, leases, ttl), () => Effect.void)
+  ask(client, key, timeout, client.store.renew(key, leases, ttl), () => Effect.void)
 
 export const pause = (client: Client, timeout: number, key: string, micros: number): Effect.Effect<void, Silence> =>
-  ask(client, timeout, client.store.pause(key, micros), () => Effect.void)
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Waking
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** Wakes whenever permits of the key may be free, until it is told to stop. */
-export const listen = (client: Client, key: string, wake: () => void): () => void => {
-  const all = client.sleepers.get(key) ?? new Set()
-  client.sleepers.set(key, all.add(wake))
-  return () => {
-    all.delete(wake)
-    if (all.size === 0 && client.sleepers.get(key) === all) client.sleepers.delete(key)
-  }
-}
-
-/**
- * Whether those who listen are told. The first who asks subscribes, with a connection for the whole process; where that
- * fails or ends, somebody tries again a second later.
- */
-export const isTold = (client: Client): boolean => {
-  if (client.subscription === "none") {
-    client.subscription = "starting"
-    Effect.runForkWith(client.context)(Effect.forkIn(subscribed(client), client.scope))
-  }
-  return client.subscription === "live"
-}
-
-const subscribed = (client: Client): Effect.Effect<void> =>
-  Effect.scoped(Effect.gen(function*() {
-    const keys = yield* client.store.wakeups(channel + client.owner)
-    client.subscription = "live"
-    while (true) {
-      const key = yield* Queue.take(keys)
-      client.sleepers.get(key)?.forEach((wake) => wake())
-    }
-  })).pipe(
-    Effect.ignoreCause,
-    Effect.andThen(Effect.sync(() => {
-      client.subscription = "starting"
-    })),
-    Effect.andThen(client.clock.sleep(Duration.seconds(1))),
-    Effect.andThen(Effect.sync(() => {
-      client.subscription = "none"
-    }))
-  )
+  ask(client, key, timeout, client.store.pause(key, micros), () => Effect.void)

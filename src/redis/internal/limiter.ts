@@ -12,14 +12,15 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { type Ask, askAgain, askOne } from "../../internal/ask.ts"
-import * as Core from "../../internal/limiter.ts"
 import * as Line from "../../internal/line.ts"
 import * as Observe from "../../internal/observe.ts"
 import type { Plan } from "../../internal/plan.ts"
-import * as Settle from "../../internal/settle.ts"
-import type { AnyFiber, Limiter as LocalLimiter } from "../../internal/state.ts"
+import type { AnyFiber } from "../../internal/state.ts"
+import type { PolicyData } from "../../Policy.ts"
+import type { Permit } from "../../Throttle.ts"
 import { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
+import { costOf, type Fallback } from "./fallback.ts"
 import { end, lose, release, underLease } from "./leases.ts"
 import { admit, drop, enter, giveUp, goOn, park, pass, startKeeper, tellToWait } from "./line.ts"
 import { fallback, startPump, tell } from "./pump.ts"
@@ -44,6 +45,7 @@ export const makeUnsafe = (
   plan: Plan,
   settings: Settings,
   context: Context.Context<never>,
+  series: Observe.Series,
   onIdle: () => void = () => {}
 ): Limiter => {
   const limiter: Limiter = {
@@ -69,8 +71,9 @@ export const makeUnsafe = (
     mayBeFree: false,
     storePausedUntil: -Infinity,
     pausedUntil: -Infinity,
+    unheardPauseUntil: -Infinity,
     counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
-    series: Observe.acquire(context, plan.name),
+    series,
     pump: undefined,
     startPump: () => startPump(limiter),
     wake: undefined,
@@ -87,8 +90,10 @@ export const makeUnsafe = (
 /** A limiter that closes with the scope. */
 export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.withFiber((fiber) => Effect.succeed(makeUnsafe(plan, settings, fiber.context))),
-    close
+    Effect.withFiber(({ context }) =>
+      Effect.succeed(makeUnsafe(plan, settings, context, Observe.acquire(context, plan.name)))
+    ),
+    (limiter) => Effect.andThen(close(limiter), Effect.sync(() => Observe.release(limiter.series)))
   )
 
 /**
@@ -135,7 +140,7 @@ export const begin = <A, E, R>(
   Effect.uninterruptibleMask((restore) => {
     const call = arrive(limiter, ask, {
       run: ({ lease }) => lease === undefined ? self : underLease(limiter, lease, self, isInline),
-      runLocally: (local) => Core.begin(local, askAgain(local.plan, ask), self),
+      runLocally: (fallback) => fallback.withPermits(costOf(upToDate(limiter, ask)))(self),
       isOpen: false,
       isInline
     })
@@ -149,14 +154,22 @@ export const begin = <A, E, R>(
 
 /** What is held for a scope, and what may still be settled. */
 export type Kept =
-  | { readonly _tag: "Kept"; readonly grant: Grant; isOpen: boolean; isSettled: boolean }
-  /** Granted by the limiter of this process, the store having failed. */
-  | { readonly _tag: "Local"; readonly limiter: LocalLimiter; readonly grant: Core.Grant }
+  | {
+    readonly _tag: "Kept"
+    readonly grant: Grant
+    /** Until when it may be settled, in nanoseconds. */
+    readonly until: number
+    isOpen: boolean
+    isSettled: boolean
+  }
+  /** Granted by this process alone, the store having failed. */
+  | { readonly _tag: "Local"; readonly permit: Permit }
 
 /** What a call holds that need not ask. */
 const nothingOf = (ask: Ask): Kept => ({
   _tag: "Kept",
   grant: { ask, at: 0, version: undefined, isSlot: false, lease: undefined },
+  until: -Infinity,
   isOpen: false,
   isSettled: true
 })
@@ -167,9 +180,9 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Kept, Thro
     const kept: { local: Kept | undefined } = { local: undefined }
     const call = arrive(limiter, ask, {
       run: () => Effect.void,
-      runLocally: (local) =>
-        Effect.map(Core.takeScoped(local, askAgain(local.plan, ask)), (grant) => {
-          kept.local = { _tag: "Local", limiter: local, grant }
+      runLocally: (fallback) =>
+        Effect.map(fallback.takeScoped(costOf(upToDate(limiter, ask))), (permit) => {
+          kept.local = { _tag: "Local", permit }
         }),
       isOpen: true,
       isInline: false
@@ -182,7 +195,8 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Kept, Thro
     }, true)
     return Effect.flatMap(admitted, () => {
       if (kept.local !== undefined) return Effect.succeed(kept.local)
-      const taken: Kept = { _tag: "Kept", grant: call.grant!, isOpen: true, isSettled: false }
+      const until = time(limiter) + limiter.settings.settleWithin
+      const taken: Kept = { _tag: "Kept", grant: call.grant!, until, isOpen: true, isSettled: false }
       return Effect.as(
         Effect.addFinalizer(() =>
           Effect.sync(() => {
@@ -197,28 +211,34 @@ export const takeScoped = (limiter: Limiter, ask: Ask): Effect.Effect<Kept, Thro
   })
 
 /** Charges or returns the difference to what it was charged. */
-export const settle = (limiter: Limiter, kept: Kept, actual: Ask): void => {
-  if (kept._tag === "Local") return Settle.settle(kept.limiter, kept.grant, askAgain(kept.limiter.plan, actual))
-  if (!kept.isOpen || kept.isSettled) return
+export const settle = (limiter: Limiter, kept: Kept, actual: Ask): Effect.Effect<void> => {
+  if (kept._tag === "Local") return kept.permit.settle(costOf(actual))
+  if (!kept.isOpen || kept.isSettled) return Effect.void
   kept.isSettled = true
-  correct(limiter, kept.grant, actual.timings, false)
+  correct(limiter, kept, actual.timings, false)
+  return Effect.void
 }
 
 /** As if it had never been let in. */
 export const cancel = (limiter: Limiter, kept: Kept): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (kept._tag === "Local") return Settle.cancel(kept.limiter, kept.grant)
+    if (kept._tag === "Local") return kept.permit.cancel
     if (!kept.isOpen || kept.isSettled) return Effect.void
     kept.isSettled = true
     kept.isOpen = false
-    correct(limiter, kept.grant, [], true)
+    correct(limiter, kept, [], true)
     end(limiter, kept.grant)
     return Effect.void
   })
 
 /** A part that an update has taken out counts no more. */
-const correct = (limiter: Limiter, grant: Grant, actual: ReadonlyArray<number>, isUndone: boolean): void => {
-  const { ask, at, version } = grant
+const correct = (
+  limiter: Limiter,
+  { grant: { ask, at, version }, until }: Extract<Kept, { _tag: "Kept" }>,
+  actual: ReadonlyArray<number>,
+  isUndone: boolean
+): void => {
+  if (time(limiter) > until) return
   // Nothing was charged where the store gave no decision, and to another policy's parts there is nothing to correct.
   if (version === undefined || ask.plan !== limiter.plan) return
   const more = ask.timings.map((amount, i) => (actual[i] ?? 0) - amount)
@@ -268,7 +288,7 @@ export const runIfAvailable = <A, E, R>(
         }
         if (onStoreError !== "allow") {
           fallback(limiter, "local")
-          return restore(Core.runIfAvailable(onStoreError, askAgain(onStoreError.plan, ask), self))
+          return restore(onStoreError.withPermitsIfAvailable(costOf(upToDate(limiter, ask)))(self))
         }
         fallback(limiter, "allowed")
         admit(limiter, ask)
@@ -373,13 +393,26 @@ export const nextAvailable = (limiter: Limiter, asked: Ask): Effect.Effect<Optio
     })
   })
 
-/** Nobody starts for so many nanoseconds: here at once, in other processes from their next decision on. */
+/** Starts no call for so many nanoseconds: here at once, in other processes from their next decision on. */
 export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
   Effect.suspend(() => {
-    limiter.pausedUntil = Math.max(limiter.pausedUntil, time(limiter) + nanos)
+    const before = limiter.unheardPauseUntil
+    const until = time(limiter) + nanos
+    const unheard = () => {
+      limiter.unheardPauseUntil = Math.max(limiter.unheardPauseUntil, until)
+    }
+    limiter.pausedUntil = Math.max(limiter.pausedUntil, until)
+    // Until the store has answered: an idle limiter of a map would be dropped before.
+    unheard()
     signal(limiter)
     const { client, key, timeout } = limiter.settings
-    return Effect.ignore(Client.pause(client, timeout, key, nanos / 1e3))
+    const told = Effect.match(Client.pause(client, timeout, key, nanos / 1e3), {
+      onSuccess: () => {
+        if (limiter.unheardPauseUntil === until) limiter.unheardPauseUntil = before
+      },
+      onFailure: unheard
+    })
+    return Effect.andThen(locally(limiter, (fallback) => fallback.pause(nanos)), told)
   })
 
 export const resume = (limiter: Limiter): Effect.Effect<void> =>
@@ -387,16 +420,29 @@ export const resume = (limiter: Limiter): Effect.Effect<void> =>
     const { client, key, timeout } = limiter.settings
     return Effect.andThen(
       Effect.ignore(Client.pause(client, timeout, key, 0)),
-      Effect.sync(() => {
+      Effect.suspend(() => {
         limiter.pausedUntil = -Infinity
+        limiter.unheardPauseUntil = -Infinity
         limiter.storePausedUntil = -Infinity
         signal(limiter)
+        return locally(limiter, (fallback) => fallback.resume)
       })
     )
   })
 
+const locally = (
+  { settings: { onStoreError } }: Limiter,
+  f: (fallback: Fallback) => Effect.Effect<void>
+): Effect.Effect<void> => typeof onStoreError === "string" ? Effect.void : f(onStoreError)
+
 /** New limits, in this process. What the store has counted it keeps. */
-export const update = (limiter: Limiter, plan: Plan): void => {
+export const update = (limiter: Limiter, plan: Plan, data: PolicyData): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    applyUpdate(limiter, plan)
+    return locally(limiter, (fallback) => fallback.update(data))
+  })
+
+const applyUpdate = (limiter: Limiter, plan: Plan): void => {
   const former = limiter.rules
   limiter.plan = { ...plan, name: limiter.plan.name }
   limiter.rules = rulesOf(plan)

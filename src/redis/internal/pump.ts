@@ -18,9 +18,10 @@ import type { Decision, Request } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import { drop, give, goOn, leave, tellToWait } from "./line.ts"
 import { needed, refusal, storeError } from "./refuse.ts"
-import { grantsOf, hear, recheck, requestOf, retell, settleWithin } from "./request.ts"
+import { grantsOf, hear, recheck, requestOf, retell } from "./request.ts"
 import { grace } from "./rules.ts"
 import { type Call, hasWork, isSame, type Limiter, pausedFor, rest, run, sleepFor, time } from "./state.ts"
+import * as Wakeups from "./wakeups.ts"
 
 export const startPump = (limiter: Limiter): void => {
   if (limiter.pump !== undefined || limiter.closed) return
@@ -37,7 +38,7 @@ export const startPump = (limiter: Limiter): void => {
 /** Listens all the time that it is alive: who is told before the answer that says "wait" would miss it otherwise. */
 const pumping = (limiter: Limiter): Effect.Effect<void> => {
   if (limiter.rules.gates.length === 0) return pumpingOn(limiter)
-  const stop = Client.listen(limiter.settings.client, limiter.settings.key, () => {
+  const stop = Wakeups.listen(limiter.settings.client, limiter.settings.key, () => {
     limiter.mayBeFree = true
     limiter.wake?.()
   })
@@ -117,7 +118,8 @@ const sleep = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
 const untilFree = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
     if (limiter.mayBeFree) return Effect.void
-    const [least, most] = Client.isTold(limiter.settings.client) ? [recheck * 0.8, recheck] : [5, 25]
+    const { channel, client } = limiter.settings
+    const [least, most] = Wakeups.isSubscribed(client, channel) ? [recheck * 0.8, recheck] : [5, 25]
     const expiry = limiter.nextExpiry === undefined ? Infinity : limiter.nextExpiry / 1e3 + 1
     return Effect.flatMap(
       Random.nextBetween(least, most),
@@ -160,7 +162,7 @@ export const tell = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effec
       limiter.slot = undefined
     }
     if (batch.length > 0) limiter.mayBeFree = false
-    const { client, timeout } = limiter.settings
+    const { client, settleWithin, timeout } = limiter.settings
     const { maxQueue, maxWait } = limiter.plan
     const asks = batch.map(({ ask }) => ask)
     const told = batch.findIndex(({ isTold }) => !isTold)
@@ -170,7 +172,7 @@ export const tell = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effec
       since: limiter.since,
       maxWait: batch.length === 0 ? -1 : isTold ? Infinity : maxQueue === 0 ? -1 : maxWait / 1e3,
       joins: batch.length > 0 ? isTold || maxQueue > 0 : limiter.line.size === 0 || limiter.closed,
-      settleWithin: limiter.rules.timings.length > 0 && batch.some(({ isOpen }) => isOpen) ? settleWithin : 0
+      settleWithin: limiter.rules.timings.length > 0 && batch.some(({ isOpen }) => isOpen) ? settleWithin / 1e3 : 0
     })
     const sent = time(limiter)
     return Client.decide(client, timeout, request, () => limiter.line.size > 0).pipe(

@@ -3,7 +3,6 @@
  */
 import type { Ask } from "../../internal/ask.ts"
 import { type Decision, leaseOf, type Request, type Return, type Run } from "../ThrottleStore.ts"
-import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
 import { type Grant, isSame, type Lease, type Limiter } from "./state.ts"
 
@@ -13,15 +12,12 @@ export const recheck = 250
 /** How long a place in the store's line lasts: four looks. */
 const patience = 4 * recheck * 1e3
 
-/** An hour: so long what a call was charged can be settled. */
-export const settleWithin = 3_600e6
-
 export const requestOf = (
   limiter: Limiter,
   asks: ReadonlyArray<Ask>,
   more: Partial<Request>
 ): Request => {
-  const { client, key, ttl } = limiter.settings
+  const { channel, client, key, ttl } = limiter.settings
   const returns = returnsOf(limiter)
   const { releases, settlements } = limiter
   limiter.releases = []
@@ -41,7 +37,7 @@ export const requestOf = (
     isDry: false,
     owner: client.owner,
     joins: true,
-    channel: Client.channel,
+    channel,
     ttl: ttl / 1e3,
     patience,
     firstLease,

@@ -43,6 +43,21 @@ export interface Rules {
 export const grace = catchUp / 1e3
 
 /**
+ * What is due within this many microseconds is due: for rates, whose instants are fractions. The other parts keep what they
+ * promise to the microsecond.
+ */
+export const rateNoise = 1
+
+/** Half a nanosecond, in microseconds: what sums of fractions are off by at most. */
+export const noise = 5e-4
+
+/**
+ * How long the first process in the line for permits has to ask again once it was sent a message that some are free: 300 ms, in
+ * microseconds. Longer than the interval at which it looks without messages, so it keeps its place where they are lost.
+ */
+export const wokenPatience = 300e3
+
+/**
  * A log of more entries than this is kept in steps of a thousandth of its window, each counted at its end: so it stays
  * small, and no window ever has more than its limit.
  */

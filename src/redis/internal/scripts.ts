@@ -11,10 +11,12 @@
  * - What is granted is charged in the same step. A slot is charged at the instant that it is for.
  * - `v` changes with every change. A slot or a grant that nobody wants is taken back only if it is still the same, since
  *   otherwise others have been told when they may start by what it has left.
- * - Every write sets how long the keys live: until all is as if nobody had ever used them. It never makes that shorter, and
+ * - A command that may fail, because of a key's type or the user's permissions, comes before the first write or after the
+ *   last one: a script that fails half-way is not rolled back.
+ * - Every write sets how long the keys live: until the state equals the initial state. It never makes that shorter, and
  *   leaves alone what parts it does not know remember: processes may have different policies, while one is rolled out.
  */
-import * as Redis from "effect/persistence/Redis"
+import { noise, rateNoise, wokenPatience } from "./rules.ts"
 
 /**
  * The state of a key and the time. Every script begins with it.
@@ -39,13 +41,17 @@ if hasSteppedBack then S.o, now = S.o + S.t - now, S.t end
 local function life(key, micros) return string.format('%.0f', max(ceil(micros / 1000) + 1000, call('PTTL', key))) end
 local function keep(key, micros) call('PEXPIRE', key, life(key, micros)) end
 local function save(micros) call('SET', K, cmsgpack.pack(S), 'PX', life(K, micros)) end
--- What is left over of fractions does not make it a microsecond more.
-local function up(micros) return ceil(micros - 0.001) end
+-- What sums of fractions are off by does not make it a microsecond more.
+local function up(micros) return ceil(micros - ${noise}) end
 `
 
 const decision = `
 local rules, ask = cjson.decode(ARGV[2]), cjson.decode(ARGV[3])
 local T, G = rules.timings, rules.gates
+local lists = 1
+for _, rule in ipairs(T) do if rule.kind == 'sliding' then lists = lists + 1 end end
+-- A key of another type fails here, before the first write.
+for i = 2, #KEYS do call(i <= lists and 'LLEN' or 'ZCARD', KEYS[i]) end
 local function offset(at) return at and at - now or -huge end
 local l, q, p = offset(S.l), offset(S.q), offset(S.p)
 local watched = S.k and S.k > now
@@ -69,7 +75,7 @@ for i, rule in ipairs(T) do
       local first = call('LINDEX', log[i], 0)
       if not first then S[rule.field] = 0 break end
       local at, cost = string.match(first, '(%S+) (%S+)')
-      if at + rule.per > now then break end
+      if at - now + rule.per > ${noise} then break end
       call('LPOP', log[i])
       S[rule.field], dirty = S[rule.field] - cost, true
     end
@@ -105,7 +111,7 @@ local function due(i, from, cost)
       for _, one in ipairs(some) do
         local date, amount = string.match(one, '(%S+) (%S+)')
         missing = missing - amount
-        if missing <= 0 then return max(from, date + rule.per - now) end
+        if missing <= 0 then return max(from, date - now + rule.per) end
       end
       at = at + 64
     end
@@ -114,7 +120,7 @@ local function due(i, from, cost)
     if now + from >= s[1] or s[2] + cost <= rule.limit then return from end
     return s[1] - now
   end
-  if not rule.align then return max(from, s[1] + rule.interval - now) end
+  if not rule.align then return max(from, s[1] - now + rule.interval) end
   -- On the clock; the wall clock may have been adjusted a little since the last one.
   from = max(from, s[1] + rule.interval - min(2000, rule.interval / 2) - now)
   local past = (wall + from) % rule.interval
@@ -297,8 +303,7 @@ end
 -- 4. Those who ask.
 local me, head = ask.owner, nil
 if ask.settleWithin then
-  watched, dirty = true, true
-  S.k = max(S.k or 0, now + ask.settleWithin)
+  watched = true
   watch()
 end
 
@@ -327,7 +332,7 @@ local function lease(want)
   end
   S.f, fence = fence, fence + 1
 end
-if p > 1 and not ask.isDry then open, wait = false, p end
+if p > ${noise} and not ask.isDry then open, wait = false, p end
 for _, run in ipairs(ask.runs) do
   local cost, want, holds = run.timings, run.gates, false
   for j = 1, ng do if want[j] > 0 then holds = true end end
@@ -341,15 +346,16 @@ for _, run in ipairs(ask.runs) do
     end
     local from = max(l, ask.since and granted < ask.waited and min(0, ask.since - now) or 0)
     if ask.isDry then from = max(from, p) end
-    local at = from
+    local at, tolerance = from, ${rateNoise}
     for i = 1, #T do
       if cost[i] > 0 then
         local d = due(i, at, cost[i])
         if d > at then at, part = d, i end
+        if T[i].kind ~= 'rate' then tolerance = ${noise} end
       end
     end
     if ask.isDry then wait, open = max(at, 0), false break end
-    if at <= 1 then at = min(at, 0) else wait, open = at, false end
+    if at <= tolerance then at = min(at, 0) else wait, open = at, false end
     if open or at <= ask.maxWait then
       if not open then
         S.u = {}
@@ -368,7 +374,7 @@ for _, run in ipairs(ask.runs) do
 end
 
 -- 5. The line for permits: one place for each process. Who was served goes to its end.
-local expiry
+local expiry, woken
 if leased then
   if busy == 1 and ask.joins then
     if granted > 0 then call('ZREM', line, me) end
@@ -377,7 +383,7 @@ if leased then
       call('ZADD', line, S.n, me)
     end
     S.w[me], dirty = now + ask.patience, true
-  elseif p > 1 and ask.joins and #ask.runs > 0 then
+  elseif p > ${noise} and ask.joins and #ask.runs > 0 then
     -- A pause is no reason to lose one's place.
     if call('ZSCORE', line, me) then S.w[me], dirty = now + ask.patience, true end
   elseif ask.joins and call('ZREM', line, me) == 1 then
@@ -388,8 +394,8 @@ if leased then
     local free = ng == 0
     for _, gate in ipairs(G) do if S[gate.field] < gate.limit then free = true end end
     if free and head and head ~= me then
-      call('PUBLISH', ask.channel .. head, K)
-      S.w[head], dirty = now + 200000, true
+      woken = head
+      S.w[head], dirty = now + ${wokenPatience}, true
     end
   end
   local oldest = call('ZRANGE', leases, 0, 0, 'WITHSCORES')
@@ -403,7 +409,8 @@ if changed or dirty then
   local horizon = max(p, l, 0)
   if l > -huge then S.l = now + l end
   if reserved then S.q = q > -huge and now + q or 0 end
-  if watched then horizon = max(horizon, S.k - now) end
+  -- Levels need not be known for longer than the key lives: once they are initial, no cost can come back.
+  if ask.settleWithin and (granted > 0 or reserved) then S.k = max(S.k or 0, now + max(l, 0) + ask.settleWithin) end
   for i, rule in ipairs(T) do
     local kind, s = rule.kind, S[rule.field]
     if kind == 'rate' then
@@ -427,9 +434,11 @@ if changed or dirty then
   end
   save(horizon)
 end
+-- The user may lack permission for the channel: then processes look for free permits by themselves.
+if woken then redis.pcall('PUBLISH', ask.channel .. woken, K) end
 return {
   granted, reserved and up(reserved) or -1, wait and up(wait) or -1, busy, part, now, S.v, firstFence,
-  expiry and ceil(expiry) or -1, p > 1 and 1 or 0, returned, reserved and now + up(reserved) or -1
+  expiry and ceil(expiry) or -1, p > ${noise} and 1 or 0, returned, reserved and now + up(reserved) or -1
 }
 `
 
@@ -451,17 +460,11 @@ save(S.p and S.p - now or 0)
 return 1
 `
 
-const script = (lua: string) =>
-  Redis.script(
-    (keys: ReadonlyArray<string>, args: ReadonlyArray<string | number>) => [...keys, ...args],
-    { lua: prelude + lua, numberOfKeys: (keys) => keys.length }
-  )
+/** Judges, charges, takes back. Keys: that of the state, the logs, and where permits are leased the leases and the line. */
+export const decide = prelude + decision
 
-/** Judges, charges, takes back: see {@link decision}. */
-export const decide = script(decision).withReturnType<ReadonlyArray<number>>()
+/** Gives leases more time; answers 0 for one that is gone. Keys: that of the state, and the leases. */
+export const renew = prelude + renewal
 
-/** Gives leases more time; answers 0 for one that is gone. */
-export const renew = script(renewal).withReturnType<ReadonlyArray<number>>()
-
-/** Lets nobody start for a while; 0 ends it. */
-export const pause = script(pausing).withReturnType<number>()
+/** Starts no call for a while; 0 ends that. Key: that of the state. */
+export const pause = prelude + pausing

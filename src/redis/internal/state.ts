@@ -13,19 +13,24 @@ import type { Plan } from "../../internal/plan.ts"
 import { type AnyFiber, type Limiter as LocalLimiter, noise } from "../../internal/state.ts"
 import type { Settlement } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
+import type { Fallback } from "./fallback.ts"
 import type { Rules } from "./rules.ts"
 
 /** What becomes of a call that the store gives no decision for. */
-export type OnStoreError = "fail" | "allow" | LocalLimiter
+export type OnStoreError = "fail" | "allow" | Fallback
 
 export interface Settings {
   /** The key in the store. */
   readonly key: string
+  /** The channel of all throttles with its prefix. */
+  readonly channel: string
   readonly client: Client.Client
   /** How long to wait for a decision, in nanoseconds. */
   readonly timeout: number
   /** How long a lease lasts unless renewed, in nanoseconds. */
   readonly ttl: number
+  /** How long after its start a call may be settled, in nanoseconds. */
+  readonly settleWithin: number
   readonly onStoreError: OnStoreError
 }
 
@@ -70,8 +75,8 @@ export interface Call extends Line.Place<Call> {
   readonly heard: boolean
   /** What it runs when its turn comes. */
   readonly run: (grant: Grant) => Effect.Effect<any, any, any>
-  /** What it runs when the store fails and a limiter of this process decides. */
-  readonly runLocally: (limiter: LocalLimiter) => Effect.Effect<any, any, any>
+  /** What it runs when the store fails and this process decides by itself. */
+  readonly runLocally: (fallback: Fallback) => Effect.Effect<any, any, any>
   /** Whether what it is charged may be settled later. */
   readonly isOpen: boolean
   /** Whether a failure of the store is a defect, since the call's type knows no such error. */
@@ -125,6 +130,8 @@ export interface Limiter {
   mayBeFree: boolean
   storePausedUntil: number
   pausedUntil: number
+  /** End of a pause of which the store has not heard: until then this process has to remember it. */
+  unheardPauseUntil: number
   readonly counters: LocalLimiter["counters"]
   readonly series: Observe.Series
   pump: AnyFiber | undefined
@@ -177,11 +184,11 @@ export const signal = (limiter: Limiter): void => {
 export const hasWork = ({ isBusy, line, releases, settlements, surplus, unwanted }: Limiter): boolean =>
   releases.length + settlements.length + surplus.length + unwanted.length > 0 || (isBusy && line.size === 0)
 
-/** Says so if nobody waits, nothing is held and nothing is to be told. */
+/** Calls `onIdle` if no call waits, nothing is held, nothing is to be told and no pause is known here alone. */
 export const rest = (limiter: Limiter): void => {
   if (
     limiter.line.size === 0 && limiter.leases.size === 0 && limiter.pump === undefined && limiter.slot === undefined &&
-    limiter.renewer === undefined && !hasWork(limiter)
+    limiter.renewer === undefined && !hasWork(limiter) && limiter.unheardPauseUntil <= time(limiter) + noise
   ) limiter.onIdle()
 }
 

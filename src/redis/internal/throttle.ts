@@ -26,7 +26,7 @@ const permitOf = (limiter: Shared, ask: Ask, kept: Limiter.Kept): LeasedPermit =
   const lease = kept._tag === "Kept" ? kept.grant.lease : undefined
   return {
     cost: ask.cost,
-    settle: (actual) => Effect.sync(() => Limiter.settle(limiter, kept, askActual(limiter.plan, ask, actual))),
+    settle: (actual) => Effect.suspend(() => Limiter.settle(limiter, kept, askActual(limiter.plan, ask, actual))),
     cancel: Limiter.cancel(limiter, kept),
     ...(lease === undefined ? undefined : { [Leased]: { limiter, lease } })
   }
@@ -70,7 +70,7 @@ export const throttleOf = (limiter: Shared): Throttle.Throttle => {
       Effect.suspend(() => Limiter.pause(limiter, Throttle.nanosToPause(limiter.plan.name, duration))),
     resume: Limiter.resume(limiter),
     update: (policy) =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         if (!Throttle.isPolicy(policy)) {
           throw new RangeError(`Throttle: a policy is needed here, got ${Formatter.format(policy)}`)
         }
@@ -88,7 +88,7 @@ export const throttleOf = (limiter: Shared): Throttle.Throttle => {
               `(got "${plan.description}")`
           )
         }
-        Limiter.update(limiter, plan)
+        return Limiter.update(limiter, plan, policy.data)
       }),
     statistics: Core.statistics(limiter)
   }
