@@ -32,6 +32,7 @@ import * as Observe from "./internal/observe.ts"
 import * as Plan from "./internal/plan.ts"
 import * as Settle from "./internal/settle.ts"
 import * as State from "./internal/state.ts"
+import * as Time from "./internal/time.ts"
 import * as Update from "./internal/update.ts"
 import * as PolicyModule from "./Policy.ts"
 import type { ThrottleError } from "./ThrottleError.ts"
@@ -556,7 +557,7 @@ const fromChecked = <E>(data: PolicyModule.PolicyData, mayFail?: boolean): Polic
     const clock = fiber.getRef(Clock.Clock)
     let found = inline.get(clock)
     if (found === undefined) {
-      found = live(State.makeUnsafe(plan, Observe.acquire(fiber.context, plan.name), clock), mayRefuse)
+      found = live(State.makeUnsafe(plan, Observe.acquire(fiber.context, plan.name), Time.make(clock)), mayRefuse)
       inline.set(clock, found)
     }
     return found

@@ -583,3 +583,77 @@ describe("a deadline", () => {
       }
     }))
 })
+
+describe("a monotonic clock that steps back by half an hour", () => {
+  /** A clock that shows less by as much as is set. */
+  const steppingClock = (clock: Clock.Clock) => {
+    let back = 0n
+    const stepping: Clock.Clock = {
+      ...clock,
+      monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe() - back,
+      monotonicTimeNanos: Effect.sync(() => clock.monotonicTimeNanosUnsafe() - back)
+    }
+    return {
+      stepping,
+      step: () => {
+        back = 30n * 60n * 1_000_000_000n
+      }
+    }
+  }
+
+  it.each(Object.entries({
+    rate: Throttle.rate({ limit: 10 }),
+    tokenBucket: Throttle.tokenBucket({ capacity: 1, refill: 10 }),
+    "sliding window": Throttle.window({ limit: 1, per: 100 }),
+    "fixed window": Throttle.window({ limit: 1, per: 100, kind: "fixed" }),
+    spacing: Throttle.spacing({ interval: 100 })
+  }))("%s: locks nothing for longer than the time to refill", (_, policy) => {
+    for (const steps of ["while calls wait", "while none waits"] as const) {
+      const simulator = Simulator.make({ operations: 2_048 })
+      const { step, stepping } = steppingClock(simulator.clock)
+      const starts: Array<number> = []
+      let throttle!: Throttle.Throttle
+      const scoped = Effect.andThen(
+        Effect.map(Throttle.make(policy), (made) => void (throttle = made)),
+        Effect.never
+      )
+      simulator.fork(Effect.provideService(Effect.scoped(scoped), Clock.Clock, stepping))
+      simulator.run()
+      const call = () => simulator.fork(throttle.withPermit(Effect.sync(() => void starts.push(simulator.now()))))
+      const calls = steps === "while calls wait" ? 4 : 1
+      for (let i = 0; i < calls; i++) call()
+      simulator.at(150, step)
+      simulator.at(160, call)
+      simulator.run()
+      assert.strictEqual(starts.length, calls + 1)
+      assert.isAtMost(starts.at(-1)!, (calls + 1) * 100 + 160)
+      for (const gap of gaps(starts)) assert.isAtLeast(gap, steps === "while calls wait" ? 90 : 0)
+    }
+  })
+
+  it("a pause lasts no longer than its length from the step on", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const { step, stepping } = steppingClock(simulator.clock)
+    let started = Infinity
+    const program = Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 10 }))
+      yield* throttle.pause(500)
+      yield* throttle.withPermit(Effect.sync(() => void (started = simulator.now())))
+    })
+    simulator.at(200, step)
+    simulator.fork(Effect.provideService(Effect.scoped(program), Clock.Clock, stepping))
+    simulator.run()
+    // What passed since the clock was read last, before the step, is not known.
+    assert.isAtMost(started, 500 + 500)
+  })
+})
+
+describe("data from outside", () => {
+  it.effect("has durations in words, and numbers are milliseconds", () =>
+    Effect.gen(function*() {
+      const data = (per: unknown) => Effect.map(Throttle.decode({ _tag: "Rate", limit: 1, per }), Throttle.describe)
+      assert.strictEqual(yield* data("60 seconds"), "1 per minute")
+      assert.strictEqual(yield* data("1 minute"), "1 per minute")
+      assert.strictEqual(yield* data(60), "1 per 60 milliseconds")
+    }))
+})

@@ -33,6 +33,7 @@ import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
 import { advance } from "./shadow.ts"
 import { canStart, dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
+import * as Time from "./time.ts"
 import { update } from "./update.ts"
 
 /** What the keys of one policy have in common. */
@@ -75,7 +76,7 @@ export interface Keyed<K> {
   readonly name: string
   readonly options: Options
   readonly series: Observe.Series
-  readonly clock: Clock.Clock
+  readonly time: Time.Time
   /** The plan of a key's policy. Policies that are the same value have the same plan. */
   readonly planOf: (key: K) => Plan
   readonly planFor: (policy: unknown) => Plan
@@ -115,7 +116,7 @@ export const make = <K>(
     name,
     options,
     series,
-    clock,
+    time: Time.make(clock),
     planOf,
     planFor,
     kinds: new WeakMap(),
@@ -144,7 +145,7 @@ const kindOf = <K>(keyed: Keyed<K>, key: K): Kind => kindFor(keyed, keyed.planOf
 const kindFor = <K>(keyed: Keyed<K>, plan: Plan): Kind => {
   let kind = keyed.kinds.get(plan)
   if (kind === undefined) {
-    const scratch = makeUnsafe({ ...plan, name: keyed.name }, keyed.series, keyed.clock)
+    const scratch = makeUnsafe({ ...plan, name: keyed.name }, keyed.series, keyed.time)
     kind = { plan: scratch.plan, scratch, holdsNothing: plan.holdings.length === 0 && !plan.shadow, spare: [] }
     keyed.kinds.set(plan, kind)
   }
@@ -196,10 +197,7 @@ const busyOf = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
 // States in and out of a limiter
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** `now`: when the clock was read for what is asked next. */
-const load = (limiter: Limiter, state: unknown, now = limiter.read): void => {
-  const { timings } = limiter.parts
-  limiter.read = now
+const load = ({ parts: { timings } }: Limiter, state: unknown): void => {
   if (timings.length === 1) timings[0]!.state.ref.current = state
   else timings.forEach((part, i) => part.state.ref.current = (state as ReadonlyArray<unknown>)[i])
 }
@@ -238,7 +236,7 @@ export const beginFor = <K, A, E, R>(
     if (never !== undefined) return never
     if (kind.holdsNothing) {
       if (idle === undefined && !makeRoom(keyed)) return refuse(keyed, ask.cost)
-      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state, now)
+      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
       if (tryStartAt(kind.scratch, ask, now)) {
         keep(keyed, key, idle, kind)
         return self
@@ -267,7 +265,7 @@ export const runIfAvailableFor = <K, A, E, R>(
     if (never !== undefined) return never
     if (kind.holdsNothing) {
       if (idle === undefined && !makeRoom(keyed)) return refuse(keyed, ask.cost)
-      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state, now)
+      load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
       if (!tryStartAt(kind.scratch, ask, now)) return Effect.succeedNone
       keep(keyed, key, idle, kind)
       return Effect.asSome(self)
@@ -320,7 +318,7 @@ export const startAtOnce = <K>(
   if (!kind.holdsNothing) return false
   const ask = askOf(kind.scratch)
   if (ask.never !== undefined) return false
-  load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state, now)
+  load(kind.scratch, idle === undefined ? initial(kind.plan) : idle.state)
   if (other === undefined) {
     if ((idle === undefined && !makeRoom(keyed)) || !tryStartAt(kind.scratch, ask, now)) return false
   } else {
@@ -456,7 +454,7 @@ const find = <K>(keyed: Keyed<K>, key: K): Busy | undefined => {
 }
 
 const lendable = <K>(keyed: Keyed<K>, kind: Kind): Busy => {
-  const limiter = makeUnsafe(kind.plan, keyed.series, keyed.clock)
+  const limiter = makeUnsafe(kind.plan, keyed.series, keyed.time)
   const busy: Busy = { key: undefined, kind, limiter, users: 0, isLent: false }
   limiter.whenOver = () => rest(keyed, busy)
   return busy
@@ -617,7 +615,7 @@ const reset = (limiter: Limiter): void => {
   rejected.PermitsExceedCapacity = 0
 }
 
-const timeOf = <K>(keyed: Keyed<K>): number => Number(keyed.clock.monotonicTimeNanosUnsafe())
+const timeOf = <K>(keyed: Keyed<K>): number => Time.now(keyed.time)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Counting

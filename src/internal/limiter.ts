@@ -55,12 +55,15 @@ import {
   type Tie,
   time
 } from "./state.ts"
+import * as Time from "./time.ts"
 
 /** A limiter on the current clock that closes with the scope. */
 export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.withFiber((fiber) =>
-      Effect.succeed(makeUnsafe(plan, Observe.acquire(fiber.context, plan.name), fiber.getRef(Clock.Clock)))
+      Effect.succeed(
+        makeUnsafe(plan, Observe.acquire(fiber.context, plan.name), Time.make(fiber.getRef(Clock.Clock)))
+      )
     ),
     (limiter) =>
       Effect.sync(() => {
@@ -250,7 +253,7 @@ export const judge = (limiter: Limiter, call: Call): void => {
   const until = due <= deadline ? due : deadline - now > shortly ? deadline - shortly : deadline
   if (until === Infinity) return
   // A fiber of its own, because a sleep can only be cut short by interrupting the fiber that sleeps.
-  const timer = Effect.runForkWith(call.fiber.context)(limiter.clock.sleep(sleepFor(until - now)))
+  const timer = Effect.runForkWith(call.fiber.context)(limiter.time.clock.sleep(sleepFor(until - now)))
   // A clock may sleep no time at all.
   if (timer.pollUnsafe() !== undefined) return pumpSoon(limiter, call)
   call.timer = timer

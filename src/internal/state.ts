@@ -2,7 +2,6 @@
  * What a limiter is made of, and the questions it can be asked without changing it: who holds what, and when may this
  * start?
  */
-import type * as Clock from "effect/Clock"
 import type * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Ref from "effect/Ref"
@@ -14,6 +13,7 @@ import type { Wall } from "./meter/meter.ts"
 import * as Observe from "./observe.ts"
 import type { Plan, Timing } from "./plan.ts"
 import * as Pool from "./pool.ts"
+import * as Time from "./time.ts"
 
 export type AnyFiber = Fiber.Fiber<unknown, unknown>
 
@@ -105,10 +105,8 @@ export interface Limiter {
   parts: Parts
   /** The cost of a call that names none: one permit. */
   one: Ask
-  readonly clock: Clock.Clock
+  readonly time: Time.Time
   readonly wall: Wall
-  /** The monotonic instant at which the clock was read last. */
-  read: number
   readonly line: Line.Line<Call>
   /** Those who hold permits. */
   readonly holders: Line.Line<Holder>
@@ -143,35 +141,29 @@ export interface Limiter {
  */
 export const noise = 1_000
 
-export const makeUnsafe = (plan: Plan, series: Observe.Series, clock: Clock.Clock): Limiter => {
-  const limiter: Limiter = {
-    plan,
-    parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(Pool.make) },
-    one: askOne(plan),
-    clock,
-    // The two clocks are read as one: what the wall clock shows now, it showed when the other one was read. Were that read
-    // again, some microseconds would have passed, and an instant on a boundary would seem to lie before it.
-    wall: (at) => clock.currentTimeMillisUnsafe() + (at - limiter.read) / 1e6,
-    read: -Infinity,
-    line: Line.make(),
-    holders: Line.make(),
-    counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
-    series,
-    headSince: -Infinity,
-    agenda: Agenda.make(),
-    permitsSince: -Infinity,
-    late: 0,
-    lateUntil: -Infinity,
-    pausedUntil: -Infinity,
-    pauses: noPauses(),
-    barred: plan.shadow,
-    open: 0,
-    pumping: false,
-    closed: false,
-    whenOver: undefined
-  }
-  return limiter
-}
+export const makeUnsafe = (plan: Plan, series: Observe.Series, time: Time.Time): Limiter => ({
+  plan,
+  parts: { timings: plan.timings.map(clockwork), gates: plan.holdings.map(Pool.make) },
+  one: askOne(plan),
+  time,
+  wall: time.wall,
+  line: Line.make(),
+  holders: Line.make(),
+  counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
+  series,
+  headSince: -Infinity,
+  agenda: Agenda.make(),
+  permitsSince: -Infinity,
+  late: 0,
+  lateUntil: -Infinity,
+  pausedUntil: -Infinity,
+  pauses: noPauses(),
+  barred: plan.shadow,
+  open: 0,
+  pumping: false,
+  closed: false,
+  whenOver: undefined
+})
 
 export const noPauses = (): Pauses => ({ past: 0, from: 0, until: 0 })
 
@@ -183,8 +175,8 @@ export const clockwork = (part: Timing): Clockwork => ({
   calls: 0
 })
 
-/** Reads the clock: once for a decision, since what the wall clock shows is told as of the last reading. */
-export const time = (limiter: Limiter): number => limiter.read = Number(limiter.clock.monotonicTimeNanosUnsafe())
+/** Reads the clock. */
+export const time = (limiter: Limiter): number => Time.now(limiter.time)
 
 export const stateOf = (part: Clockwork): unknown => part.state.ref.current
 
