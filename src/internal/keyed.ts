@@ -29,10 +29,11 @@ import {
 } from "./limiter.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
+import * as Pauses from "./pauses.ts"
 import type { Plan } from "./plan.ts"
 import * as Refuse from "./refuse.ts"
 import { advance } from "./shadow.ts"
-import { canStart, dueFrom, isFree, type Limiter, makeUnsafe, noise, noPauses, stateOf, time } from "./state.ts"
+import { canStart, dueFrom, isFree, type Limiter, makeUnsafe, noise, stateOf, time } from "./state.ts"
 import * as Time from "./time.ts"
 import { update } from "./update.ts"
 
@@ -603,7 +604,7 @@ const reset = (limiter: Limiter): void => {
   limiter.headSince = -Infinity
   limiter.lateUntil = -Infinity
   limiter.pausedUntil = -Infinity
-  Object.assign(limiter.pauses, noPauses())
+  Object.assign(limiter.pauses, Pauses.none())
   const { counters, counters: { rejected } } = limiter
   counters.admitted = 0
   counters.interrupted = 0

@@ -35,6 +35,7 @@ import * as Ledger from "./ledger.ts"
 import { admit, charge, chargeIfDue, chargeIfNearlyDue, closeCharges, count, countRejection } from "./ledger.ts"
 import * as Line from "./line.ts"
 import * as Observe from "./observe.ts"
+import * as Pauses from "./pauses.ts"
 import type { Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Refuse from "./refuse.ts"
@@ -590,7 +591,7 @@ const waiter = (
   parts: limiter.parts,
   fiber,
   arrival: now,
-  pausedBefore: pausedUpTo(limiter, now),
+  pausedBefore: Pauses.upTo(limiter.pauses, now),
   traced: false,
   heard: false,
   queued: 0,
@@ -682,15 +683,8 @@ const millis = (nanos: number | undefined): number | undefined => nanos === unde
 /** Milliseconds since it arrived. */
 const waited = (limiter: Limiter, call: Call): number => (time(limiter) - call.arrival) / 1e6
 
-/** Nanoseconds for which the throttle was, or will be, paused until then. */
-const pausedUpTo = ({ pauses: { from, past, until } }: Limiter, at: number): number =>
-  past + Math.max(0, Math.min(at, until) - from)
-
 /** For how many milliseconds of its wait, until then, there was a pause; nothing to tell where there was none. */
-const paused = (limiter: Limiter, call: Call, to: number): { readonly paused?: number } => {
-  const nanos = pausedUpTo(limiter, to) - call.pausedBefore
-  return nanos > 0 && nanos < Infinity ? { paused: nanos / 1e6 } : {}
-}
+const paused = (limiter: Limiter, call: Call, to: number) => Pauses.attribute(limiter.pauses, call.pausedBefore, to)
 
 const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted"): Effect.Effect<void> | undefined =>
   call.heard
@@ -830,12 +824,7 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
   Shadow.advance(limiter, now)
   const until = now + nanos
   if (until <= limiter.pausedUntil) return Effect.void
-  const { pauses } = limiter
-  if (pauses.until <= now) {
-    pauses.past = pausedUpTo(limiter, now)
-    pauses.from = now
-  }
-  pauses.until = until
+  Pauses.extend(limiter.pauses, now, until)
   limiter.pausedUntil = until
   limiter.barred = true
   rejectTooLong(limiter, now)
@@ -852,7 +841,7 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
 export const resume = (limiter: Limiter): void => {
   const now = time(limiter)
   Shadow.advance(limiter, now)
-  limiter.pauses.until = Math.min(limiter.pauses.until, now)
+  Pauses.end(limiter.pauses, now)
   limiter.pausedUntil = -Infinity
   reconsider(limiter)
 }

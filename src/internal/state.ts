@@ -11,6 +11,7 @@ import { type Ask, askOne } from "./ask.ts"
 import * as Line from "./line.ts"
 import type { Wall } from "./meter/meter.ts"
 import * as Observe from "./observe.ts"
+import * as Pauses from "./pauses.ts"
 import type { Plan, Timing } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Time from "./time.ts"
@@ -91,15 +92,6 @@ export interface Call extends Line.Place<Call> {
   timer: AnyFiber | undefined
 }
 
-/** So that those who have waited can be told for how long of that there was a pause. */
-export interface Pauses {
-  /** Nanoseconds of all pauses before the latest. */
-  past: number
-  /** The latest, present or past. */
-  from: number
-  until: number
-}
-
 export interface Limiter {
   plan: Plan
   parts: Parts
@@ -123,7 +115,7 @@ export interface Limiter {
   lateUntil: number
   /** Nobody starts before this. */
   pausedUntil: number
-  readonly pauses: Pauses
+  readonly pauses: Pauses.Pauses
   /** Set where it may be that it is closed, paused or in shadow. */
   barred: boolean
   /** How many calls may still be settled. */
@@ -157,15 +149,13 @@ export const makeUnsafe = (plan: Plan, series: Observe.Series, time: Time.Time):
   late: 0,
   lateUntil: -Infinity,
   pausedUntil: -Infinity,
-  pauses: noPauses(),
+  pauses: Pauses.none(),
   barred: plan.shadow,
   open: 0,
   pumping: false,
   closed: false,
   whenOver: undefined
 })
-
-export const noPauses = (): Pauses => ({ past: 0, from: 0, until: 0 })
 
 export const clockwork = (part: Timing): Clockwork => ({
   ...part,

@@ -2,13 +2,14 @@
  * A throttle on a store behaves as one in memory: the store in memory on a TestClock, to the millisecond.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Metric, Option, Random, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Metric, Option, Random, References, Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
 import { MemoryStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
 import * as Testing from "effect-throttle/testing"
 import { TestClock } from "effect/testing"
 import { underLease } from "../../src/redis/internal/leases.ts"
 import { Leased, type LeasedPermit } from "../../src/redis/internal/throttle.ts"
+import { collect } from "../utils/telemetry.ts"
 
 const make = (policy: Throttle.Policy<any>, options: Partial<RedisThrottle.Options> = {}) =>
   RedisThrottle.make(policy, { key: "test", ...options })
@@ -204,6 +205,29 @@ describe("a throttle on a store", () => {
       yield* throttle.resume
       yield* TestClock.adjust("1 second")
       assert.isNumber(more.starts[0])
+    }))
+
+  test("a pause has a log line, and lines, spans and events say how much of a wait it was", () =>
+    Effect.gen(function*() {
+      const seen = collect()
+      const events: Array<Throttle.Event> = []
+      const observe = <A, E, R>(self: Effect.Effect<A, E, R>) =>
+        seen.in(Effect.provideService(self, Throttle.Observer, (event) => Effect.sync(() => void events.push(event))))
+          .pipe(Effect.provideService(References.MinimumLogLevel, "Debug"))
+      const throttle = yield* make(Throttle.rate({ limit: 10, name: "api" }))
+      const other = yield* make(Throttle.rate({ limit: 10, name: "api" }))
+      yield* observe(throttle.pause(300))
+      // A shorter one changes nothing, and is not reported.
+      yield* observe(throttle.pause(100))
+      const calls = yield* Effect.forEach([throttle, other], (one) => fork(observe(one.withPermit(Effect.void))))
+      yield* TestClock.adjust("1 second")
+      for (const fiber of calls) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!))
+      const paused = seen.lines.filter(({ message }) => message === "throttle.paused")
+      assert.deepStrictEqual(paused.map(({ annotations }) => annotations["wait"]), [300])
+      const admitted = events.filter((event) => event._tag === "Admitted")
+      assert.lengthOf(admitted, 2)
+      for (const event of admitted) assert.closeTo((event as { readonly paused: number }).paused, 300, 1)
+      for (const span of seen.spans) assert.closeTo(span.attributes.get("paused") as number, 300, 1)
     }))
 
   test("update: new limits for those in line, and what is spent stays spent", () =>

@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import { type Ask, askAgain, askOne } from "../../internal/ask.ts"
 import * as Line from "../../internal/line.ts"
 import * as Observe from "../../internal/observe.ts"
+import * as Pauses from "../../internal/pauses.ts"
 import type { Plan } from "../../internal/plan.ts"
 import type { AnyFiber } from "../../internal/state.ts"
 import type { PolicyData } from "../../Policy.ts"
@@ -71,6 +72,7 @@ export const makeUnsafe = (
     mayBeFree: false,
     storePausedUntil: -Infinity,
     pausedUntil: -Infinity,
+    pauses: Pauses.none(),
     unheardPauseUntil: -Infinity,
     counters: { ...Observe.counters(), waited: 0, longestWait: 0 },
     series,
@@ -335,6 +337,7 @@ const arrive = (
     ask,
     fiber,
     arrival: now,
+    pausedBefore: Pauses.upTo(limiter.pauses, now),
     traced: fiber.cache.tracerEnabled,
     heard: Observe.isHeard(fiber),
     state: "waiting",
@@ -401,7 +404,9 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
     const unheard = () => {
       limiter.unheardPauseUntil = Math.max(limiter.unheardPauseUntil, until)
     }
+    const isLonger = until > Math.max(limiter.pausedUntil, limiter.storePausedUntil)
     limiter.pausedUntil = Math.max(limiter.pausedUntil, until)
+    Pauses.extend(limiter.pauses, time(limiter), until)
     // Until the store has answered: an idle limiter of a map would be dropped before.
     unheard()
     signal(limiter)
@@ -412,7 +417,15 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
       },
       onFailure: unheard
     })
-    return Effect.andThen(locally(limiter, (fallback) => fallback.pause(nanos)), told)
+    const heard = isLonger
+      ? Observe.tellPaused(current(), () => ({
+        throttle: limiter.plan.name,
+        policy: limiter.plan.description,
+        ...(nanos === Infinity ? undefined : { wait: nanos / 1e6 })
+      }))
+      : undefined
+    const paused = Effect.andThen(locally(limiter, (fallback) => fallback.pause(nanos)), told)
+    return heard === undefined ? paused : Effect.andThen(paused, heard)
   })
 
 export const resume = (limiter: Limiter): Effect.Effect<void> =>
@@ -422,6 +435,7 @@ export const resume = (limiter: Limiter): Effect.Effect<void> =>
       Effect.ignore(Client.pause(client, timeout, key, 0)),
       Effect.suspend(() => {
         limiter.pausedUntil = -Infinity
+        Pauses.end(limiter.pauses, time(limiter))
         limiter.unheardPauseUntil = -Infinity
         limiter.storePausedUntil = -Infinity
         signal(limiter)

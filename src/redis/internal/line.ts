@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import type { Ask } from "../../internal/ask.ts"
 import * as Line from "../../internal/line.ts"
 import * as Observe from "../../internal/observe.ts"
+import * as Pauses from "../../internal/pauses.ts"
 import { noise } from "../../internal/state.ts"
 import { ThrottleError, TimedOut } from "../../ThrottleError.ts"
 import { about, circumstances, expectedBehind, reject } from "./refuse.ts"
@@ -73,7 +74,8 @@ const watched = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => 
       ...about(limiter, call),
       queued: call.queued,
       ...expects(call),
-      waited: waited(limiter, call)
+      waited: waited(limiter, call),
+      ...paused(limiter, call, time(limiter))
     }))
     : park(limiter, call)
   const heard = call.heard
@@ -81,7 +83,8 @@ const watched = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => 
       _tag: "Waiting",
       ...about(limiter, call),
       queued: call.queued,
-      ...expects(call)
+      ...expects(call),
+      ...paused(limiter, call, Infinity)
     }))
     : undefined
   return Effect.andThen(
@@ -92,11 +95,18 @@ const watched = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => 
 
 const expects = ({ expected }: Call) => expected === undefined ? undefined : { expected: expected / 1e6 }
 
+const paused = (limiter: Limiter, call: Call, to: number) => Pauses.attribute(limiter.pauses, call.pausedBefore, to)
+
 const waited = (limiter: Limiter, call: Call): number => (time(limiter) - call.arrival) / 1e6
 
 const tellWaited = (limiter: Limiter, call: Call, tag: "Admitted" | "Interrupted"): Effect.Effect<void> | undefined =>
   call.heard && call.isWatched
-    ? Observe.tell(call.fiber, tag, () => ({ _tag: tag, ...about(limiter, call), waited: waited(limiter, call) }))
+    ? Observe.tell(call.fiber, tag, () => ({
+      _tag: tag,
+      ...about(limiter, call),
+      waited: waited(limiter, call),
+      ...paused(limiter, call, time(limiter))
+    }))
     : undefined
 
 /** Lets a call start with what was granted to it. */

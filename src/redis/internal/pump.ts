@@ -12,6 +12,7 @@ import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import type { Ask } from "../../internal/ask.ts"
 import * as Line from "../../internal/line.ts"
+import * as Pauses from "../../internal/pauses.ts"
 import { noise } from "../../internal/state.ts"
 import { ThrottleError } from "../../ThrottleError.ts"
 import type { Decision, Request } from "../ThrottleStore.ts"
@@ -216,6 +217,8 @@ const apply = (
   limiter.storePausedUntil = decision.isPaused && decision.wait !== undefined
     ? received + decision.wait * 1e3
     : -Infinity
+  if (limiter.storePausedUntil > received) Pauses.extend(limiter.pauses, received, limiter.storePausedUntil)
+  else if (pausedFor(limiter) === 0) Pauses.end(limiter.pauses, received)
   // What was not let in for want of permits, or in a pause, has nothing to make up for.
   limiter.since = decision.isBusy || decision.isPaused ? undefined : decision.granted > 0 ? decision.now : limiter.since
   const grants = grantsOf(limiter, asks, request, decision, sent)

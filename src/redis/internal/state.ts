@@ -9,6 +9,7 @@ import * as Fiber from "effect/Fiber"
 import type { Ask } from "../../internal/ask.ts"
 import * as Line from "../../internal/line.ts"
 import * as Observe from "../../internal/observe.ts"
+import type * as Pauses from "../../internal/pauses.ts"
 import type { Plan } from "../../internal/plan.ts"
 import { type AnyFiber, type Limiter as LocalLimiter, noise } from "../../internal/state.ts"
 import type { Settlement } from "../ThrottleStore.ts"
@@ -71,6 +72,8 @@ export interface Call extends Line.Place<Call> {
   readonly fiber: AnyFiber
   /** In nanoseconds. */
   readonly arrival: number
+  /** For how long the throttle had been paused until then, in nanoseconds. */
+  readonly pausedBefore: number
   readonly traced: boolean
   readonly heard: boolean
   /** What it runs when its turn comes. */
@@ -130,6 +133,8 @@ export interface Limiter {
   mayBeFree: boolean
   storePausedUntil: number
   pausedUntil: number
+  /** The pauses that this process knows of. */
+  readonly pauses: Pauses.Pauses
   /** End of a pause of which the store has not heard: until then this process has to remember it. */
   unheardPauseUntil: number
   readonly counters: LocalLimiter["counters"]
