@@ -44,7 +44,7 @@ describe("the rules bite", () => {
       { "src/internal/deeper/other.ts": `import type * as Map from "../../ThrottleMap.ts"` },
       { "src/internal/line.ts": `import {\n  type Limiter\n} from "./limiter.ts"` },
       { "src/internal/observe.ts": `export type X = import("./limiter.ts").Limiter` },
-      { "src/internal/meter/rate.ts": `import { Line } from "../line.ts"` },
+      { "src/internal/part/rate.ts": `import { Line } from "../line.ts"` },
       { "src/http/client.ts": `import "../index.ts"` },
       { "src/simulation/run.ts": `import * as Limiter from "../internal/limiter.ts"` },
       { "src/simulation/run.ts": `import { svg } from "./index.ts"` },
@@ -64,9 +64,9 @@ describe("the rules bite", () => {
 
   describe("pure meters", () =>
     table(rules.pureMeters, [
-      { "src/internal/meter/rate.ts": `import { Duration } from "effect"` },
-      { "src/internal/meter/rate.ts": `import type { Policy } from "../../Policy.ts"` },
-      { "src/internal/meter/window.ts": `import "node:util"` }
+      { "src/internal/part/rate.ts": `import { Duration } from "effect"` },
+      { "src/internal/part/rate.ts": `import type { Policy } from "../../Policy.ts"` },
+      { "src/internal/part/window.ts": `import "node:util"` }
     ]))
 
   describe("stable modules", () =>
@@ -124,10 +124,10 @@ const f = () => {
       "src/Policy.ts": `import { Schema } from "effect"`,
       "src/internal/limiter.ts": `import type { Policy } from "../Policy.ts"
 import * as Line from "./line.ts"
-import { rate } from "./meter/rate.ts"`,
+import { rate } from "./part/rate.ts"`,
       "src/internal/line.ts": "",
-      "src/internal/meter/meter.ts": "",
-      "src/internal/meter/rate.ts": `import type { Meter } from "./meter.ts"`,
+      "src/internal/part/meter.ts": "",
+      "src/internal/part/rate.ts": `import type { Meter } from "./meter.ts"`,
       "src/http/client.ts": `import { HttpClient } from "effect/http"\nimport { Throttle } from "../Throttle.ts"`
     }
     const { closedExports: _, stableOnly, ...simple } = rules

@@ -1013,7 +1013,7 @@ describe("a law", () => {
         for (let last = -1; last !== expected;) {
           last = expected
           for (const [from, to] of spans) if (expected >= from - 1e-6 && expected < to) expected = to
-          expected = meter.due(state, expected * 1e6, cost, (at) => at / 1e6) / 1e6
+          expected = meter.readyAt(state, expected * 1e6, cost, (at) => at / 1e6) / 1e6
         }
         assert.closeTo(at, expected, 3e-3, `start ${i}`)
         state = meter.charge(state, at * 1e6, cost, (at) => at / 1e6)

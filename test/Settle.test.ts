@@ -1059,7 +1059,7 @@ describe("a law", () => {
           const spent = call.known <= at ? call.actual : call.cost
           return spent === 0 ? state : meter.charge(state, call.at * 1e6, spent, wall)
         }, meter.initial)
-        return meter.due(state, at * 1e6, cost, wall) / 1e6
+        return meter.readyAt(state, at * 1e6, cost, wall) / 1e6
       }
       for (const [i, { arrival, at, cost }] of ran.entries()) {
         const before = ran.slice(0, i)

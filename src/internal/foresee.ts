@@ -5,7 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import type { Ask } from "./ask.ts"
 import * as Line from "./line.ts"
-import { type Ahead, foresee, type Meter } from "./meter/meter.ts"
+import { type Ahead, foresee, type Meter } from "./part/meter.ts"
 import * as Pool from "./pool.ts"
 import {
   agreed,
@@ -85,7 +85,7 @@ export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [
     const { never, timings } = call.ask
     if (never !== undefined) continue
     const dues = parts.map(({ at, meter, state }, i) =>
-      timings[i] === 0 || from === Infinity ? at : meter.due(state, at, timings[i]!, limiter.wall)
+      timings[i] === 0 || from === Infinity ? at : meter.readyAt(state, at, timings[i]!, limiter.wall)
     )
     const start = Math.max(from, ...dues.filter((_, i) => timings[i]! > 0))
     if (start - call.arrival > maxWait + noise) {
@@ -144,7 +144,7 @@ export const inTheWay = (limiter: Limiter, ask: Ask, now: number): ReadonlyArray
   const timings = limiter.parts.timings.filter((part, i) =>
     (ask.timings[i]! > 0 && (foreseen(limiter, ask, i, now, patienceToTell) ?? Infinity) > now + noise) ||
     (head !== undefined && head.timings[i]! > 0 &&
-      part.meter.due(stateOf(part), now, head.timings[i]!, limiter.wall) > now + noise)
+      part.meter.readyAt(stateOf(part), now, head.timings[i]!, limiter.wall) > now + noise)
   )
   const gates = limiter.parts.gates.filter((gate, i) => Math.max(ask.holdings[i]!, head?.holdings[i] ?? 0) > gate.free)
   const pause = limiter.pausedUntil > now + noise ? ["pause"] : []

@@ -211,8 +211,8 @@ const initial = (plan: Plan): unknown =>
 
 const isFresh = ({ plan: { timings } }: Kind, state: unknown, now: number): boolean =>
   timings.length === 1
-    ? timings[0]!.meter.isFresh(state, now)
-    : timings.every(({ meter }, i) => meter.isFresh((state as ReadonlyArray<unknown>)[i], now))
+    ? timings[0]!.meter.isInitial(state, now)
+    : timings.every(({ meter }, i) => meter.isInitial((state as ReadonlyArray<unknown>)[i], now))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls

@@ -32,7 +32,7 @@ export const chargeIfDue = (limiter: Limiter, ask: Ask, now: number): boolean =>
   for (let i = 0; i < timings.length; i++) {
     const amount = ask.timings[i]!
     const part = timings[i]!
-    part.next = amount === 0 ? stateOf(part) : part.meter.take(stateOf(part), now, amount, limiter.wall)
+    part.next = amount === 0 ? stateOf(part) : part.meter.tryCharge(stateOf(part), now, amount, limiter.wall)
     if (part.next === undefined) return chargeIfNearlyDue(limiter, ask, now)
   }
   for (let i = 0; i < timings.length; i++) {
@@ -69,7 +69,7 @@ export const charge = (limiter: Limiter, ask: Ask, now: number, due: number, cha
     const part = timings[i]!
     if (part.chargedWhenFree !== undefined) continue
     const before = stateOf(part)
-    const at = Math.max(due, now - part.meter.grace)
+    const at = Math.max(due, now - part.meter.lateness)
     if (amount > 0) part.state.ref.current = part.meter.charge(before, at, amount, limiter.wall)
     if (charges === undefined) continue
     if (amount === 0) {

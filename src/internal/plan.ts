@@ -3,11 +3,11 @@
  * nanoseconds, the smallest of each bound.
  */
 import { describe, nameOf, type PolicyData, rule } from "../Policy.ts"
-import { fixed } from "./meter/fixed.ts"
-import type { Meter } from "./meter/meter.ts"
-import { rate } from "./meter/rate.ts"
-import { sliding } from "./meter/sliding.ts"
-import { spacing } from "./meter/spacing.ts"
+import { fixed } from "./part/fixed.ts"
+import type { Meter } from "./part/meter.ts"
+import { rate } from "./part/rate.ts"
+import { sliding } from "./part/sliding.ts"
+import { spacing } from "./part/spacing.ts"
 
 /** A part that decides by time. */
 export interface Timing {
@@ -107,12 +107,12 @@ export const make = (data: PolicyData): Plan => {
         return
       case "Rate": {
         const interval = nanos(part.per) / part.limit
-        timing("rate", rate({ interval, capacity: part.burst + 1, grace: catchUp }), part.limit, part.per)
+        timing("rate", rate({ interval, capacity: part.burst + 1, lateness: catchUp }), part.limit, part.per)
         return
       }
       case "TokenBucket": {
         const interval = nanos(part.per) / part.refill
-        timing("rate", rate({ interval, capacity: part.capacity, grace: catchUp }), part.refill, part.per)
+        timing("rate", rate({ interval, capacity: part.capacity, lateness: catchUp }), part.refill, part.per)
         return
       }
       case "Window": {
@@ -158,7 +158,7 @@ export const make = (data: PolicyData): Plan => {
     rounds: aligned.length > 1 ? 100_000 : 1,
     units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
     // Not where a start waits for a slot of the clock.
-    catchesUp: aligned.length === 0 && timings.some(({ meter }) => meter.grace > 0),
+    catchesUp: aligned.length === 0 && timings.some(({ meter }) => meter.lateness > 0),
     shadow: false,
     maxQueue,
     maxWait,

@@ -52,8 +52,8 @@ const ofTiming = (limiter: Limiter, part: Clockwork, now: number): Remaining => 
   }
   const capacity = capacityOf(part)
   const state = stateOf(part)
-  const until = (cost: number) => cost > capacity ? undefined : meter.due(state, now, cost, limiter.wall) - now
-  const left = meter.left(state, now, limiter.wall)
+  const until = (cost: number) => cost > capacity ? undefined : meter.readyAt(state, now, cost, limiter.wall) - now
+  const left = meter.remaining(state, now, limiter.wall)
   const more = until(left + 1)
   // What is due within the noise is due.
   return more === undefined || more > noise ? { left, more } : { left: left + 1, more: until(left + 2) }

@@ -9,8 +9,8 @@ import type * as Types from "effect/Types"
 import * as Agenda from "./agenda.ts"
 import { type Ask, askOne } from "./ask.ts"
 import * as Line from "./line.ts"
-import type { Wall } from "./meter/meter.ts"
 import * as Observe from "./observe.ts"
+import type { Wall } from "./part/meter.ts"
 import * as Pauses from "./pauses.ts"
 import type { Plan, Timing } from "./plan.ts"
 import * as Pool from "./pool.ts"
@@ -190,7 +190,7 @@ export const dueFrom = (limiter: Limiter, ask: Ask, from: number): number => {
   for (let i = 0; i < timings.length; i++) {
     const amount = ask.timings[i]!
     const part = timings[i]!
-    if (amount > 0) due = part.meter.due(stateOf(part), due, amount, limiter.wall)
+    if (amount > 0) due = part.meter.readyAt(stateOf(part), due, amount, limiter.wall)
   }
   return due === from || limiter.plan.rounds === 1 ? due : agreed(limiter, ask, due, timings.map(stateOf))
 }
@@ -201,7 +201,7 @@ export const agreed = (limiter: Limiter, ask: Ask, from: number, states: Readonl
   let due = from
   for (let round = 0; round < limiter.plan.rounds; round++) {
     limiter.parts.timings.forEach(({ meter }, i) => {
-      if (ask.timings[i]! > 0) due = meter.due(states[i], due, ask.timings[i]!, limiter.wall)
+      if (ask.timings[i]! > 0) due = meter.readyAt(states[i], due, ask.timings[i]!, limiter.wall)
     })
     if (due === from) break
     from = due

@@ -8,11 +8,11 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
-import { fixed } from "../internal/meter/fixed.ts"
-import type { Meter, Wall } from "../internal/meter/meter.ts"
-import { rate } from "../internal/meter/rate.ts"
-import { sliding } from "../internal/meter/sliding.ts"
-import { spacing } from "../internal/meter/spacing.ts"
+import { fixed } from "../internal/part/fixed.ts"
+import type { Meter, Wall } from "../internal/part/meter.ts"
+import { rate } from "../internal/part/rate.ts"
+import { sliding } from "../internal/part/sliding.ts"
+import { spacing } from "../internal/part/spacing.ts"
 import { grace, noise, rateNoise, type Rule, wokenPatience } from "./internal/rules.ts"
 import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
 
@@ -45,7 +45,7 @@ const roundUp = (micros: number): number => Math.max(0, Math.ceil(micros - noise
 const meterOf = (rule: Rule): Meter<any, any> => {
   switch (rule.kind) {
     case "rate":
-      return rate({ interval: rule.interval * 1e3, capacity: rule.capacity, grace: grace * 1e3 })
+      return rate({ interval: rule.interval * 1e3, capacity: rule.capacity, lateness: grace * 1e3 })
     case "sliding":
       return sliding({ limit: rule.limit, per: rule.per * 1e3 })
     case "fixed":
@@ -162,7 +162,7 @@ const decide = (
     for (let i = 0; i < meters.length; i++) {
       const cost = costs[i]!
       if (cost === 0) continue
-      const later = meters[i]!.due(state(i), at, cost, wall)
+      const later = meters[i]!.readyAt(state(i), at, cost, wall)
       if (later > at) part = i + 1
       at = later
       if (rules.timings[i]!.kind !== "rate") tolerance = noise

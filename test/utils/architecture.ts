@@ -43,7 +43,7 @@ const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
   [/^src\/index\.ts$/, /^src\/[A-Z]\w*\.ts$/],
   [/^src\/(Policy|ThrottleError)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
   [/^src\/[A-Z]\w*\.ts$/, /^src\/([A-Z]\w*\.ts$|internal\/)/],
-  [/^src\/internal\/meter\//, /^src\/internal\/meter\//],
+  [/^src\/internal\/part\//, /^src\/internal\/part\//],
   [/^src\/internal\/(line|observe)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/(?!limiter\.ts))/],
   [/^src\/internal\//, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
   // What runs a throttle in virtual time asks of it no more than its users can; the agenda is a heap.
@@ -79,7 +79,7 @@ export const cycles = (src: Files): ReadonlyArray<string> => {
 /** Meters are plain arithmetic: nothing from outside their folder, not even Effect. */
 export const pureMeters = (src: Files): ReadonlyArray<string> =>
   everyImport(src)
-    .filter(({ from, path }) => path.startsWith("src/internal/meter/") && !from.startsWith("src/internal/meter/"))
+    .filter(({ from, path }) => path.startsWith("src/internal/part/") && !from.startsWith("src/internal/part/"))
     .map(({ from, path }) => `${path} must not import ${from}`)
 
 /**

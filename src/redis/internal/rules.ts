@@ -98,7 +98,7 @@ const ruleOf = ({ key, meter }: Timing, field: string): Rule => {
     case "fixed":
       return { kind, field, per: interval, limit: meter.capacity }
     default:
-      return { kind: "spacing", field, interval, align: meter.grace > 0 }
+      return { kind: "spacing", field, interval, align: meter.lateness > 0 }
   }
 }
 
@@ -114,7 +114,7 @@ export const undistributable = (plan: Plan): { readonly part: string; readonly w
   if (fromEnd !== undefined) {
     return { part: fromEnd.name, why: "a process that is killed never ends its call; use spacing from the start" }
   }
-  const aligned = plan.timings.filter((part) => part.flat && part.meter.grace > 0)
+  const aligned = plan.timings.filter((part) => part.flat && part.meter.lateness > 0)
   if (aligned.length > 1) {
     return { part: aligned[1]!.name, why: "only one part may be on the clock; use the longer interval alone" }
   }

@@ -4,12 +4,12 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { fixed } from "../src/internal/meter/fixed.ts"
-import type { Layers } from "../src/internal/meter/layers.ts"
-import { boundary, foresee, type Meter, type Wall } from "../src/internal/meter/meter.ts"
-import { rate } from "../src/internal/meter/rate.ts"
-import { sliding } from "../src/internal/meter/sliding.ts"
-import { spacing } from "../src/internal/meter/spacing.ts"
+import { fixed } from "../src/internal/part/fixed.ts"
+import type { Layers } from "../src/internal/part/layers.ts"
+import { boundary, foresee, type Meter, type Wall } from "../src/internal/part/meter.ts"
+import { rate } from "../src/internal/part/rate.ts"
+import { sliding } from "../src/internal/part/sliding.ts"
+import { spacing } from "../src/internal/part/spacing.ts"
 
 const ms = 1e6
 
@@ -27,18 +27,18 @@ interface Row {
 /** To take is to be due now and to be charged now. */
 const takes = <S>(meter: Meter<S, any>, state: S, now: number, cost: number, wall: Wall) =>
   assert.deepStrictEqual(
-    meter.take(state, now, cost, wall),
-    meter.due(state, now, cost, wall) > now ? undefined : meter.charge(state, now, cost, wall)
+    meter.tryCharge(state, now, cost, wall),
+    meter.readyAt(state, now, cost, wall) > now ? undefined : meter.charge(state, now, cost, wall)
   )
 
 /** What is left may start at once, and no more. With a microsecond of noise, as everywhere: levels are sums of fractions. */
 const leaves = <S>(meter: Meter<S, any>, state: S, now: number, wall: Wall) => {
   const noise = 1_000
-  const left = meter.left(state, now, wall)
+  const left = meter.remaining(state, now, wall)
   const most = meter.capacity === Infinity ? 1 : meter.capacity
   assert.isTrue(left >= 0 && left <= most, `${left} are left`)
-  if (left > 0) assert.isAtMost(meter.due(state, now, left, wall), now + noise)
-  if (left < most) assert.isAbove(meter.due(state, now - noise, left + 1, wall), now - noise)
+  if (left > 0) assert.isAtMost(meter.readyAt(state, now, left, wall), now + noise)
+  if (left < most) assert.isAbove(meter.readyAt(state, now - noise, left + 1, wall), now - noise)
 }
 
 const check = <S>(meter: Meter<S, any>, rows: ReadonlyArray<Row>) => {
@@ -46,10 +46,10 @@ const check = <S>(meter: Meter<S, any>, rows: ReadonlyArray<Row>) => {
   for (const [i, row] of rows.entries()) {
     const offset = (row.wall ?? row.at) - row.at
     const wall = (at: number) => at / ms + offset
-    const due = meter.due(state, row.at * ms, row.cost ?? 1, wall)
+    const due = meter.readyAt(state, row.at * ms, row.cost ?? 1, wall)
     assert.closeTo(due / ms, row.due, 1e-4, `row ${i}`)
     // Asking changes nothing.
-    assert.strictEqual(meter.due(state, row.at * ms, row.cost ?? 1, wall), due)
+    assert.strictEqual(meter.readyAt(state, row.at * ms, row.cost ?? 1, wall), due)
     takes(meter, state, row.at * ms, row.cost ?? 1, wall)
     leaves(meter, state, row.at * ms, wall)
     state = meter.charge(state, row.charged === undefined ? due : row.charged * ms, row.cost ?? 1, wall)
@@ -58,7 +58,7 @@ const check = <S>(meter: Meter<S, any>, rows: ReadonlyArray<Row>) => {
 
 describe("rate", () => {
   it("paces by the interval from an empty bucket", () =>
-    check(rate({ interval: 200 * ms, capacity: 1, grace: 0 }), [
+    check(rate({ interval: 200 * ms, capacity: 1, lateness: 0 }), [
       { at: 0, due: 0 },
       { at: 0, due: 200 },
       { at: 250, due: 400 },
@@ -67,7 +67,7 @@ describe("rate", () => {
     ]))
 
   it("lets the capacity start at once, and wins it back by unused time alone", () =>
-    check(rate({ interval: 200 * ms, capacity: 4, grace: 0 }), [
+    check(rate({ interval: 200 * ms, capacity: 4, lateness: 0 }), [
       { at: 0, due: 0 },
       { at: 0, due: 0 },
       { at: 0, due: 0 },
@@ -79,7 +79,7 @@ describe("rate", () => {
     ]))
 
   it("spends what a call costs", () =>
-    check(rate({ interval: 100 * ms, capacity: 10, grace: 0 }), [
+    check(rate({ interval: 100 * ms, capacity: 10, lateness: 0 }), [
       { at: 0, cost: 4, due: 0 },
       { at: 1, cost: 6, due: 1 },
       { at: 2, cost: 5, due: 500 },
@@ -87,13 +87,13 @@ describe("rate", () => {
     ]))
 
   it("does not drift after a year of uptime, where a number of nanoseconds has a grain of 4", () => {
-    const meter = rate({ interval: 1e9 / 3_000_001, capacity: 1, grace: 0 })
+    const meter = rate({ interval: 1e9 / 3_000_001, capacity: 1, lateness: 0 })
     const year = 365 * 24 * 3_600 * 1e9
     let state = meter.initial
     let at = year
     const calls = 3_000_001
     for (let i = 0; i <= calls; i++) {
-      at = meter.due(state, at, 1, () => 0)
+      at = meter.readyAt(state, at, 1, () => 0)
       state = meter.charge(state, at, 1, () => 0)
     }
     assert.closeTo(at - year, 1e9, 1e3)
@@ -208,7 +208,7 @@ describe("boundary", () => {
 
 describe("foresee", () => {
   const cases: ReadonlyArray<readonly [string, Meter<any, any>]> = [
-    ["rate", rate({ interval: 100 * ms, capacity: 7, grace: 0 })],
+    ["rate", rate({ interval: 100 * ms, capacity: 7, lateness: 0 })],
     ["sliding window", sliding({ limit: 7, per: 1_000 * ms })],
     ["fixed window", fixed({ limit: 7, per: 1_000 * ms })],
     ["spacing", spacing({ interval: 300 * ms, align: false, fromEnd: false })],
@@ -231,7 +231,7 @@ describe("foresee", () => {
           const cost = 1 + random(heaviest)
           takes(meter, state, at + random(200) * ms, cost, wall)
           leaves(meter, state, at + random(200) * ms, wall)
-          at = meter.due(state, at + random(200) * ms, cost, wall)
+          at = meter.readyAt(state, at + random(200) * ms, cost, wall)
           state = meter.charge(state, at, cost, wall)
         }
         const from = at + random(300) * ms
@@ -240,10 +240,10 @@ describe("foresee", () => {
         let expected = from
         let virtual = state
         for (const next of costs) {
-          expected = meter.due(virtual, expected, next, wall)
+          expected = meter.readyAt(virtual, expected, next, wall)
           virtual = meter.charge(virtual, expected, next, wall)
         }
-        expected = meter.due(virtual, expected, cost, wall)
+        expected = meter.readyAt(virtual, expected, cost, wall)
         const ahead = { calls: costs.length, total: costs.reduce((a, b) => a + b, 0), costs }
         assert.closeTo(foresee(meter, state, from, cost, ahead, wall)! / ms, expected / ms, 1e-3, `round ${round}`)
       }
@@ -269,14 +269,14 @@ const unixTime: Wall = (at) => at / ms
 
 describe("settling", () => {
   const kinds: ReadonlyArray<readonly [string, Meter<any, any>]> = [
-    ["rate", rate({ interval: 100 * ms, capacity: 10, grace: 0 })],
+    ["rate", rate({ interval: 100 * ms, capacity: 10, lateness: 0 })],
     ["sliding window", sliding({ limit: 10, per: 1_000 * ms })],
     ["fixed window", fixed({ limit: 10, per: 1_000 * ms })]
   ]
 
   /** When 1, 5 and 10 may start, asked at `at`. */
   const dues = <S>(meter: Meter<S, any>, state: S, at: number) =>
-    [1, 5, 10].map((cost) => Math.round(meter.due(state, at * ms, cost, unixTime) / ms))
+    [1, 5, 10].map((cost) => Math.round(meter.readyAt(state, at * ms, cost, unixTime) / ms))
 
   it.each([
     ["rate", [300, 300, 300]],
@@ -315,7 +315,7 @@ describe("settling", () => {
   })
 
   it("rate: what was charged between, and settled for more, is not given back with it", () => {
-    const meter = rate({ interval: 100 * ms, capacity: 20, grace: 0 })
+    const meter = rate({ interval: 100 * ms, capacity: 20, lateness: 0 })
     const [first, large] = open(meter, meter.initial, 0, 10)
     const [second, small] = open(meter, first, 0, 1)
     // At 1,050 the bucket of these two would be down to half a permit; without the large one it had long been empty.
@@ -323,8 +323,8 @@ describe("settling", () => {
     const settled = settle(meter, debt, large, 1_050 * ms, -10)
     const alone = meter.charge(meter.charge(meter.initial, 0, 1, unixTime), 1_050 * ms, 10, unixTime)
     assert.closeTo(
-      meter.due(settled, 1_050 * ms, 20, unixTime) / ms,
-      meter.due(alone, 1_050 * ms, 20, unixTime) / ms,
+      meter.readyAt(settled, 1_050 * ms, 20, unixTime) / ms,
+      meter.readyAt(alone, 1_050 * ms, 20, unixTime) / ms,
       1e-3
     )
   })
@@ -345,7 +345,7 @@ describe("settling", () => {
     layers === undefined ? 0 : 1 + countOf(layers.left) + countOf(layers.right)
 
   it("rate: no more layers than open calls, also while one call stays open for ever and the bucket fills", () => {
-    const meter = rate({ interval: 100 * ms, capacity: 10_000, grace: 0 })
+    const meter = rate({ interval: 100 * ms, capacity: 10_000, lateness: 0 })
     let [state, first] = open(meter, meter.initial, 0, 1)
     const others: Array<number> = []
     for (let i = 1; i <= 1_000; i++) {
@@ -363,26 +363,26 @@ describe("settling", () => {
   })
 
   it("rate: what a smaller bucket lost is returned first, and once", () => {
-    const large = rate({ interval: 100 * ms, capacity: 10, grace: 0 })
-    const small = rate({ interval: 100 * ms, capacity: 5, grace: 0 })
+    const large = rate({ interval: 100 * ms, capacity: 10, lateness: 0 })
+    const small = rate({ interval: 100 * ms, capacity: 5, lateness: 0 })
     const [one, first] = open(large, large.initial, 0, 5)
     const [two, second] = open(large, one, 0, 5)
     const updated = small.adopt(two, large, 0)
-    assert.strictEqual(small.left(updated, 0, unixTime), 0)
+    assert.strictEqual(small.remaining(updated, 0, unixTime), 0)
     const undone = settle(small, updated, first, 0, -5)
-    assert.strictEqual(small.left(undone, 0, unixTime), 0)
-    assert.strictEqual(small.left(settle(small, undone, second, 0, -5), 0, unixTime), 5)
+    assert.strictEqual(small.remaining(undone, 0, unixTime), 0)
+    assert.strictEqual(small.remaining(settle(small, undone, second, 0, -5), 0, unixTime), 5)
     const settled = settle(small, settle(small, updated, first, 0, -3), second, 0, -4)
-    assert.strictEqual(small.left(settled, 0, unixTime), 2)
+    assert.strictEqual(small.remaining(settled, 0, unixTime), 2)
     // A charge after the update has lost nothing.
     const [three, third] = open(small, updated, 200, 2)
-    assert.strictEqual(small.left(settle(small, three, third, 200 * ms, -2), 200 * ms, unixTime), 2)
+    assert.strictEqual(small.remaining(settle(small, three, third, 200 * ms, -2), 200 * ms, unixTime), 2)
   })
 
   it("spacing: undone only where no other start came after it", () => {
     const meter = spacing({ interval: 500 * ms, align: false, fromEnd: false })
     const [first, one] = open(meter, meter.initial, 0, 3)
-    assert.strictEqual(meter.due(meter.refund(first, one, 100 * ms, 3), 100 * ms, 1, unixTime), 100 * ms)
+    assert.strictEqual(meter.readyAt(meter.refund(first, one, 100 * ms, 3), 100 * ms, 1, unixTime), 100 * ms)
     const [second, two] = open(meter, first, 500, 1)
     assert.strictEqual(meter.refund(second, one, 600 * ms, 3), second)
     assert.strictEqual(meter.refund(second, two, 600 * ms, 1), first)
@@ -395,9 +395,9 @@ describe("settling", () => {
     for (const at of [0, 1, 31, 32, 33, 1_000, 50_000, 99_000, 99_998, 99_999]) {
       state = meter.refund(state, at * ms, 100_000 * ms, 1)
     }
-    assert.strictEqual(meter.left(state, 100_000 * ms, unixTime), 10)
+    assert.strictEqual(meter.remaining(state, 100_000 * ms, unixTime), 10)
     // The first three leave the window one after the other: 1, 1 and 2 permits.
-    const due = (cost: number) => (meter.due(state, 100_000 * ms, cost, unixTime) / ms) - 1_000_000
+    const due = (cost: number) => (meter.readyAt(state, 100_000 * ms, cost, unixTime) / ms) - 1_000_000
     assert.deepStrictEqual([10, 11, 12, 13, 14, 15].map(due), [-900_000, 0, 1, 2, 2, 3])
     state = meter.refund(state, 0, 100_000 * ms, 1)
     assert.deepStrictEqual([11, 12, 13].map(due), [-900_000, 1, 2])
@@ -420,7 +420,7 @@ const AnyMeter = Schema.Struct({
 const meterOf = ({ capacity, kind, period }: typeof AnyMeter.Type): Meter<any, any> => {
   switch (kind) {
     case "rate":
-      return rate({ interval: period * ms / 7, capacity, grace: 0 })
+      return rate({ interval: period * ms / 7, capacity, lateness: 0 })
     case "sliding":
       return sliding({ limit: capacity, per: period * ms })
     case "fixed":
@@ -477,7 +477,7 @@ const live = (
   for (const [i, call] of history.entries()) {
     arrival += call.gap * ms
     now = Math.max(now, arrival)
-    const due = () => meter.due(state, Math.max(now, arrival), call.cost, unixTime)
+    const due = () => meter.readyAt(state, Math.max(now, arrival), call.cost, unixTime)
     settleUntil(due)
     now = due()
     const before = state
@@ -515,7 +515,7 @@ const future = (meter: Meter<any, any>, state: any, now: number): ReadonlyArray<
     Array.from({ length: meter.capacity }, (_, i) =>
       [
         `${i + 1} in ${later} ms`,
-        meter.due(state, now + later * ms, i + 1, unixTime)
+        meter.readyAt(state, now + later * ms, i + 1, unixTime)
       ] as const)
   )
 
@@ -591,7 +591,7 @@ describe("laws of settling", () => {
     "rate: settled for less around updates, as if it had cost no more from the beginning",
     [Updates],
     ([steps]) => {
-      const of = (capacity: number) => rate({ interval: ms, capacity, grace: 0 })
+      const of = (capacity: number) => rate({ interval: ms, capacity, lateness: 0 })
       let meter = of(9)
       let { initial: state } = meter
       let now = 0
@@ -626,7 +626,7 @@ describe("laws of settling", () => {
           state = meter.close(meter.refund(state, one.ticket, now, less), one.ticket)
           one.event.cost -= less
         } else {
-          now = meter.due(state, now, cost, unixTime)
+          now = meter.readyAt(state, now, cost, unixTime)
           const before = state
           const event = { at: now, cost }
           state = meter.charge(state, now, cost, unixTime)

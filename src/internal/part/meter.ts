@@ -16,13 +16,13 @@ export interface Meter<S, Ticket = unknown> {
    * late do not slow the schedule down. 0 where the gap between starts is itself
    * the promise.
    */
-  readonly grace: number
+  readonly lateness: number
   /** The earliest instant at or after `from` at which `cost` may start. */
-  readonly due: (state: S, from: number, cost: number, wall: Wall) => number
+  readonly readyAt: (state: S, from: number, cost: number, wall: Wall) => number
   /** The state after `cost` started at `at`. */
   readonly charge: (state: S, at: number, cost: number, wall: Wall) => S
   /** The state after `cost` started at `now`; undefined if it is not due yet. What `due` and `charge` say, in one call. */
-  readonly take: (state: S, now: number, cost: number, wall: Wall) => S | undefined
+  readonly tryCharge: (state: S, now: number, cost: number, wall: Wall) => S | undefined
   /**
    * Notes that the charge that led from `before` to `state` may be refunded later, until it is closed. The ticket names
    * the charge.
@@ -39,11 +39,11 @@ export interface Meter<S, Ticket = unknown> {
   /** What the state measures a permit by; only to be compared with that of another meter of its kind. */
   readonly interval: number
   /** How many permits could start at `now`, all at once. */
-  readonly left: (state: S, now: number, wall: Wall) => number
+  readonly remaining: (state: S, now: number, wall: Wall) => number
   /** Whether no call from now on could tell the state from that of a throttle that nobody has used yet. */
-  readonly isFresh: (state: S, now: number) => boolean
+  readonly isInitial: (state: S, now: number) => boolean
   /** Like `due`, behind those who wait already, where that can be said without going through the line. */
-  readonly behind: (state: S, from: number, cost: number, ahead: Ahead, wall: Wall) => number | undefined
+  readonly readyBehind: (state: S, from: number, cost: number, ahead: Ahead, wall: Wall) => number | undefined
 }
 
 /** Those who wait for a meter: how many calls, what they cost together, and each one's cost in order. */
@@ -69,15 +69,15 @@ export const foresee = <S>(
   wall: Wall,
   patience = Infinity
 ): number | undefined => {
-  const known = meter.behind(state, from, cost, ahead, wall)
+  const known = meter.readyBehind(state, from, cost, ahead, wall)
   if (known !== undefined) return known
   if (ahead.calls > patience) return undefined
   let at = from
   for (const next of ahead.costs) {
-    at = meter.due(state, at, next, wall)
+    at = meter.readyAt(state, at, next, wall)
     state = meter.charge(state, at, next, wall)
   }
-  return meter.due(state, at, cost, wall)
+  return meter.readyAt(state, at, cost, wall)
 }
 
 /** The first instant at or after `from` at which the wall clock shows a multiple of `period` nanoseconds. */

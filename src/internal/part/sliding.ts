@@ -92,7 +92,7 @@ const since = (state: SlidingState, now: number, per: number): SlidingState => {
  */
 export const sliding = (options: { readonly limit: number; readonly per: number }): Meter<SlidingState, number> => {
   const { limit, per } = options
-  const due = (state: SlidingState, from: number, cost: number) => {
+  const readyAt = (state: SlidingState, from: number, cost: number) => {
     // So much must have left the window before `cost` fits in.
     let missing = state.sum + cost - limit
     if (missing <= 0) return from
@@ -124,18 +124,18 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
   return {
     initial: { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 },
     capacity: limit,
-    grace: 0,
+    lateness: 0,
     interval: per,
-    due,
-    behind: (state, from, cost, ahead) => {
+    readyAt,
+    readyBehind: (state, from, cost, ahead) => {
       const all = ahead.total + cost
-      if (all <= limit) return due(state, from, all)
+      if (all <= limit) return readyAt(state, from, all)
       // Of calls that cost 1 each, one starts exactly `per` after the one `limit` places before it.
       if (all !== ahead.calls + 1) return undefined
-      return due(state, from, (all - 1) % limit + 1) + Math.floor((all - 1) / limit) * per
+      return readyAt(state, from, (all - 1) % limit + 1) + Math.floor((all - 1) / limit) * per
     },
     charge,
-    take: (state, now, cost) => due(state, now, cost) > now ? undefined : charge(state, now, cost),
+    tryCharge: (state, now, cost) => readyAt(state, now, cost) > now ? undefined : charge(state, now, cost),
     open: (state) => ({ state, ticket: newest(state) }),
     close: (state) => state,
     // Those that started at one instant are alike: it does not matter which of them the cost is taken from.
@@ -163,8 +163,8 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
       const latest = reduced(state.latest)
       return { chunks, gone: state.gone, latest, length: state.length, sum: state.sum - (cost - left) }
     },
-    left: (state, now) => Math.max(0, limit - since(state, now, per).sum),
+    remaining: (state, now) => Math.max(0, limit - since(state, now, per).sum),
     adopt: (state) => state,
-    isFresh: (state, now) => newest(state) + per <= now
+    isInitial: (state, now) => newest(state) + per <= now
   }
 }

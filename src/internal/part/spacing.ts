@@ -27,24 +27,24 @@ export const spacing = (options: {
   const { align, fromEnd, interval } = options
   // The wall clock is read in whole milliseconds, so two slots (an end is none) may seem this much too close.
   const jitter = fromEnd ? 0 : Math.min(2e6, interval / 2)
-  const due = (state: SpacingState, from: number, wall: Wall) =>
+  const readyAt = (state: SpacingState, from: number, wall: Wall) =>
     align
       ? boundary(Math.max(from, state.last + interval - jitter), interval, wall)
       : Math.max(from, state.last + interval)
   return {
     initial: { last: -Infinity },
     capacity: Infinity,
-    grace: align ? interval : 0,
-    due: (state, from, _cost, wall) => due(state, from, wall),
+    lateness: align ? interval : 0,
+    readyAt: (state, from, _cost, wall) => readyAt(state, from, wall),
     charge: (_state, at) => ({ last: at }),
-    take: (state, now, _cost, wall) => due(state, now, wall) > now ? undefined : { last: now },
+    tryCharge: (state, now, _cost, wall) => readyAt(state, now, wall) > now ? undefined : { last: now },
     open: (state, before) => ({ state, ticket: { before, last: state.last } }),
     close: (state) => state,
     refund: (state, { before, last }) => state.last === last ? before : state,
     adopt: (state) => state,
     interval,
-    left: (state, now, wall) => due(state, now, wall) > now ? 0 : 1,
-    isFresh: (state, now) => state.last + interval <= now,
-    behind: (state, from, _cost, ahead, wall) => due(state, from, wall) + ahead.calls * interval
+    remaining: (state, now, wall) => readyAt(state, now, wall) > now ? 0 : 1,
+    isInitial: (state, now) => state.last + interval <= now,
+    readyBehind: (state, from, _cost, ahead, wall) => readyAt(state, from, wall) + ahead.calls * interval
   }
 }

@@ -31,7 +31,7 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     // Right behind another window and shorter than half of one: the wall clock lags, this is the same boundary.
     return { end: end - state.end < per / 2 && state.isForeign !== true ? end + per : end, used: 0 }
   }
-  const due = (state: FixedState, from: number, cost: number, wall: Wall): number =>
+  const readyAt = (state: FixedState, from: number, cost: number, wall: Wall): number =>
     state.used + cost <= limit || isOver(state, from, wall) ? from : state.end
   const charge = (state: FixedState, at: number, cost: number, wall: Wall): FixedState => {
     const window = windowAt(state, at, wall)
@@ -42,20 +42,21 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
   return {
     initial: { end: -Infinity, used: 0 },
     capacity: limit,
-    grace: 0,
-    due,
+    lateness: 0,
+    readyAt,
     charge,
-    take: (state, now, cost, wall) => due(state, now, cost, wall) > now ? undefined : charge(state, now, cost, wall),
+    tryCharge: (state, now, cost, wall) =>
+      readyAt(state, now, cost, wall) > now ? undefined : charge(state, now, cost, wall),
     open: (state) => ({ state, ticket: state.end }),
     close: (state) => state,
     refund: (state, end, _now, cost) => state.end === end ? withUsed(state, Math.max(0, state.used - cost)) : state,
     // A window that is open ends when it would have.
     adopt: (state, from) => from.interval === per ? state : { end: state.end, used: state.used, isForeign: true },
     interval: per,
-    left: (state, now, wall) => isOver(state, now, wall) ? limit : Math.max(0, limit - state.used),
+    remaining: (state, now, wall) => isOver(state, now, wall) ? limit : Math.max(0, limit - state.used),
     // One that was charged nothing in the end, too: otherwise those whom another limit refuses would fill a map.
-    isFresh: (state, now) => (state.used === 0 && state.isForeign !== true) || now >= state.end + per / 2,
-    behind: (state, from, cost, ahead, wall) => {
+    isInitial: (state, now) => (state.used === 0 && state.isForeign !== true) || now >= state.end + per / 2,
+    readyBehind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)
       const left = Math.max(0, limit - used)
       const all = ahead.total + cost

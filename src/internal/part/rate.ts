@@ -59,14 +59,14 @@ export const rate = (options: {
   readonly interval: number
   /** Permits that may start at once. */
   readonly capacity: number
-  readonly grace: number
+  readonly lateness: number
 }): Meter<RateState, number> => {
-  const { capacity, grace, interval } = options
+  const { capacity, lateness, interval } = options
   const level = (state: RateState, at: number) => {
     const left = state.level - (at - state.at)
     return left < -grain ? 0 : left
   }
-  const due = (state: RateState, from: number, cost: number) =>
+  const readyAt = (state: RateState, from: number, cost: number) =>
     from + Math.max(0, level(state, from) - (capacity - cost) * interval)
   const poured = (state: RateState, before: number, cost: number, at: number): RateState =>
     state.open === undefined
@@ -79,11 +79,11 @@ export const rate = (options: {
   return {
     initial: { level: 0, at: -Infinity },
     capacity,
-    grace,
+    lateness,
     interval,
-    due,
+    readyAt,
     charge: (state, at, cost) => poured(state, level(state, at), cost, at),
-    take: (state, now, cost) => {
+    tryCharge: (state, now, cost) => {
       const before = level(state, now)
       return before > (capacity - cost) * interval ? undefined : poured(state, before, cost, now)
     },
@@ -143,10 +143,10 @@ export const rate = (options: {
         }
       }
     },
-    left: (state, now) => Math.max(0, Math.min(capacity, Math.floor(capacity - level(state, now) / interval))),
-    isFresh: (state, now) => level(state, now) <= 0,
+    remaining: (state, now) => Math.max(0, Math.min(capacity, Math.floor(capacity - level(state, now) / interval))),
+    isInitial: (state, now) => level(state, now) <= 0,
     // Those ahead start as soon as they may, so the bucket never runs empty in between: their sum is enough.
-    behind: (state, from, cost, ahead) => due(state, from, ahead.total + cost)
+    readyBehind: (state, from, cost, ahead) => readyAt(state, from, ahead.total + cost)
   }
 }
 
