@@ -5,7 +5,9 @@
  * @module HttpThrottle
  */
 export * from "./client.ts"
+export * from "./dialects.ts"
 export * from "./keys.ts"
 export * from "./limits.ts"
 export * from "./middleware.ts"
 export * from "./problems.ts"
+export * from "./verdict.ts"

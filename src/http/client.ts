@@ -16,10 +16,11 @@ import type * as Scope from "effect/Scope"
 import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
+import { dialects } from "./dialects.ts"
 import { canBeSentAgain, originOf } from "./internal/request.ts"
 import { send, type Settings } from "./internal/send.ts"
 import { gateOf, perClock, type Source } from "./internal/source.ts"
-import { dialects, type Parser } from "./limits.ts"
+import type { Parser } from "./limits.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Options
