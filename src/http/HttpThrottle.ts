@@ -5,9 +5,12 @@
  * @module HttpThrottle
  */
 export * from "./client.ts"
+export * from "./clientOptions.ts"
 export * from "./dialects.ts"
 export * from "./keys.ts"
 export * from "./limits.ts"
 export * from "./middleware.ts"
 export * from "./problems.ts"
+export * from "./refusalBodies.ts"
+export * from "./refusals.ts"
 export * from "./verdict.ts"

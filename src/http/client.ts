@@ -2,164 +2,17 @@
  * An HTTP client that waits its turn, and learns from what servers say of their limits.
  */
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Formatter from "effect/Formatter"
 import * as HttpClient from "effect/http/HttpClient"
-import type * as HttpClientRequest from "effect/http/HttpClientRequest"
-import type * as HttpClientResponse from "effect/http/HttpClientResponse"
-import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
-import { dialects } from "./dialects.ts"
-import { canBeSentAgain, originOf } from "./internal/request.ts"
-import { send, type Settings } from "./internal/send.ts"
+import type { ClientOptions, WeightedClientOptions } from "./clientOptions.ts"
+import { send } from "./internal/send.ts"
+import { settingsOf } from "./internal/settings.ts"
 import { gateOf, perClock, type Source } from "./internal/source.ts"
-import type { Parser } from "./limits.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Options
-// ---------------------------------------------------------------------------------------------------------------------
-
-/**
- * Options of {@link client}.
- *
- * @category options
- * @since 0.1.0
- */
-export interface ClientOptions {
-  /** What requests share a throttle by. One throttle for all does not look at it. Default: the origin of the URL. */
-  readonly key?: ((request: HttpClientRequest.HttpClientRequest) => string) | undefined
-  /** See {@link WeightedClientOptions}. Default: one permit. */
-  readonly cost?: undefined
-  /**
-   * How often a request that was refused is sent again: a number, or a schedule, which is asked with the answer. The
-   * delays of the schedule are waited where the answer names no time; with a number they are 1, 2, 4 … seconds. 0 for
-   * never. A retry stands in line, so a policy with `maxQueue: 0`, or a `maxWait` below the pause, lets none wait: there
-   * the refusal is the answer. Default: 3.
-   */
-  readonly retry?: number | Schedule.Schedule<unknown, HttpClientResponse.HttpClientResponse> | undefined
-  /**
-   * Whether this request may be sent again after this answer. A server's `should-retry: false` stands whatever this says.
-   * Default: {@link isRepeatable}, and where the server says `should-retry: true`, whatever can be sent again.
-   */
-  readonly retryIf?:
-    | ((request: HttpClientRequest.HttpClientRequest, response: HttpClientResponse.HttpClientResponse) => boolean)
-    | undefined
-  /** The dialects to read. One that throws says nothing. Default: {@link dialects}. */
-  readonly parsers?: ReadonlyArray<Parser> | undefined
-  /** No answer makes anybody wait longer, jitter included. A finite duration above 0. Default: 1 hour. */
-  readonly maxPause?: Duration.Input | undefined
-  /**
-   * Up to this fraction is added to what is waited, 5 seconds at most, so that clients do not all come back at once. From
-   * 0 to 1. Default: 0.1.
-   */
-  readonly jitter?: number | undefined
-}
-
-/**
- * Options of a client whose requests cost more than one permit, or amounts of several units.
- *
- * @category options
- * @since 0.1.0
- */
-export interface WeightedClientOptions extends Omit<ClientOptions, "cost"> {
-  /** What a request costs, each attempt again. */
-  readonly cost: Throttle.Cost | ((request: HttpClientRequest.HttpClientRequest) => Throttle.Cost)
-}
-
-const known: ReadonlySet<string> = new Set(["key", "cost", "retry", "retryIf", "parsers", "maxPause", "jitter"])
-
-const checked = (caller: string, options: ClientOptions | WeightedClientOptions): Settings => {
-  const { cost, jitter = 0.1, key = originOf, maxPause = "1 hour", parsers = dialects, retry = 3 } = options
-  const { retryIf = byDefault } = options
-  const bad = (option: string, allowed: string, got: unknown) =>
-    new RangeError(`${caller}: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
-  for (const option of Object.keys(options)) {
-    if (known.has(option)) continue
-    throw new RangeError(`${caller}: unknown option ${Formatter.format(option)}; it takes ${[...known].join(", ")}`)
-  }
-  if (typeof key !== "function") throw bad("key", "a function from a request to a string", key)
-  if (!isCost(cost)) {
-    throw bad("cost", "whole permits, a whole amount for each unit, or a function that gives one", cost)
-  }
-  if (typeof retryIf !== "function") throw bad("retryIf", "a function of a request and a response", retryIf)
-  if (!Array.isArray(parsers) || parsers.some((parser) => typeof parser !== "function")) {
-    throw bad("parsers", "an array of functions", parsers)
-  }
-  if (!Schedule.isSchedule(retry) && !(Number.isSafeInteger(retry) && retry >= 0)) {
-    throw bad("retry", "a whole number of at least 0 or a schedule", retry)
-  }
-  if (!(jitter >= 0 && jitter <= 1)) throw bad("jitter", "a number from 0 to 1", jitter)
-  const millis = typeof maxPause === "number"
-    ? maxPause
-    : Option.getOrElse(Option.map(Duration.fromInput(maxPause), Duration.toMillis), () => NaN)
-  if (!(millis > 0 && millis < Infinity)) throw bad("maxPause", "a finite duration above 0", maxPause)
-  return {
-    key,
-    cost: typeof cost === "function" ? cost : () => cost,
-    retry: Schedule.isSchedule(retry) ? retry : Schedule.upTo(Schedule.exponential("1 second"), { times: retry }),
-    retryIf,
-    parsers,
-    maxPause: millis,
-    jitter
-  }
-}
-
-const isCost = (cost: unknown): boolean => {
-  if (cost === undefined || typeof cost === "function") return true
-  const amounts = Predicate.isObject(cost) && !Array.isArray(cost) ? Object.values(cost) : [cost]
-  return amounts.every((amount) => Number.isSafeInteger(amount) && (amount as number) >= 0)
-}
-
-/** The server may know better than a rule of ours, not than one of the program's own. */
-const byDefault: Settings["retryIf"] = (request, response, wanted) =>
-  isRepeatable(request, response) || (wanted === true && canBeSentAgain(request.body))
-
-const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PUT", "DELETE"])
-
-/**
- * Whether a request may be sent again after this answer.
- *
- * **Details**
- *
- * The rule of {@link ClientOptions.retryIf}, where the server does not say `should-retry` itself. The body must be there to be
- * sent again: none, bytes, a text or form data, not a stream. And after a 503, which may come
- * from a gateway when the server behind it has done the work already, it must be a request that does no harm twice: an
- * idempotent method (GET, HEAD, OPTIONS, TRACE, QUERY, PUT, DELETE), or an `Idempotency-Key`. A 429 or 403 says that it was
- * not done, so any method will do.
- *
- * **Example**
- *
- * ```ts
- * import { Throttle } from "effect-throttle"
- * import { HttpThrottle } from "effect-throttle/http"
- *
- * // Searches are sent by POST, and do no harm
- * const polite = HttpThrottle.client(Throttle.rate({ limit: 10 }), {
- *   retryIf: (request, response) => request.url.endsWith("/search") || HttpThrottle.isRepeatable(request, response)
- * })
- * ```
- *
- * @see {@link client} for what it is used by
- * @category limits
- * @since 0.1.0
- */
-export const isRepeatable = (
-  request: HttpClientRequest.HttpClientRequest,
-  response: { readonly status: number }
-): boolean =>
-  canBeSentAgain(request.body) &&
-  (response.status !== 503 || idempotent.has(request.method) || "idempotency-key" in request.headers)
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The client
-// ---------------------------------------------------------------------------------------------------------------------
 
 /**
  * What throttles a client; `E` and `R` are what it adds to the client's errors and requirements.
@@ -322,7 +175,7 @@ const throttled = (
   options: ClientOptions | WeightedClientOptions = {},
   isScoped: boolean
 ): Throttled<any, any> => {
-  const settings = checked(caller, options)
+  const settings = settingsOf(caller, options)
   const gateIn = gateOf(caller, source)
   const spreadIn = perClock((context) => Context.get(context, Random.Random).nextDoubleUnsafe())
   return (self) =>

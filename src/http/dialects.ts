@@ -1,9 +1,11 @@
 /**
  * A parser for each dialect that servers speak of limits. Pure functions; a malformed field is ignored.
  */
-import { type Bare, dictionary, type Item, list } from "./internal/structured.ts"
-import { isTime, numberOf, resetOf, until } from "./internal/values.ts"
+import type * as Headers from "effect/http/Headers"
+import { type Bare, dictionaries, type Item, list } from "./internal/structured.ts"
+import { isTime, largest, numberOf, resetsOf, until, valuesOf } from "./internal/values.ts"
 import type { Limit, Parser } from "./limits.ts"
+import { refusalBodies } from "./refusalBodies.ts"
 
 /**
  * `Retry-After` in seconds or as an HTTP-date (RFC 9110); before it `Retry-After-Ms` and `X-Ms-Retry-After-Ms`, which are
@@ -22,15 +24,20 @@ import type { Limit, Parser } from "./limits.ts"
  * @since 0.1.0
  */
 export const retryAfter: Parser = (headers, now) => {
-  for (const from of ["retry-after-ms", "x-ms-retry-after-ms"]) {
-    const millis = numberOf(headers[from])
-    if (isTime(millis)) return [{ from, retryAfter: millis }]
-  }
-  const value = headers["retry-after"]?.trim()
-  if (value === undefined) return []
-  const seconds = numberOf(value)
-  const wait = seconds === undefined ? until(value, now) : seconds * 1e3
-  return isTime(wait) ? [{ from: "retry-after", retryAfter: wait }] : []
+  const found = ["retry-after-ms", "x-ms-retry-after-ms", "retry-after"].flatMap((from) => {
+    const wait = largest(
+      valuesOf(headers[from]).map((value) => {
+        const number = numberOf(value)
+        if (from !== "retry-after") return number
+        return number === undefined ? until(value, now) : number * 1e3
+      })
+    )
+    return wait === undefined ? [] : [{ from, retryAfter: Math.max(0, wait) }]
+  })
+  // A time of 0 is still a word on limits.
+  const [first] = found
+  const best = found.find(({ retryAfter }) => isTime(retryAfter)) ?? first
+  return best === undefined ? [] : [best]
 }
 
 const families = ["x-ratelimit-", "x-rate-limit-", "ratelimit-"]
@@ -66,28 +73,75 @@ export const rateLimitFields: Parser = (headers, now) => {
   return families.flatMap((family) => {
     const ownNames = names.filter((name) => name.startsWith(family))
     if (ownNames.length === 0) return []
-    const resetIn = (what: string) => resetOf(headers[`${family}${what}`], now)
+    const resetsIn = (what: string) => resetsOf(headers[`${family}${what}`], now)
     // Once, and not for each bucket: there may be as many as fit into an answer's head.
-    const shared = [resetIn("reset-after"), resetIn("reset")].find(isTime)
+    const shared = firstTimes(resetsIn("reset-after"), resetsIn("reset"))
+    const window = family === "ratelimit-" ? windowOf(headers) : () => undefined
     return ownNames.flatMap((name): ReadonlyArray<Limit> => {
       const [, what, bucket = ""] = /^(remaining|reset)(-.+)?$/.exec(name.slice(family.length)) ?? []
       const remaining = `${family}remaining${bucket}`
       // A reset is read with what remains, or alone.
       if (what === undefined || bucket === "-after" || (what === "reset" && remaining in headers)) return []
-      const own = bucket === "" ? undefined : resetIn(`reset${bucket}`)
-      return limitOf(name, numberOf(headers[remaining]), isTime(own) ? own : shared)
+      const quota = numbersOf(headers[`${family}limit${bucket}`])
+      return limitsOf(name, {
+        remaining: numbersOf(headers[remaining]),
+        reset: bucket === "" ? shared : firstTimes(resetsIn(`reset${bucket}`), shared),
+        quota,
+        window: quota.map(window),
+        unit: bucket.slice(1)
+      })
     })
   })
 }
 
-const limitOf = (from: string, remaining: number | undefined, reset: number | undefined): ReadonlyArray<Limit> =>
-  remaining === undefined && reset === undefined
-    ? []
-    : [{
+type Values = ReadonlyArray<number | undefined>
+
+const numbersOf = (text: string | undefined): Values => valuesOf(text).map(numberOf)
+
+/** The first that names a time above 0, or else the first that names any. */
+const firstTimes = (first: Values, second: Values): Values =>
+  [first, second].find((times) => times.some(isTime)) ?? (first.length > 0 ? first : second)
+
+/**
+ * One limit for each hop that has written its fields. Where the hops of two fields cannot be told to be the same, the worst
+ * of each: the least that remains, and the latest reset.
+ */
+const limitsOf = (from: string, fields: {
+  readonly remaining: Values
+  readonly reset: Values
+  readonly quota?: Values
+  readonly window?: Values
+  readonly unit?: string | undefined
+}): ReadonlyArray<Limit> => {
+  const { quota = [], remaining, reset, window = [] } = fields
+  const unit = fields.unit === "" || fields.unit === "requests" ? undefined : fields.unit
+  const hops = Math.max(remaining.length, reset.length)
+  if (remaining.length !== reset.length && remaining.length > 1 && reset.length > 1) {
+    const least = remaining.filter((value) => value !== undefined)
+    return limitOf({
       from,
-      ...(remaining === undefined ? undefined : { remaining }),
-      ...(reset === undefined ? undefined : { reset })
-    }]
+      remaining: least.length === 0 ? undefined : Math.min(...least),
+      reset: largest(reset),
+      unit
+    })
+  }
+  const at = (values: Values, i: number) => values.length === 1 ? values[0] : values[i]
+  return Array.from({ length: hops }, (_, i) =>
+    limitOf({
+      from,
+      remaining: at(remaining, i),
+      reset: at(reset, i),
+      quota: quota.length === hops ? quota[i] : undefined,
+      window: window.length === hops ? window[i] : undefined,
+      unit
+    })).flat()
+}
+
+/** Without what is not known. */
+const limitOf = (limit: Limit): ReadonlyArray<Limit> =>
+  limit.remaining === undefined && limit.reset === undefined
+    ? []
+    : [Object.fromEntries(Object.entries(limit).filter(([, value]) => value !== undefined)) as Partial<Limit> as Limit]
 
 /**
  * `Anthropic-RateLimit-Requests-Remaining` and `-Reset`, and the same for each kind of tokens; the reset is a date and
@@ -104,7 +158,8 @@ const limitOf = (from: string, remaining: number | undefined, reset: number | un
  *   "anthropic-ratelimit-tokens-reset": "1970-01-01T00:00:30Z"
  * })
  *
- * HttpThrottle.anthropic(headers, 0) // [{ from: "anthropic-ratelimit-tokens-remaining", remaining: 0, reset: 30_000 }]
+ * HttpThrottle.anthropic(headers, 0)
+ * // [{ from: "anthropic-ratelimit-tokens-remaining", remaining: 0, reset: 30_000, unit: "tokens" }]
  * ```
  *
  * @category dialects
@@ -112,9 +167,14 @@ const limitOf = (from: string, remaining: number | undefined, reset: number | un
  */
 export const anthropic: Parser = (headers, now) =>
   Object.keys(headers).flatMap((name) => {
-    const [, bucket, what] = /^(anthropic-ratelimit-.+-)(remaining|reset)$/.exec(name) ?? []
+    const [, bucket, unit, what] = /^(anthropic-ratelimit-(.+)-)(remaining|reset)$/.exec(name) ?? []
     if (bucket === undefined || (what === "reset" && `${bucket}remaining` in headers)) return []
-    return limitOf(name, numberOf(headers[`${bucket}remaining`]), resetOf(headers[`${bucket}reset`], now))
+    return limitsOf(name, {
+      remaining: numbersOf(headers[`${bucket}remaining`]),
+      reset: resetsOf(headers[`${bucket}reset`], now),
+      quota: numbersOf(headers[`${bucket}limit`]),
+      unit
+    })
   })
 
 /**
@@ -142,24 +202,43 @@ export const anthropic: Parser = (headers, now) =>
 export const rateLimit: Parser = (headers) => {
   const field = headers["ratelimit"]
   if (field === undefined) return []
-  const policies = list(headers["ratelimit-policy"] ?? "") ?? []
-  const windowOf = (name: Bare) => parameter(policies.find(({ value }) => value === name), "w")
   const items = list(field)
   if (items !== undefined) {
+    const policies = list(headers["ratelimit-policy"] ?? "") ?? []
     return items.flatMap((item) => {
       const remaining = parameter(item, "r")
       // Without what remains it is no item of this field.
       if (remaining === undefined) return []
-      return limitOf("ratelimit", remaining, inMillis(parameter(item, "t") ?? windowOf(item.value)))
+      const policy = policies.find(({ value }) => value === item.value)
+      const window = inMillis(parameter(policy, "w"))
+      const unit = policy?.parameters.get("qu")
+      return limitsOf("ratelimit", {
+        remaining: [remaining],
+        reset: [inMillis(parameter(item, "t")) ?? window],
+        quota: [parameter(policy, "q")],
+        window: [window],
+        unit: typeof unit === "string" ? unit : undefined
+      })
     })
   }
-  const members = dictionary(field)
-  const limit = count(members?.get("limit")?.value)
-  return limitOf(
-    "ratelimit",
-    count(members?.get("remaining")?.value),
-    inMillis(count(members?.get("reset")?.value) ?? (limit === undefined ? undefined : windowOf(limit)))
-  )
+  const window = windowOf(headers)
+  return (dictionaries(field) ?? []).flatMap((members) => {
+    const numberIn = (name: string) => count(members.get(name)?.value)
+    const quota = numberIn("limit")
+    return limitsOf("ratelimit", {
+      remaining: [numberIn("remaining")],
+      reset: [inMillis(numberIn("reset")) ?? window(quota)],
+      quota: [quota],
+      window: [window(quota)]
+    })
+  })
+}
+
+/** The window that `RateLimit-Policy` states for a quota, up to draft 7: `100;w=60`. */
+const windowOf = (headers: Headers.Headers) => {
+  const policies = list(headers["ratelimit-policy"] ?? "") ?? []
+  return (quota: number | undefined): number | undefined =>
+    quota === undefined ? undefined : inMillis(parameter(policies.find(({ value }) => value === quota), "w"))
 }
 
 const count = (value: Bare | undefined): number | undefined =>
@@ -180,7 +259,7 @@ const inMillis = (seconds: number | undefined): number | undefined => seconds ==
  * import { HttpThrottle } from "effect-throttle/http"
  *
  * HttpThrottle.shopify(Headers.fromInput({ "x-shopify-shop-api-call-limit": "40/40" }), 0)
- * // [{ from: "x-shopify-shop-api-call-limit", remaining: 0, reset: 500 }]
+ * // [{ from: "x-shopify-shop-api-call-limit", remaining: 0, reset: 500, quota: 40, window: 20_000 }]
  * ```
  *
  * @category dialects
@@ -188,10 +267,20 @@ const inMillis = (seconds: number | undefined): number | undefined => seconds ==
  */
 export const shopify: Parser = (headers) => {
   const from = "x-shopify-shop-api-call-limit"
-  const [, used, size] = /^\s*(\d+)\/(\d+)\s*$/.exec(headers[from] ?? "")?.map(Number) ?? []
-  if (used === undefined || size === undefined || size === 0) return []
-  return [{ from, remaining: Math.max(0, size - used), reset: 20_000 / size }]
+  return valuesOf(headers[from]).flatMap((value) => {
+    const [, used, size] = /^(\d+)\/(\d+)$/.exec(value)?.map(Number) ?? []
+    if (used === undefined || size === undefined || size === 0) return []
+    return [{
+      from,
+      remaining: Math.max(0, size - used),
+      reset: shopifyWindow / size,
+      quota: size,
+      window: shopifyWindow
+    }]
+  })
 }
+
+const shopifyWindow = 20_000
 
 /**
  * `Stripe-Should-Retry` and `X-Should-Retry`, "true" or "false": whether to send a request again that was refused.
@@ -211,8 +300,9 @@ export const shopify: Parser = (headers) => {
  */
 export const shouldRetry: Parser = (headers) =>
   ["stripe-should-retry", "x-should-retry"].flatMap((from) => {
-    const value = headers[from]?.trim().toLowerCase()
-    return value === "true" || value === "false" ? [{ from, retry: value === "true" }] : []
+    const values = valuesOf(headers[from]?.toLowerCase())
+    const said = ["false", "true"].find((word) => values.includes(word))
+    return said === undefined ? [] : [{ from, retry: said === "true" }]
   })
 
 /**
@@ -227,5 +317,6 @@ export const dialects: ReadonlyArray<Parser> = [
   rateLimitFields,
   anthropic,
   shopify,
-  shouldRetry
+  shouldRetry,
+  refusalBodies
 ]

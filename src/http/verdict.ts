@@ -2,10 +2,10 @@
  * What an answer means for those who send requests: fields in, waits out. Pure functions.
  */
 import type * as Headers from "effect/http/Headers"
-import * as Result from "effect/Result"
 import { dialects } from "./dialects.ts"
-import { instantOf, numberOf } from "./internal/values.ts"
-import type { Limit, Parser } from "./limits.ts"
+import { readAnswer } from "./internal/reading.ts"
+import type { Parser } from "./limits.ts"
+import { type Refusal, statuses } from "./refusals.ts"
 
 /**
  * What an answer means for those who send requests.
@@ -30,14 +30,15 @@ export interface Verdict {
  *
  * **Details**
  *
- * - Refused is a request that is answered by 429 or 503, or by a 403 that says when to come back or that nothing remains
- *   (GitHub).
+ * - Refused is a request whose status is one of `byStatus` ({@link statuses}), or whose answer says so otherwise: a 403 that
+ *   says when to come back or that nothing remains (GitHub), or a parser's `refused` or `retry`.
  * - A refused request waits for what `Retry-After` says; else until the reset of what is used up, or that does not say
  *   what remains.
  * - Whatever the status, where nothing remains and there is a reset, it is waited for. Of several the longest counts.
  * - An answer from a cache (`Age` above 0) tells of the past: its fields are not read.
  *
- * `now` is the client's clock in milliseconds since 1970, used where the answer has no `Date` of its own.
+ * `now` is the client's clock in milliseconds since 1970, used where the answer has no `Date` of its own. `body` is as much of
+ * the body as parsers shall see.
  *
  * **Example**
  *
@@ -56,42 +57,11 @@ export interface Verdict {
  * @since 0.1.0
  */
 export const read = (
-  answer: { readonly status: number; readonly headers: Headers.Headers },
+  answer: { readonly status: number; readonly headers: Headers.Headers; readonly body?: string | undefined },
   now: number,
-  parsers: ReadonlyArray<Parser> = dialects
+  parsers: ReadonlyArray<Parser> = dialects,
+  byStatus: Readonly<Record<number, Refusal>> = statuses
 ): Verdict => {
-  const { headers, status } = answer
-  const isCached = (numberOf(headers["age"]) ?? 0) > 0
-  const date = headers["date"]
-  const serverNow = (date === undefined ? undefined : instantOf(date.trim())) ?? now
-  const limits = isCached ? [] : parsers.flatMap((parser) => readBy(parser, headers, serverNow))
-
-  const said = longest(limits, ({ retryAfter }) => retryAfter)
-  const usedUp = longest(limits, ({ remaining, reset }) => remaining !== undefined && remaining < 1 ? reset : undefined)
-  const refused = status === 429 || status === 503 || (status === 403 && (said.wait > 0 || usedUp.wait > 0))
-  const reset = refused && usedUp.wait === 0
-    ? longest(limits, ({ remaining, reset }) => remaining === undefined ? reset : undefined)
-    : usedUp
-  return {
-    ...(refused && said.wait > 0 ? said : reset),
-    refused,
-    retry: limits.find(({ retry }) => retry !== undefined)?.retry
-  }
-}
-
-/** A field that its parser cannot bear must not cost the answer that it came with. */
-const readBy = (parser: Parser, headers: Headers.Headers, now: number): ReadonlyArray<Limit> =>
-  Result.getOrElse(Result.try(() => parser(headers, now)), () => [])
-
-const longest = (
-  limits: ReadonlyArray<Limit>,
-  waitOf: (limit: Limit) => number | undefined
-): { readonly wait: number; readonly from: string | undefined } => {
-  let found: { readonly wait: number; readonly from: string | undefined } = { wait: 0, from: undefined }
-  for (const limit of limits) {
-    const wait = waitOf(limit)
-    // What is no number is not greater either.
-    if (wait !== undefined && wait > found.wait) found = { wait, from: limit.from }
-  }
-  return found
+  const { from, refusal, retry, wait } = readAnswer(answer, { now, parsers, statuses: byStatus })
+  return { refused: refusal !== undefined, wait, from, retry }
 }

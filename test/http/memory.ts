@@ -1,7 +1,7 @@
 /**
  * A server in memory: answers by a script, on whatever clock there is, and remembers what it was sent.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Stream } from "effect"
 import { HttpClient, HttpClientError, type HttpClientRequest, HttpClientResponse } from "effect/http"
 
 export interface Answer {
@@ -61,11 +61,14 @@ export const atOnce = (
   { headers = {}, status }: Answer,
   bodyTakes = 0
 ): HttpClientResponse.HttpClientResponse => {
-  const body = Effect.succeed(new ArrayBuffer(0))
+  const body = Stream.succeed(new Uint8Array(1))
   return Object.defineProperty(
     HttpClientResponse.fromWeb(request, new Response(null, { status, headers })),
-    "arrayBuffer",
-    { value: bodyTakes > 0 ? Effect.delay(body, bodyTakes) : body }
+    "stream",
+    {
+      value: bodyTakes > 0 ? Stream.fromEffect(Effect.delay(Stream.runHead(body), bodyTakes)) : body,
+      configurable: true
+    }
   )
 }
 

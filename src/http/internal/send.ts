@@ -15,30 +15,14 @@ import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Observe from "../../internal/observe.ts"
-import type * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
-import type { Parser } from "../limits.ts"
-import { read, type Verdict } from "../verdict.ts"
+import * as Body from "./body.ts"
+import { readAnswer, type Reading } from "./reading.ts"
 import { originOf } from "./request.ts"
+import type { Settings } from "./settings.ts"
 import type { Gate, Turn } from "./source.ts"
 
 type Response = HttpClientResponse.HttpClientResponse
-
-/** A client's options, checked and with their defaults. */
-export interface Settings {
-  readonly key: (request: HttpClientRequest.HttpClientRequest) => string
-  readonly cost: (request: HttpClientRequest.HttpClientRequest) => Throttle.Cost | undefined
-  readonly retry: Schedule.Schedule<unknown, Response>
-  /** `wanted`: whether the server said that it wants the request again. */
-  readonly retryIf: (
-    request: HttpClientRequest.HttpClientRequest,
-    response: Response,
-    wanted: boolean | undefined
-  ) => boolean
-  readonly parsers: ReadonlyArray<Parser>
-  readonly maxPause: number
-  readonly jitter: number
-}
 
 /** A request on its way: what it waits for, and what sends it. */
 export interface Sending<E, R> {
@@ -64,6 +48,7 @@ interface Attempt<E> {
 
 interface Again {
   readonly response: Response
+  readonly body: Body.Body | undefined
   /** The milliseconds that the schedule says. */
   readonly wait: number
   /** The monotonic instant, in nanoseconds, before which it must not be sent. */
@@ -88,18 +73,31 @@ const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effec
  * where the throttle refuses the retry on arrival, is to be as it came. The fiber that reads is begun when this one first
  * waits, and with the yield this one has all its steps until then before it.
  */
-const retry = Effect.fnUntraced(function*<E, R>(sending: Sending<E, R>, exit: Exit.Exit<Response, E>, again: Again) {
-  yield* Effect.yieldNow
-  let stands = false
-  const reading = yield* Effect.forkChild(Effect.suspend(() => stands ? Effect.void : readOut(again.response)))
-  if (again.isAlone) yield* waitAlone(again)
-  const next = yield* Effect.result(attemptInTime(sending, again))
-  if (Result.isSuccess(next)) return yield* sendAgain(sending, next.success)
-  stands = true
-  // Cut short, what was read of it would be lost.
-  yield* Fiber.await(reading)
-  return yield* exit
-})
+const retry = <E, R>(
+  sending: Sending<E, R>,
+  exit: Exit.Exit<Response, E>,
+  again: Again
+): Effect.Effect<Response, E, R> =>
+  Effect.suspend(() => {
+    let { body } = again
+    let stands = false
+    const read = Effect.suspend(() => stands ? Effect.void : Body.readOut(body ??= Body.make(again.response)))
+    const giveUp = Effect.suspend(() => body?.giveUp ?? Effect.void)
+    return Effect.gen(function*() {
+      yield* Effect.yieldNow
+      const reading = yield* Effect.forkChild(read)
+      if (again.isAlone) yield* waitAlone(again)
+      const next = yield* Effect.result(attemptInTime(sending, again))
+      if (Result.isSuccess(next)) {
+        yield* giveUp
+        return yield* sendAgain(sending, next.success)
+      }
+      stands = true
+      // Cut short, what was read of it would be lost.
+      yield* Fiber.await(reading)
+      return yield* exit
+    }).pipe(Effect.onInterrupt(() => giveUp))
+  })
 
 /** A throttle in shadow lets in at once, and so may one that somebody resumed: but the server has said when. */
 const attemptInTime = <E, R>(
@@ -176,17 +174,38 @@ const hear = <E, R>(
   restore: <A, E2, R2>(effect: Effect.Effect<A, E2, R2>) => Effect.Effect<A, E2, R2>
 ): Effect.Effect<Attempt<E>["again"]> =>
   Effect.clockWith((clock) => {
-    const verdict = read(response, clock.currentTimeMillisUnsafe(), sending.settings.parsers)
-    const { from, refused, wait } = verdict
+    const { headers, status } = response
+    const options = { now: clock.currentTimeMillisUnsafe(), ...sending.settings }
+    const reading = readAnswer({ status, headers }, options)
+    if (!reading.needsBody) return holdBack(sending, turn, { response, reading, body: undefined, step, restore })
+    const body = Body.make(response)
+    return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
+      const whole = text === undefined ? reading : readAnswer({ status, headers, body: text }, options)
+      return holdBack(sending, turn, { response, reading: whole, body, step, restore })
+    })
+  })
+
+interface Heard {
+  readonly response: Response
+  readonly reading: Reading
+  /** The answer's body, where it was looked at. */
+  readonly body: Body.Body | undefined
+  readonly step: Step | undefined
+  readonly restore: <A, E2, R2>(effect: Effect.Effect<A, E2, R2>) => Effect.Effect<A, E2, R2>
+}
+
+const holdBack = <E, R>(sending: Sending<E, R>, turn: Turn, heard: Heard): Effect.Effect<Attempt<E>["again"]> =>
+  Effect.clockWith((clock) => {
+    const { reading: { from, refusal, wait }, response, restore } = heard
     if (wait > 0) {
       const millis = later(sending, wait)
-      const again = decide(sending, response, verdict, step, monotonic(clock) + millis * 1e6)
-      return Effect.as(pause(turn, response, from, millis), refused ? again : undefined)
+      const again = decide(sending, heard, monotonic(clock) + millis * 1e6)
+      return Effect.as(pause(turn, response, from, millis), refusal === undefined ? undefined : again)
     }
-    if (!refused) return Effect.undefined
-    const again = decide(sending, response, verdict, step, undefined)
-    // A 503 without a time is no limit that others would meet as well.
-    if (response.status === 503) return Effect.succeed(again)
+    if (refusal === undefined) return Effect.undefined
+    const again = decide(sending, heard, undefined)
+    // Without a time it is no limit that others would meet as well.
+    if (refusal !== "limit") return Effect.succeed(again)
     return Effect.flatMap(restore(again), (again) => {
       const told = Effect.succeed(again)
       return again === undefined || again.wait === 0
@@ -198,20 +217,18 @@ const hear = <E, R>(
 /** Whether the request is to be sent again, and when: at the time that the answer named, or as the schedule says. */
 const decide = Effect.fnUntraced(function*<E, R>(
   sending: Sending<E, R>,
-  response: Response,
-  verdict: Verdict,
-  known: Step | undefined,
+  { body, reading: { refusal, retry }, response, step: known }: Heard,
   named: number | undefined
 ) {
   const { request, settings } = sending
-  if (verdict.retry === false || !settings.retryIf(request, response, verdict.retry)) return undefined
+  if (retry === false || !settings.retryIf(request, response, retry)) return undefined
   const step = known ?? (yield* Schedule.toStep(settings.retry))
   const clock = yield* Clock.Clock
   const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
   if (next === undefined) return undefined
   const wait = later(sending, Duration.toMillis(next[1]))
   const notBefore = named ?? monotonic(clock) + wait * 1e6
-  return { response, wait, notBefore, isAlone: named === undefined && response.status === 503, step }
+  return { response, body, wait, notBefore, isAlone: named === undefined && refusal !== "limit", step }
 })
 
 const monotonic = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe())
@@ -219,8 +236,11 @@ const monotonic = (clock: Clock.Clock): number => Number(clock.monotonicTimeNano
 /** No more than this is added, however long the wait. */
 const mostJitter = 5_000
 
-const later = ({ settings: { jitter, maxPause }, spread }: Sending<any, any>, millis: number): number =>
-  Math.min(maxPause, millis + spread * Math.min(millis * jitter, mostJitter))
+const later = ({ settings: { jitter, maxPause }, spread }: Sending<any, any>, millis: number): number => {
+  // First, for an endless wait times no jitter is no number.
+  const wait = Math.min(maxPause, millis)
+  return Math.min(maxPause, wait + spread * Math.min(wait * jitter, mostJitter))
+}
 
 /** A throttle that is closed, or has no room for the key any more, has nobody to hold back: the answer is an answer. */
 const pause = (turn: Turn, response: Response, from: string | undefined, millis: number): Effect.Effect<unknown> =>
@@ -249,10 +269,3 @@ const waitAlone = (again: Again): Effect.Effect<void> =>
         Effect.sleep(millis),
         () => ({ ...about(again.response), wait: millis })
       ))
-
-/**
- * Until its body is read, an answer keeps its connection. As bytes, since clients keep those: where the answer is the last
- * word after all, it can still be read.
- */
-const readOut = (response: Response): Effect.Effect<void> =>
-  response.arrayBuffer.pipe(Effect.timeoutOption("1 second"), Effect.ignore)

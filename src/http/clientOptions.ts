@@ -1,0 +1,59 @@
+/**
+ * Options of the throttled client.
+ */
+import type * as Duration from "effect/Duration"
+import type * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type * as HttpClientResponse from "effect/http/HttpClientResponse"
+import type * as Schedule from "effect/Schedule"
+import type * as Throttle from "../Throttle.ts"
+import type { Parser } from "./limits.ts"
+import type { Refusal } from "./refusals.ts"
+
+/**
+ * Options of `HttpThrottle.client`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ClientOptions {
+  /** What requests share a throttle by. One throttle for all does not look at it. Default: the origin of the URL. */
+  readonly key?: ((request: HttpClientRequest.HttpClientRequest) => string) | undefined
+  /** See {@link WeightedClientOptions}. Default: one permit. */
+  readonly cost?: undefined
+  /**
+   * How often a request that was refused is sent again: a number, or a schedule, which is asked with the answer. The
+   * delays of the schedule are waited where the answer names no time; with a number they are 1, 2, 4 … seconds. 0 for
+   * never. A retry stands in line, so a policy with `maxQueue: 0`, or a `maxWait` below the pause, lets none wait: there
+   * the refusal is the answer. Default: 3.
+   */
+  readonly retry?: number | Schedule.Schedule<unknown, HttpClientResponse.HttpClientResponse> | undefined
+  /**
+   * Whether this request may be sent again after this answer. A server's `should-retry: false` stands whatever this says.
+   * Default: `HttpThrottle.isRepeatable`, and where the server says `should-retry: true`, whatever can be sent again.
+   */
+  readonly retryIf?:
+    | ((request: HttpClientRequest.HttpClientRequest, response: HttpClientResponse.HttpClientResponse) => boolean)
+    | undefined
+  /** Which statuses refuse a request, and how, instead of the default. Default: `HttpThrottle.statuses`. */
+  readonly statuses?: Readonly<Record<number, Refusal>> | undefined
+  /** The dialects to read. One that throws is ignored. Default: `HttpThrottle.dialects`. */
+  readonly parsers?: ReadonlyArray<Parser> | undefined
+  /** No answer makes anybody wait longer, jitter included. A finite duration above 0. Default: 1 hour. */
+  readonly maxPause?: Duration.Input | undefined
+  /**
+   * Up to this fraction is added to what is waited, 5 seconds at most, so that clients do not all come back at once. From
+   * 0 to 1. Default: 0.1.
+   */
+  readonly jitter?: number | undefined
+}
+
+/**
+ * Options of a client whose requests cost more than one permit, or amounts of several units.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface WeightedClientOptions extends Omit<ClientOptions, "cost"> {
+  /** What a request costs, each attempt again. */
+  readonly cost: Throttle.Cost | ((request: HttpClientRequest.HttpClientRequest) => Throttle.Cost)
+}

@@ -1,0 +1,123 @@
+/**
+ * Reads an answer: whether it refuses, for how long nothing should be sent, and the limits that say so. Pure functions.
+ */
+import type * as Headers from "effect/http/Headers"
+import * as Result from "effect/Result"
+import type { Answer, Limit, Parser } from "../limits.ts"
+import type { Refusal } from "../refusals.ts"
+import { instantOf, isTime, numberOf, valuesOf } from "./values.ts"
+
+/** What is read of an answer. */
+export interface Reading {
+  /** How it refuses; undefined where it does not. */
+  readonly refusal: Refusal | undefined
+  /** Milliseconds for which no request should be sent; 0 where it names no time. */
+  readonly wait: number
+  /** The field that named the wait. */
+  readonly from: string | undefined
+  /** Whether the server wants the request again; undefined where it does not say. */
+  readonly retry: boolean | undefined
+  readonly limits: ReadonlyArray<Limit>
+  /** Whether a cache gave it, so that its fields tell of the past and were not read. */
+  readonly isCached: boolean
+  /** Whether a parser needs the body, which has not been read. */
+  readonly needsBody: boolean
+}
+
+export interface Options {
+  /** The client's clock, in milliseconds since 1970. */
+  readonly now: number
+  readonly parsers: ReadonlyArray<Parser>
+  readonly statuses: Readonly<Record<number, Refusal>>
+}
+
+export const readAnswer = (
+  answer: { readonly status: number; readonly headers: Headers.Headers; readonly body?: string | undefined },
+  { now, parsers, statuses }: Options
+): Reading => {
+  const { body, headers, status } = answer
+  const isCached = valuesOf(headers["age"]).some((age) => isTime(numberOf(age)))
+  let isBodyWanted = false
+  const seen: Answer = {
+    status,
+    get body() {
+      isBodyWanted = true
+      return body
+    }
+  }
+  const date = headers["date"]
+  const serverNow = (date === undefined ? undefined : instantOf(date.trim())) ?? now
+  const limits = isCached ? [] : parsers.flatMap((parser) => limitsBy(parser, headers, serverNow, seen))
+  const retry = limits.find(({ retry }) => retry !== undefined)?.retry
+  const refusal = statuses[status] ?? (status < 400 ? undefined : refusalBy(limits, status, retry))
+  const { from, wait } = refusal === undefined ? longest(limits, resetOfUsedUp) : waitAfter(refusal, limits)
+  return {
+    refusal,
+    wait,
+    from,
+    retry,
+    limits,
+    isCached,
+    needsBody: isBodyWanted && body === undefined && status >= 400 && !(refusal !== undefined && wait > 0)
+  }
+}
+
+/** A field that its parser cannot bear must not cost the answer that it came with. */
+const limitsBy = (parser: Parser, headers: Headers.Headers, now: number, answer: Answer): ReadonlyArray<Limit> => {
+  const limits = Result.getOrElse(Result.try(() => parser(headers, now, answer)), () => [])
+  return Array.isArray(limits) ? limits : []
+}
+
+/** How an answer refuses whose status alone does not say so. */
+const refusalBy = (
+  limits: ReadonlyArray<Limit>,
+  status: number,
+  retry: boolean | undefined
+): Refusal | undefined => {
+  const saysLimit = limits.some((limit) => limit.refused === true || (status === 403 && forbidsByLimit(limit)))
+  return saysLimit ? "limit" : retry === true ? "overload" : undefined
+}
+
+/** A 403 that says when to come back, or that nothing remains (GitHub). Also where that is now: clocks tell whole seconds. */
+const forbidsByLimit = ({ remaining, reset, retryAfter }: Limit): boolean =>
+  (retryAfter !== undefined && retryAfter >= 0) || (reset !== undefined && remaining !== undefined && remaining < 1)
+
+interface Wait {
+  readonly wait: number
+  readonly from: string | undefined
+}
+
+/** How long to wait after a refusal: the first of these that names a time. */
+const waitAfter = (refusal: Refusal, limits: ReadonlyArray<Limit>): Wait =>
+  [({ retryAfter }: Limit) => retryAfter, resetOfUsedUp, resetAlone].map((waitOf) => longest(limits, waitOf))
+    .find(({ wait }) => wait > 0) ?? (refusal === "limit" ? waitForAmount(limits) : none)
+
+/**
+ * Refused though something is left of each limit: of one that counts requests that cannot be the reason, of one that counts
+ * tokens it can, since a request may need more than are left. Of several it is the one of which least is left. A reset below a
+ * second is none, for a bucket that is nearly full again was no reason.
+ */
+const waitForAmount = (limits: ReadonlyArray<Limit>): Wait => {
+  const shareOf = ({ quota = 1, remaining = 0 }: Limit) => remaining / quota
+  const amounts = limits.filter(({ reset = 0, unit }) => unit?.includes("token") && reset >= 1_000)
+  if (amounts.length === 0) return none
+  const { from, reset = 0 } = amounts.reduce((best, limit) => shareOf(limit) < shareOf(best) ? limit : best)
+  return { wait: reset, from }
+}
+
+const none: Wait = { wait: 0, from: undefined }
+
+const resetOfUsedUp = ({ remaining, reset }: Limit): number | undefined =>
+  remaining !== undefined && remaining < 1 ? reset : undefined
+
+const resetAlone = ({ remaining, reset }: Limit): number | undefined => remaining === undefined ? reset : undefined
+
+const longest = (limits: ReadonlyArray<Limit>, waitOf: (limit: Limit) => number | undefined): Wait => {
+  let found = none
+  for (const limit of limits) {
+    const wait = waitOf(limit)
+    // What is no number is not greater either.
+    if (wait !== undefined && wait > found.wait) found = { wait, from: limit.from }
+  }
+  return found
+}
