@@ -10,6 +10,7 @@ import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
 import type { ClientOptions, WeightedClientOptions } from "./clientOptions.ts"
+import * as Memory from "./internal/memory.ts"
 import { send } from "./internal/send.ts"
 import { settingsOf } from "./internal/settings.ts"
 import { gateOf, perClock, type Source } from "./internal/source.ts"
@@ -178,10 +179,11 @@ const throttled = (
   const settings = settingsOf(caller, options)
   const gateIn = gateOf(caller, source)
   const spreadIn = perClock((context) => Context.get(context, Random.Random).nextDoubleUnsafe())
+  const memoryIn = perClock(Memory.make)
   return (self) =>
     HttpClient.transform(self, (effect, request) =>
       Effect.withFiber((fiber) => {
-        const [gate, spread, key] = [gateIn(fiber), spreadIn(fiber), settings.key(request)]
-        return send<any, any>({ settings, gate, spread, isScoped, request, key, effect })
+        const [gate, memory, spread] = [gateIn(fiber), memoryIn(fiber), spreadIn(fiber)]
+        return send<any, any>({ settings, gate, memory, spread, isScoped, request, key: settings.key(request), effect })
       }))
 }

@@ -273,3 +273,104 @@ describe("a 429 that names no time, with something left of each limit", () => {
       assert.deepStrictEqual(seen.slice(1), [["first", 1_000], ["second", 1_000]])
     }))
 })
+
+describe("an answer that a cache gives without saying so", () => {
+  const http = (millis: number) => new Date(millis).toUTCString()
+  /** What was true half an hour before the reset, and that was an hour ago. */
+  const old = (now: number) => ({
+    status: 200,
+    headers: {
+      date: http(now - 3_600_000),
+      "x-ratelimit-remaining": "0",
+      "x-ratelimit-reset": epoch(now - 1_800_000)
+    }
+  })
+
+  it.effect("holds nobody back for a limit that is over, whether it comes first or after others", () =>
+    Effect.gen(function*() {
+      for (const others of [0, 1, 3]) {
+        yield* TestClock.setTime(wall)
+        const server = Memory.make((_, nth) =>
+          nth === others ? old(wall) : { status: 200, headers: { date: http(wall) } }
+        )
+        const client = HttpThrottle.client(Throttle.none, exact)(server.client)
+        const fiber = yield* fork(Effect.forEach([1, 2, 3, 4, 5, 6], (i) => client.get(`http://a.example/${i}`)))
+        yield* TestClock.adjust(1_000)
+        assert.strictEqual(server.seen.length, 6)
+        yield* Fiber.join(fiber)
+      }
+    }))
+
+  it.effect("says nothing in any other way either, once the server's clock is known", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(wall)
+      const relative = {
+        status: 200,
+        headers: { date: http(wall - 3_600_000), "ratelimit": "\"a\";r=0;t=1800" }
+      }
+      const server = Memory.make((_, nth) => nth === 1 ? relative : { status: 200, headers: { date: http(wall) } })
+      const client = HttpThrottle.client(Throttle.none, exact)(server.client)
+      const fiber = yield* fork(Effect.forEach([1, 2, 3], (i) => client.get(`http://a.example/${i}`)))
+      yield* TestClock.adjust(1_000)
+      assert.strictEqual(server.seen.length, 3)
+      yield* Fiber.join(fiber)
+    }))
+})
+
+describe("a server whose clock is wrong", () => {
+  const http = (millis: number) => new Date(Math.floor(millis / 1_000) * 1_000).toUTCString()
+
+  it.effect.each([-12, -1, 1, 12])(
+    "by %d hours is heard: refusals from the first on",
+    (hours) =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(wall)
+        const its = wall + hours * 3_600_000
+        for (
+          const headers of [
+            { "retry-after": http(its + 20_000) },
+            { "x-ratelimit-remaining": "0", "x-ratelimit-reset": epoch(its + 20_000) },
+            { "x-ratelimit-remaining": "0", "x-ratelimit-reset": "20" }
+          ]
+        ) {
+          const { seen } = yield* pair({ status: 429, headers: { date: http(its), ...headers } })
+          assert.deepStrictEqual(seen.slice(1), [["first", 20_000], ["second", 20_000]])
+          yield* TestClock.setTime(wall)
+        }
+      })
+  )
+
+  it.effect.each([-12, -1, 1, 12])(
+    "by %d hours is heard: other answers once its clock is seen to go",
+    (hours) =>
+      Effect.gen(function*() {
+        yield* TestClock.setTime(wall)
+        const start = yield* Effect.clockWith((clock) => clock.monotonicTimeNanos)
+        const at = Effect.clockWith((clock) =>
+          Effect.map(clock.monotonicTimeNanos, (nanos) => Number(nanos - start) / 1e6)
+        )
+        const sent: Array<number> = []
+        const client = HttpThrottle.client(Throttle.spacing({ interval: "1 second" }), exact)(
+          Memory.clocked((millis) => {
+            sent.push(millis)
+            const its = wall + hours * 3_600_000 + millis
+            // The third answer is the last of its window, which ends 20 s later.
+            return {
+              status: 200,
+              headers: {
+                date: http(its),
+                "x-ratelimit-remaining": `${2 - (sent.length - 1) % 3}`,
+                "x-ratelimit-reset": epoch(its + 20_000)
+              }
+            }
+          }, at)
+        )
+        const fiber = yield* fork(
+          Effect.forEach([1, 2, 3, 4], (i) => client.get(`http://a.example/${i}`), { discard: true })
+        )
+        yield* TestClock.adjust("2 minutes")
+        yield* Fiber.join(fiber)
+        assert.deepStrictEqual(sent.map(Math.round), [0, 1_000, 2_000, 22_000])
+      })
+  )
+})

@@ -55,6 +55,15 @@ export const make = (
   return { client, seen, inside, times: () => seen.map(({ at }) => at) }
 }
 
+/** Answers at once, as a function of the time. */
+export const clocked = (answerAt: (millis: number) => Answer, at: Effect.Effect<number>) =>
+  HttpClient.make((request) =>
+    Effect.map(at, (millis) => {
+      const { headers = {}, status } = answerAt(millis)
+      return HttpClientResponse.fromWeb(request, new Response("", { status, headers }))
+    })
+  )
+
 /** An answer whose body is there in so many milliseconds, for simulations, which have no promises. */
 export const atOnce = (
   request: HttpClientRequest.HttpClientRequest,

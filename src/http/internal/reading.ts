@@ -5,6 +5,7 @@ import type * as Headers from "effect/http/Headers"
 import * as Result from "effect/Result"
 import type { Answer, Limit, Parser } from "../limits.ts"
 import type { Refusal } from "../refusals.ts"
+import { isOld, type ServerClock, unknown } from "./freshness.ts"
 import { instantOf, isTime, numberOf, valuesOf } from "./values.ts"
 
 /** What is read of an answer. */
@@ -20,6 +21,8 @@ export interface Reading {
   readonly limits: ReadonlyArray<Limit>
   /** Whether a cache gave it, so that its fields tell of the past and were not read. */
   readonly isCached: boolean
+  /** The instant of its `Date`, in milliseconds since 1970; undefined where there is none, or an `Age`. */
+  readonly date: number | undefined
   /** Whether a parser needs the body, which has not been read. */
   readonly needsBody: boolean
 }
@@ -29,14 +32,16 @@ export interface Options {
   readonly now: number
   readonly parsers: ReadonlyArray<Parser>
   readonly statuses: Readonly<Record<number, Refusal>>
+  /** What is known of the server's clock at a monotonic instant, in milliseconds. */
+  readonly clock?: { readonly known: ServerClock; readonly at: number } | undefined
 }
 
 export const readAnswer = (
   answer: { readonly status: number; readonly headers: Headers.Headers; readonly body?: string | undefined },
-  { now, parsers, statuses }: Options
+  options: Options
 ): Reading => {
   const { body, headers, status } = answer
-  const isCached = valuesOf(headers["age"]).some((age) => isTime(numberOf(age)))
+  const { now, parsers } = options
   let isBodyWanted = false
   const seen: Answer = {
     status,
@@ -45,22 +50,45 @@ export const readAnswer = (
       return body
     }
   }
-  const date = headers["date"]
-  const serverNow = (date === undefined ? undefined : instantOf(date.trim())) ?? now
-  const limits = isCached ? [] : parsers.flatMap((parser) => limitsBy(parser, headers, serverNow, seen))
-  const retry = limits.find(({ retry }) => retry !== undefined)?.retry
-  const refusal = statuses[status] ?? (status < 400 ? undefined : refusalBy(limits, status, retry))
+  const limitsAt = (now: number) => parsers.flatMap((parser) => limitsBy(parser, headers, now, seen))
+  const date = instantOf(headers["date"]?.trim() ?? "")
+  const hasAge = valuesOf(headers["age"]).some((age) => isTime(numberOf(age)))
+  const ofServer = hasAge ? [] : limitsAt(date ?? now)
+  const refusal = refusalOf(ofServer, status, options)
+  const isCached = hasAge ||
+    (refusal === undefined && date !== undefined && isOfCache(ofServer, date, options, limitsAt))
+  const limits = isCached ? [] : ofServer
   const { from, wait } = refusal === undefined ? longest(limits, resetOfUsedUp) : waitAfter(refusal, limits)
   return {
     refusal,
     wait,
     from,
-    retry,
+    retry: retryOf(limits),
     limits,
     isCached,
+    date: hasAge ? undefined : date,
     needsBody: isBodyWanted && body === undefined && status >= 400 && !(refusal !== undefined && wait > 0)
   }
 }
+
+/**
+ * Whether an answer without an `Age` came from a cache. Where the server's clock is not known, an old `Date` may be one of a
+ * clock that is slow; but then a reset that is over by the client's clock more likely tells of the past.
+ */
+const isOfCache = (
+  limits: ReadonlyArray<Limit>,
+  date: number,
+  { clock = { known: unknown, at: 0 }, now }: Options,
+  limitsAt: (now: number) => ReadonlyArray<Limit>
+): boolean => {
+  const old = isOld(clock.known, date, now, clock.at)
+  if (old !== "unknown" || !limits.some(({ reset }) => isTime(reset))) return old === true
+  const byClient = limitsAt(now)
+  return limits.some(({ reset }, i) => isTime(reset) && !isTime(byClient[i]?.reset))
+}
+
+const retryOf = (limits: ReadonlyArray<Limit>): boolean | undefined =>
+  limits.find(({ retry }) => retry !== undefined)?.retry
 
 /** A field that its parser cannot bear must not cost the answer that it came with. */
 const limitsBy = (parser: Parser, headers: Headers.Headers, now: number, answer: Answer): ReadonlyArray<Limit> => {
@@ -68,14 +96,12 @@ const limitsBy = (parser: Parser, headers: Headers.Headers, now: number, answer:
   return Array.isArray(limits) ? limits : []
 }
 
-/** How an answer refuses whose status alone does not say so. */
-const refusalBy = (
-  limits: ReadonlyArray<Limit>,
-  status: number,
-  retry: boolean | undefined
-): Refusal | undefined => {
+/** How an answer refuses, by its status or else by what it says. */
+const refusalOf = (limits: ReadonlyArray<Limit>, status: number, { statuses }: Options): Refusal | undefined => {
+  const listed = statuses[status]
+  if (listed !== undefined || status < 400) return listed
   const saysLimit = limits.some((limit) => limit.refused === true || (status === 403 && forbidsByLimit(limit)))
-  return saysLimit ? "limit" : retry === true ? "overload" : undefined
+  return saysLimit ? "limit" : retryOf(limits) === true ? "overload" : undefined
 }
 
 /** A 403 that says when to come back, or that nothing remains (GitHub). Also where that is now: clocks tell whole seconds. */

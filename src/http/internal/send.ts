@@ -17,6 +17,8 @@ import * as Scope from "effect/Scope"
 import * as Observe from "../../internal/observe.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Body from "./body.ts"
+import { observe } from "./freshness.ts"
+import * as Memory from "./memory.ts"
 import { readAnswer, type Reading } from "./reading.ts"
 import { originOf } from "./request.ts"
 import type { Settings } from "./settings.ts"
@@ -28,6 +30,9 @@ type Response = HttpClientResponse.HttpClientResponse
 export interface Sending<E, R> {
   readonly settings: Settings
   readonly gate: Gate
+  readonly memory: Memory.Memory
+  /** What is remembered of the key; undefined where there is no room for it. */
+  readonly remembered: Memory.Remembered | undefined
   /** Where this client comes back within the jitter, from 0 to 1. */
   readonly spread: number
   readonly isScoped: boolean
@@ -59,8 +64,23 @@ interface Again {
 }
 
 /** Waits for its turn, sends the request, and sends it again as the answer and the settings say. */
-export const send = <E, R>(sending: Sending<E, R>): Effect.Effect<Response, E | ThrottleError, R> =>
-  Effect.flatMap(attemptInTime(sending, undefined), (first) => sendAgain(sending, first))
+export const send = <E, R>(
+  request: Omit<Sending<E, R>, "remembered">
+): Effect.Effect<Response, E | ThrottleError, R> => {
+  let remembered: Memory.Remembered | undefined
+  const now = () => monotonic(Fiber.getCurrent()!.getRef(Clock.Clock))
+  return Effect.onExitPrimitive(
+    Effect.suspend(() => {
+      remembered = Memory.enter(request.memory, request.key, now())
+      const sending = { ...request, remembered }
+      return Effect.flatMap(attemptInTime(sending, undefined), (first) => sendAgain(sending, first))
+    }),
+    () => {
+      if (remembered !== undefined) Memory.leave(request.memory, remembered, now())
+      return undefined
+    }
+  )
+}
 
 /** Until the schedule ends, or an answer is one to give. */
 const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> =>
@@ -175,8 +195,14 @@ const hear = <E, R>(
 ): Effect.Effect<Attempt<E>["again"]> =>
   Effect.clockWith((clock) => {
     const { headers, status } = response
-    const options = { now: clock.currentTimeMillisUnsafe(), ...sending.settings }
+    const { remembered, settings } = sending
+    const [now, at] = [clock.currentTimeMillisUnsafe(), monotonic(clock) / 1e6]
+    const options = { ...settings, now, clock: remembered && { known: remembered.clock, at } }
     const reading = readAnswer({ status, headers }, options)
+    const { date, refusal } = reading
+    if (remembered !== undefined && date !== undefined) {
+      remembered.clock = observe(remembered.clock, { date, now, at, isRefusal: refusal === "limit" })
+    }
     if (!reading.needsBody) return holdBack(sending, turn, { response, reading, body: undefined, step, restore })
     const body = Body.make(response)
     return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
