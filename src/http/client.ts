@@ -4,15 +4,16 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
+import type * as HttpClientError from "effect/http/HttpClientError"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
-import type { ClientOptions, WeightedClientOptions } from "./clientOptions.ts"
+import type { ClientOptions, HttpErrorOptions, WeightedClientOptions } from "./clientOptions.ts"
 import * as Memory from "./internal/memory.ts"
 import { send } from "./internal/send.ts"
-import { settingsOf } from "./internal/settings.ts"
+import { type AnyOptions, settingsOf } from "./internal/settings.ts"
 import { gateOf, perClock, type Source } from "./internal/source.ts"
 
 /**
@@ -33,6 +34,20 @@ export type Throttled<E, R> = <E1, R1>(
  * @since 0.1.0
  */
 export interface MakeClient<R> {
+  /** The throttle of a service, failing with an `HttpClientError` where it rejects a request. */
+  <Self>(
+    service: Context.Key<Self, Throttle.Throttle> | Context.Key<Self, ThrottleMap.ThrottleMap<string>>,
+    options: HttpErrorOptions
+  ): Throttled<HttpClientError.HttpClientError, R | Self>
+  /** Any other throttle, failing with an `HttpClientError` where it rejects a request. */
+  (
+    throttle:
+      | Throttle.Policy<any>
+      | ThrottleMap.Options<string>
+      | ThrottleMap.ThrottleMap<string>
+      | Throttle.Throttle,
+    options: HttpErrorOptions
+  ): Throttled<HttpClientError.HttpClientError, R>
   /** A policy for each key. */
   <E>(policy: Throttle.Policy<E>, options?: ClientOptions): Throttled<E, R>
   (policy: Throttle.Policy<any>, options: WeightedClientOptions): Throttled<ThrottleError, R>
@@ -75,11 +90,11 @@ export interface MakeClient<R> {
  * lengthen, so the 429s of one burst count once. A request that was refused stands in line again, up to `retry` times and
  * if it may be repeated. After that the answer is what the client gives, as it came; so too where the policy refuses the
  * retry on arrival (`maxQueue`, `maxWait`). A refused request whose answer names no time waits as `retry` says: after a 429
- * with everybody, after a 503 alone. If somebody resumes the throttle, the refused request alone waits on, without a permit.
+ * with everybody, after a 503 or 529 alone ({@link statuses}). If somebody resumes the throttle, the refused request alone waits on, without a permit.
  *
- * While a retry waits, the body of the answer that is given up is read, for 1 second at most, so that its connection is
- * free. Where the policy refuses the retry after that (`timeout`), that body can be read as text, JSON or bytes if it was
- * there by then, not as a stream.
+ * While a retry waits, the body of the answer that is given up is read, so that its connection is free; one that is longer
+ * than 128 KiB is cancelled. Where the policy rejects the retry after that (`timeout`), the answer is what the client gives,
+ * with as much of its body.
  *
  * `retryIf` and the schedule are asked after the pause has begun and the permits are back. Where the answer names no time
  * they decide how long the pause is, so then the permits are held while they are asked.
@@ -91,8 +106,9 @@ export interface MakeClient<R> {
  *
  * **Errors**
  *
- * Those of the policy: none without bounds. With a `cost`, a map or a generic `Throttle`, `ThrottleError`. Throws a
- * `RangeError` for bad options.
+ * Those of the policy: none without bounds. With a `cost`, a map or a generic `Throttle`, `ThrottleError`. With
+ * `rejectAs: "HttpClientError"` an `HttpClientError` instead, so that a client of any policy can be an app's `HttpClient`.
+ * Throws a `RangeError` for bad options.
  *
  * **Example**
  *
@@ -121,7 +137,7 @@ export interface MakeClient<R> {
  * @category client
  * @since 0.1.0
  */
-export const client: MakeClient<never> = (source: Source, options?: ClientOptions | WeightedClientOptions) =>
+export const client: MakeClient<never> = (source: Source, options?: AnyOptions) =>
   throttled("HttpThrottle.client", source, options, false)
 
 /**
@@ -167,13 +183,13 @@ export const client: MakeClient<never> = (source: Source, options?: ClientOption
  */
 export const clientScoped: MakeClient<Scope.Scope> = (
   source: Source,
-  options?: ClientOptions | WeightedClientOptions
+  options?: AnyOptions
 ) => throttled("HttpThrottle.clientScoped", source, options, true)
 
 const throttled = (
   caller: string,
   source: Source,
-  options: ClientOptions | WeightedClientOptions = {},
+  options: AnyOptions = {},
   isScoped: boolean
 ): Throttled<any, any> => {
   const settings = settingsOf(caller, options)

@@ -45,6 +45,8 @@ export interface ClientOptions {
    * 0 to 1. Default: 0.1.
    */
   readonly jitter?: number | undefined
+  /** See {@link HttpErrorOptions}. Default: "ThrottleError". */
+  readonly rejectAs?: "ThrottleError" | undefined
 }
 
 /**
@@ -56,4 +58,23 @@ export interface ClientOptions {
 export interface WeightedClientOptions extends Omit<ClientOptions, "cost"> {
   /** What a request costs, each attempt again. */
   readonly cost: Throttle.Cost | ((request: HttpClientRequest.HttpClientRequest) => Throttle.Cost)
+}
+
+/**
+ * Options of a client that fails with no other error than an `HttpClientError`, also where its policy has bounds or its
+ * requests a cost, so that it can be an app's `HttpClient`.
+ *
+ * **Details**
+ *
+ * A request that the policy rejects fails with an `HttpClientError` whose `reason` is a `TransportError`, since it has not
+ * been sent, and whose `cause` is the `ThrottleError`. `HttpClient.retryTransient` repeats such errors.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export interface HttpErrorOptions extends Omit<ClientOptions, "cost" | "rejectAs"> {
+  /** Which error a request fails with that the policy rejects. */
+  readonly rejectAs: "HttpClientError"
+  /** What a request costs, each attempt again. Default: one permit. */
+  readonly cost?: WeightedClientOptions["cost"] | undefined
 }

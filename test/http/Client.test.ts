@@ -1067,6 +1067,62 @@ describe("what throttles", () => {
     }))
 })
 
+describe("rejectAs: \"HttpClientError\"", () => {
+  const rejectAs = "HttpClientError"
+  const two = Throttle.rate({ limit: 1, burst: 1, maxQueue: 0, name: "api" })
+
+  it.effect("makes a rejection a TransportError of the request, with the ThrottleError as its cause", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([ok])
+      const Polite = Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(HttpClient.HttpClient, HttpThrottle.client(two, { rejectAs }))
+      ).pipe(Layer.provide(Layer.succeed(HttpClient.HttpClient, server.client)))
+      const error = yield* Effect.gen(function*() {
+        yield* HttpClient.get("http://a.example/1")
+        yield* HttpClient.get("http://a.example/2")
+        return yield* Effect.flip(HttpClient.get("http://a.example/3"))
+      }).pipe(Effect.provide(Polite))
+      assert.strictEqual(error._tag, "HttpClientError")
+      assert.strictEqual(error.reason._tag, "TransportError")
+      assert.strictEqual(error.request.url, "http://a.example/3")
+      assert.instanceOf(error.cause, ThrottleError)
+      assert.strictEqual((error.cause as ThrottleError).reason._tag, "QueueFull")
+      assert.include(error.message, (error.cause as ThrottleError).message)
+      assert.strictEqual(server.seen.length, 2)
+    }))
+
+  it.effect("leaves what the client itself fails with, and an answer that the policy lets no retry wait for", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([{ status: 404 }, tooMany(1)])
+      const client = HttpThrottle.client(two, { ...exact, rejectAs, cost: () => ({ permits: 1 }) })(
+        HttpClient.filterStatusOk(server.client)
+      )
+      assert.isTrue(Memory.isStatusError(yield* Effect.flip(client.get("http://a.example/"))))
+      const error = yield* Effect.flip(client.get("http://a.example/"))
+      assert.strictEqual(error.response?.status, 429)
+    }))
+
+  it.effect("is repeated by retryTransient, like an error of the connection", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([ok])
+      const client = HttpThrottle.client(Throttle.rate({ limit: 1, maxQueue: 0 }), { rejectAs })(server.client).pipe(
+        HttpClient.retryTransient({ schedule: Schedule.spaced("300 millis"), times: 5 })
+      )
+      const fibers = yield* getAll(client, 2)
+      yield* TestClock.adjust(5_000)
+      assert.deepStrictEqual(yield* statusesOf(fibers), [200, 200])
+      assert.deepStrictEqual(server.times(), [0, 1_200])
+    }))
+
+  it("neither of the two throws", () =>
+    assert.throws(
+      () => HttpThrottle.client(two, { rejectAs: "Error" as any }),
+      RangeError,
+      "HttpThrottle.client: \"rejectAs\" must be \"ThrottleError\" or \"HttpClientError\", received \"Error\""
+    ))
+})
+
 describe("bad options throw at once", () => {
   const bad = (options: any) => () => HttpThrottle.client(paced, options)
   it.each<[unknown, string]>([

@@ -66,14 +66,18 @@ interface Again {
 /** Waits for its turn, sends the request, and sends it again as the answer and the settings say. */
 export const send = <E, R>(
   request: Omit<Sending<E, R>, "remembered">
-): Effect.Effect<Response, E | ThrottleError, R> => {
+): Effect.Effect<Response, E | ThrottleError | HttpClientError.HttpClientError, R> => {
   let remembered: Memory.Remembered | undefined
   const now = () => monotonic(Fiber.getCurrent()!.getRef(Clock.Clock))
   return Effect.onExitPrimitive(
     Effect.suspend(() => {
       remembered = Memory.enter(request.memory, request.key, now())
       const sending = { ...request, remembered }
-      return Effect.flatMap(attemptInTime(sending, undefined), (first) => sendAgain(sending, first))
+      const first = Effect.mapError(
+        attemptInTime(sending, undefined),
+        (error) => request.settings.rejectAs === "ThrottleError" ? error : asHttpError(request.request, error)
+      )
+      return Effect.flatMap(first, (first) => sendAgain(sending, first))
     }),
     () => {
       if (remembered !== undefined) Memory.leave(request.memory, remembered, now())
@@ -81,6 +85,11 @@ export const send = <E, R>(
     }
   )
 }
+
+const asHttpError = (request: HttpClientRequest.HttpClientRequest, cause: ThrottleError) =>
+  new HttpClientError.HttpClientError({
+    reason: new HttpClientError.TransportError({ request, cause, description: cause.message })
+  })
 
 /** Until the schedule ends, or an answer is one to give. */
 const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> =>

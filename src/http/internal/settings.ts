@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import type * as Throttle from "../../Throttle.ts"
-import type { ClientOptions, WeightedClientOptions } from "../clientOptions.ts"
+import type { ClientOptions, HttpErrorOptions, WeightedClientOptions } from "../clientOptions.ts"
 import { dialects } from "../dialects.ts"
 import type { Parser } from "../limits.ts"
 import { isRepeatable, type Refusal, statuses as knownStatuses } from "../refusals.ts"
@@ -26,6 +26,7 @@ export interface Settings {
     wanted: boolean | undefined
   ) => boolean
   readonly statuses: Readonly<Record<number, Refusal>>
+  readonly rejectAs: "ThrottleError" | "HttpClientError"
   readonly parsers: ReadonlyArray<Parser>
   /** Milliseconds. */
   readonly maxPause: number
@@ -37,13 +38,16 @@ const known: ReadonlySet<string> = new Set([
   "cost",
   "retry",
   "retryIf",
+  "statuses",
   "parsers",
   "maxPause",
   "jitter",
-  "statuses"
+  "rejectAs"
 ])
 
-export const settingsOf = (caller: string, options: ClientOptions | WeightedClientOptions): Settings => {
+export type AnyOptions = ClientOptions | WeightedClientOptions | HttpErrorOptions
+
+export const settingsOf = (caller: string, options: AnyOptions): Settings => {
   const { cost, jitter = 0.1, key = originOf, maxPause = "1 hour", parsers = dialects, retry = 3 } = options
   const { statuses = knownStatuses } = options
   // The server may know better than a rule of ours, not than one of the program's own.
@@ -70,6 +74,12 @@ export const settingsOf = (caller: string, options: ClientOptions | WeightedClie
         Formatter.format(statuses)
     )
   }
+  const { rejectAs = "ThrottleError" } = options
+  if (rejectAs !== "ThrottleError" && rejectAs !== "HttpClientError") {
+    throw new RangeError(
+      `${caller}: "rejectAs" must be "ThrottleError" or "HttpClientError", received ${Formatter.format(rejectAs)}`
+    )
+  }
   if (!Schedule.isSchedule(retry) && !(Number.isSafeInteger(retry) && retry >= 0)) {
     throw bad("retry", "a whole number of at least 0 or a schedule", retry)
   }
@@ -84,6 +94,7 @@ export const settingsOf = (caller: string, options: ClientOptions | WeightedClie
     retry: Schedule.isSchedule(retry) ? retry : Schedule.upTo(Schedule.exponential("1 second"), { times: retry }),
     retryIf,
     statuses,
+    rejectAs,
     parsers,
     maxPause: millis,
     jitter
