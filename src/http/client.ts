@@ -195,7 +195,7 @@ const throttled = (
   const settings = settingsOf(caller, options)
   const gateIn = gateOf(caller, source)
   const spreadIn = perClock((context) => Context.get(context, Random.Random).nextDoubleUnsafe())
-  const memoryIn = perClock(Memory.make)
+  const memoryIn = perClock(() => Memory.make(settings.adapt))
   return (self) =>
     HttpClient.transform(self, (effect, request) =>
       Effect.withFiber((fiber) => {

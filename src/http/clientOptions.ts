@@ -45,6 +45,11 @@ export interface ClientOptions {
    * 0 to 1. Default: 0.1.
    */
   readonly jitter?: number | undefined
+  /**
+   * Whether it learns the server's limit from its answers and sends no faster, in place of pausing until a reset after an
+   * answer that leaves nothing. Default: true.
+   */
+  readonly adapt?: boolean | undefined
   /** See {@link HttpErrorOptions}. Default: "ThrottleError". */
   readonly rejectAs?: "ThrottleError" | undefined
 }

@@ -12,7 +12,8 @@ import * as Memory from "./memory.ts"
 
 const { ok } = Memory
 
-const exact = { jitter: 0 }
+/** Exact times, and as the answers alone say. */
+const exact = { jitter: 0, adapt: false }
 
 const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
 

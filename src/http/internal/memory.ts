@@ -3,11 +3,15 @@
  */
 import * as Line from "../../internal/line.ts"
 import { type ServerClock, unknown } from "./freshness.ts"
+import * as Learner from "./learning/learner.ts"
+import * as Pacer from "./pacer.ts"
 
 /** What is known of one key's server. */
 export interface Remembered extends Line.Place<Remembered> {
   readonly key: string
   clock: ServerClock
+  /** What was learned of the server's limit; undefined where nothing is to be. */
+  readonly pacer: Pacer.Pacer | undefined
   /** Requests on their way, waiting ones included. */
   requests: number
   /** The monotonic instant of the last use, in nanoseconds. */
@@ -15,29 +19,39 @@ export interface Remembered extends Line.Place<Remembered> {
 }
 
 export interface Memory {
+  /** Whether servers' limits are learned. */
+  readonly adapts: boolean
   readonly keys: Map<string, Remembered>
   /** By last use, longest ago first. */
   readonly byUse: Line.Line<Remembered>
 }
 
-export const make = (): Memory => ({ keys: new Map(), byUse: Line.make() })
+export const make = (adapts: boolean): Memory => ({ adapts, keys: new Map(), byUse: Line.make() })
 
 /** So many keys are remembered. An idle one takes some hundred bytes. */
 const mostKeys = 10_000
 
-/** Nanoseconds for which a key is remembered that is not used. */
-const keptFor = 60e9
+/** Nanoseconds for which a key is remembered at least that is not used. */
+const kept = 60e9
 
 /** So many keys are looked at for one to forget. */
 const search = 16
 
 /** Begins the use of a key; undefined where no more can be remembered. `now` is monotonic, in nanoseconds. */
 export const enter = (memory: Memory, key: string, now: number): Remembered | undefined => {
-  forget(memory, now - keptFor)
+  forget(memory, now, false)
   let found = memory.keys.get(key)
   if (found === undefined) {
-    if (memory.keys.size >= mostKeys && !forget(memory, now)) return undefined
-    found = { key, clock: unknown, requests: 0, usedAt: now, ahead: undefined, behind: undefined }
+    if (memory.keys.size >= mostKeys && !forget(memory, now, true)) return undefined
+    found = {
+      key,
+      clock: unknown,
+      pacer: memory.adapts ? Pacer.make(now) : undefined,
+      requests: 0,
+      usedAt: now,
+      ahead: undefined,
+      behind: undefined
+    }
     memory.keys.set(key, found)
     Line.enter(memory.byUse, found)
   }
@@ -59,11 +73,13 @@ const use = ({ byUse }: Memory, remembered: Remembered, now: number): void => {
   Line.enter(byUse, remembered)
 }
 
-/** Forgets a key that is not in use and was last used before then, among those used longest ago. */
-const forget = ({ byUse, keys }: Memory, before: number): boolean => {
+/** Forgets a key that is not in use, among those used longest ago: one whose time is over, or where there must be room any. */
+const forget = ({ byUse, keys }: Memory, now: number, isForced: boolean): boolean => {
   let oldest = byUse.head
-  for (let i = 0; i < search && oldest !== undefined && oldest.usedAt <= before; i++) {
-    if (oldest.requests === 0) {
+  for (let i = 0; i < search && oldest !== undefined; i++) {
+    const { pacer, requests, usedAt } = oldest
+    if (!isForced && now - usedAt < kept) return false
+    if (requests === 0 && (isForced || pacer === undefined || now - usedAt >= Learner.windowOf(pacer.learner))) {
       Line.leave(byUse, oldest)
       return keys.delete(oldest.key)
     }

@@ -27,6 +27,10 @@ export interface Settings {
   ) => boolean
   readonly statuses: Readonly<Record<number, Refusal>>
   readonly rejectAs: "ThrottleError" | "HttpClientError"
+  /** Whether servers' limits are learned. */
+  readonly adapt: boolean
+  /** Whether `retry` is 0. */
+  readonly isNeverRepeated: boolean
   readonly parsers: ReadonlyArray<Parser>
   /** Milliseconds. */
   readonly maxPause: number
@@ -42,7 +46,8 @@ const known: ReadonlySet<string> = new Set([
   "parsers",
   "maxPause",
   "jitter",
-  "rejectAs"
+  "rejectAs",
+  "adapt"
 ])
 
 export type AnyOptions = ClientOptions | WeightedClientOptions | HttpErrorOptions
@@ -74,6 +79,10 @@ export const settingsOf = (caller: string, options: AnyOptions): Settings => {
         Formatter.format(statuses)
     )
   }
+  const { adapt = true } = options
+  if (typeof adapt !== "boolean") {
+    throw new RangeError(`${caller}: "adapt" must be true or false, received ${Formatter.format(adapt)}`)
+  }
   const { rejectAs = "ThrottleError" } = options
   if (rejectAs !== "ThrottleError" && rejectAs !== "HttpClientError") {
     throw new RangeError(
@@ -95,6 +104,8 @@ export const settingsOf = (caller: string, options: AnyOptions): Settings => {
     retryIf,
     statuses,
     rejectAs,
+    adapt,
+    isNeverRepeated: retry === 0,
     parsers,
     maxPause: millis,
     jitter

@@ -1,0 +1,124 @@
+/**
+ * What an answer means for its request and for others, where the server's limit is learned.
+ */
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Observe from "../../internal/observe.ts"
+import type { Limit } from "../limits.ts"
+import { decide, type Decision, mayRepeat, nextDelay } from "./hear.ts"
+import * as Learner from "./learning/learner.ts"
+import type { Fields } from "./learning/quota.ts"
+import * as Pacer from "./pacer.ts"
+import { type Again, type Heard, later, pause, type Sending } from "./sending.ts"
+
+/** Learns from the answer, and pauses the throttle as the answer asks or as what was learned says. */
+export const learn = (
+  sending: Sending<any, any>,
+  pacer: Pacer.Pacer,
+  passage: Pacer.Passage,
+  heard: Heard
+): Effect.Effect<Decision | undefined> =>
+  Effect.suspend(() => {
+    const { reading: { from, isCached, limits, refusal, wait }, response, turn } = heard
+    const before = pacer.learner
+    if (refusal === undefined) {
+      if (isCached) return Effect.undefined
+      Pacer.accepted(pacer, passage, fieldsOf(sending, limits), mostOf(sending))
+      const used = usedUp(limits)
+      const paused = used === 0 ? Effect.void : pause(turn, response, from, later(sending, used))
+      return Effect.as(Effect.andThen(tell(sending, before, pacer), paused), undefined)
+    }
+    // Without a time it concerns this request alone.
+    if (refusal !== "limit" && wait === 0) return Effect.succeed(decide(sending, heard, undefined))
+    const named = wait > 0 ? wait * 1e6 : undefined
+    const stretch = (nanos: number) => later(sending, nanos / 1e6) * 1e6
+    const refused = Pacer.refused(pacer, passage, named, fieldsOf(sending, limits), stretch)
+    const again = refused.isCharged
+      ? charged(sending, heard, named && stretch(named), refused.waitsAlone)
+      : kept(sending, heard, named && stretch(named), passage.place)
+    return tell(sending, before, pacer).pipe(
+      Effect.andThen(refused.pause > 0 ? pause(turn, response, from, refused.pause / 1e6) : Effect.void),
+      Effect.as(again)
+    )
+  })
+
+/** One attempt less: again at the end of the queue. */
+const charged = (
+  sending: Sending<any, any>,
+  heard: Heard,
+  named: number | undefined,
+  waitsAlone: boolean
+): Decision => {
+  const { body, response } = heard
+  const from = now()
+  return Effect.map(nextDelay(sending, heard), (next): Again | undefined => {
+    if (next === undefined) return undefined
+    const wait = named ?? (waitsAlone ? next.wait * 1e6 : 0)
+    return { ...next, response, body, notBefore: from + wait, isAlone: waitsAlone, place: undefined }
+  })
+}
+
+/** The refusal told nothing new: again at its place, as if it had not been sent. Not where requests are never repeated. */
+const kept = (
+  sending: Sending<any, any>,
+  heard: Heard,
+  named: number | undefined,
+  place: number
+): Decision => {
+  const { before, body, reading, response } = heard
+  const notBefore = now() + (named ?? 0)
+  return Effect.sync((): Again | undefined =>
+    sending.settings.isNeverRepeated || !mayRepeat(sending, reading.retry, response)
+      ? undefined
+      : { response, body, wait: 0, notBefore, isAlone: false, step: before?.step, place }
+  )
+}
+
+const now = (): number => Pacer.timeOf(Fiber.getCurrent()!)
+
+/** How many the policy allows at once. */
+const mostOf = ({ gate, key }: Sending<any, any>): number | undefined => {
+  const { holdings = [] } = gate.planOf(key) ?? {}
+  return holdings.length === 0 ? undefined : Math.min(...holdings.map(({ limit }) => limit))
+}
+
+/** The limit of which the least is left, of those that count requests and say when there is more. */
+const fieldsOf = (sending: Sending<any, any>, limits: ReadonlyArray<Limit>): Fields | undefined => {
+  let tightest: Limit | undefined
+  for (const limit of limits) {
+    if (!countsRequests(limit)) continue
+    const [least, latest] = [tightest?.remaining ?? Infinity, tightest?.reset ?? 0]
+    const { remaining = 0, reset = 0 } = limit
+    if (remaining < least || (remaining === least && reset > latest)) tightest = limit
+  }
+  if (tightest === undefined) return undefined
+  const { from, quota, remaining = 0, reset, window } = tightest
+  return {
+    name: `${from} ${quota}/${window}`,
+    remaining,
+    reset: reset === undefined ? Infinity : Math.max(0, reset) * 1e6,
+    pause: reset === undefined ? Infinity : later(sending, Math.max(0, reset)) * 1e6,
+    size: quota,
+    window: window && window * 1e6
+  }
+}
+
+const countsRequests = ({ remaining, reset, unit, window }: Limit): boolean =>
+  unit === undefined && remaining !== undefined && remaining >= 0 && (reset !== undefined || window !== undefined)
+
+/** Milliseconds until there is more of what is used up and counts something else than requests. */
+const usedUp = (limits: ReadonlyArray<Limit>): number => {
+  let longest = 0
+  for (const limit of limits) {
+    const { remaining = 1, reset = 0 } = limit
+    if (remaining < 1 && reset > longest && !countsRequests(limit)) longest = reset
+  }
+  return longest
+}
+
+const tell = (sending: Sending<any, any>, before: Learner.Learner, { learner }: Pacer.Pacer): Effect.Effect<void> => {
+  const lesson = Learner.lesson(before, learner)
+  if (lesson === undefined) return Effect.void
+  const annotations = () => ({ key: sending.key, ...lesson })
+  return Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", annotations) ?? Effect.void
+}

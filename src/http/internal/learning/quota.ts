@@ -1,0 +1,166 @@
+/**
+ * What is left of a server's limit, by the fields of its answers. Pure functions, which import nothing. Times are integer
+ * nanoseconds on the monotonic clock, rates are requests per nanosecond.
+ *
+ * Fields tell of the past: they say what was left when the server answered, not what is left when the answer is there. So
+ * each request remembers what was thought to be left when it was sent (`Mark`), and its answer corrects that by the
+ * difference.
+ *
+ * Whether a limit refills continuously ("bucket") or all at once ("window") is mostly not said. When nothing is left, one
+ * request is sent as a probe at the instant at which a bucket would have room for it.
+ */
+
+export interface Quota {
+  /** The field that names the limit, to tell it from others; undefined while none has been read. */
+  readonly name: string | undefined
+  /** What is left at `leftAt`; Infinity while that is not known. Below 0 where more were sent than the server has room for. */
+  readonly left: number
+  readonly leftAt: number
+  /** Requests that the limit allows in its window. */
+  readonly size: number
+  /** The most that was ever left. */
+  readonly full: number
+  /** The average rate that the limit allows; 0 while it is not known. */
+  readonly pace: number
+  /** When the server says that there is more; Infinity while it does not. */
+  readonly ends: number
+  readonly kind: "unknown" | "bucket" | "window"
+  /** The sum of the corrections to `left` since the window began. */
+  readonly fix: number
+  /** Counts the windows. */
+  readonly era: number
+  /** When `left` fell below 1. */
+  readonly emptyAt: number
+  /** The order of the request that is sent as a probe; 0 for none. */
+  readonly probing: number
+  /** The order of the newest request whose answer said what is left. */
+  readonly newest: number
+}
+
+/** What a request remembers of the quota at its start, itself counted. */
+export interface Mark {
+  readonly left: number
+  readonly fix: number
+  readonly era: number
+}
+
+/** What an answer says of the limit. Times are nanoseconds from now. */
+export interface Fields {
+  readonly name: string
+  readonly remaining: number
+  /** Until there is more; Infinity where it does not say. */
+  readonly reset: number
+  /** As `reset`, with the pause's jitter and no more than the longest pause. */
+  readonly pause: number
+  readonly size?: number | undefined
+  readonly window?: number | undefined
+}
+
+export const unknown: Quota = {
+  name: undefined,
+  left: Infinity,
+  leftAt: 0,
+  size: 0,
+  full: 0,
+  pace: 0,
+  ends: Infinity,
+  kind: "unknown",
+  fix: 0,
+  era: 0,
+  emptyAt: 0,
+  probing: 0,
+  newest: 0
+}
+
+/** Less than this beside a whole number is the noise of a fraction. */
+const grain = 1e-6
+
+/** What is left now. */
+export const leftAt = (quota: Quota, now: number): number => {
+  const { ends, full, kind, left, pace, size } = quota
+  if (kind === "bucket") return Math.min(Math.max(full, left), left + (now - quota.leftAt) * pace)
+  return kind === "window" && left < 1 && now >= ends ? size : left
+}
+
+/**
+ * The earliest instant at which a request may start; Infinity while an answer has to come first. `ahead` counts those that
+ * will start before it.
+ */
+export const readyAt = (quota: Quota, now: number, inFlight: number, ahead: number): number => {
+  const left = leftAt(quota, now)
+  if (left - ahead >= 1 - grain) return now
+  const { ends, kind, pace } = quota
+  if (kind === "bucket" && pace > 0) return now + Math.ceil((1 + ahead - left) / pace)
+  // Only one is sent to find out.
+  if (ahead > 0 || quota.probing > 0) return Infinity
+  const at = kind === "unknown" && pace > 0 ? Math.min(ends, quota.emptyAt + Math.ceil(1 / pace)) : ends
+  // Without an instant to wait for, and without an answer to come, one has to go.
+  return at < Infinity ? Math.max(now, at) : inFlight === 0 ? now : Infinity
+}
+
+/** Counts a request that starts. */
+export const start = (quota: Quota, now: number, order: number): Quota => {
+  if (quota.left === Infinity) return quota
+  const left = leftAt(quota, now)
+  const isProbe = quota.kind === "unknown" && left < 1 - grain
+  const isNew = quota.kind === "window" && quota.left < 1 && now >= quota.ends
+  return moved(isNew ? { ...quota, ends: Infinity, fix: 0, era: quota.era + 1 } : quota, now, left, left - 1, {
+    probing: isProbe ? order : quota.probing
+  })
+}
+
+export const markOf = ({ era, fix, left }: Quota): Mark => ({ left, fix, era })
+
+/** The quota with so many left. */
+const moved = (quota: Quota, now: number, before: number, left: number, rest: Partial<Quota>): Quota => ({
+  ...quota,
+  ...rest,
+  left,
+  leftAt: now,
+  emptyAt: left < 1 && !(before < 1) ? now : quota.emptyAt
+})
+
+/** What an answer shows of the kind of limit: one to a probe. */
+export const probed = (quota: Quota, now: number, order: number, isAccepted: boolean): Quota =>
+  quota.probing !== order ? quota : { ...quota, probing: 0, kind: isAccepted ? "bucket" : "window", leftAt: now }
+
+/** A probe that has no answer. */
+export const lost = (quota: Quota, order: number): Quota => quota.probing === order ? { ...quota, probing: 0 } : quota
+
+/** What an answer's fields say. `since` counts the requests that have started after this one. */
+export const read = (quota: Quota, now: number, order: number, since: number, mark: Mark, fields: Fields): Quota => {
+  const known = quota.name === fields.name ? quota : { ...unknown, era: quota.era + 1, name: fields.name }
+  const { remaining, reset, window } = fields
+  const size = fields.size ?? Math.max(known.size, remaining + 1)
+  const full = Math.max(known.full, remaining + 1)
+  const isEmpty = remaining < 1
+  const pace = window !== undefined && window > 0
+    ? size / window
+    // Of a limit that was never seen with anything left, 1 is no size.
+    : isEmpty && reset > 0 && reset < Infinity && (fields.size !== undefined || size > 1)
+    ? size / reset
+    : known.pace
+  const isBucket = known.kind === "unknown" && isEmpty && pace > 0 && reset > 0 && reset <= 1 / pace + 1
+  const next: Quota = {
+    ...known,
+    size,
+    full,
+    pace,
+    ends: reset === Infinity ? known.ends : now + Math.ceil(fields.pause),
+    ...(isBucket ? { kind: "bucket", probing: 0, leftAt: now } : undefined)
+  }
+  const before = leftAt(known, now)
+  if (mark.left === Infinity || known !== quota) {
+    return order < known.newest ? next : moved(next, now, before, remaining - since, { newest: order })
+  }
+  if (mark.era !== known.era) return next
+  const thought = mark.left + known.fix - mark.fix
+  const error = differenceTo(remaining, thought, next.kind)
+  return moved(next, now, before, before + error, { fix: known.fix + error, newest: Math.max(order, known.newest) })
+}
+
+/** A bucket holds fractions, and says how many are whole. */
+const differenceTo = (remaining: number, thought: number, kind: Quota["kind"]): number => {
+  if (kind !== "bucket" || thought < remaining) return remaining - thought
+  return thought < remaining + 1 ? 0 : remaining + 1 - thought
+}
