@@ -10,6 +10,20 @@ import type { Parser } from "./limits.ts"
 import type { Refusal } from "./refusals.ts"
 
 /**
+ * How many requests of a key may be sent again.
+ *
+ * @see {@link ClientOptions} for where it is given
+ * @category options
+ * @since 0.2.0
+ */
+export interface RetryBudget {
+  /** Retries that each request allows, within 10 seconds of it. A number of at least 0. Default: 0.1. */
+  readonly ratio?: number | undefined
+  /** Retries a second that are allowed whatever the load. A number of at least 0. Default: 10. */
+  readonly min?: number | undefined
+}
+
+/**
  * Options of `HttpThrottle.client`.
  *
  * @category options
@@ -27,6 +41,12 @@ export interface ClientOptions {
    * the refusal is the answer. Default: 3.
    */
   readonly retry?: number | Schedule.Schedule<unknown, HttpClientResponse.HttpClientResponse> | undefined
+  /**
+   * How much load retries may add to a key: each request allows `ratio` of a retry within the next 10 seconds, and `min`
+   * retries a second are allowed besides. A refused request beyond that is answered as it came. `false`: no bound. A refusal
+   * that tells nothing new (`adapt`) does not count, since its request is not an attempt more. Default: `{ ratio: 0.1, min: 10 }`.
+   */
+  readonly retryBudget?: RetryBudget | false | undefined
   /**
    * Whether this request may be sent again after this answer. A server's `should-retry: false` stands whatever this says.
    * Default: `HttpThrottle.isRepeatable`, and where the server says `should-retry: true`, whatever can be sent again.

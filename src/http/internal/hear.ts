@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
+import * as RetryBudget from "./retryBudget.ts"
 import { type Again, type Heard, later, monotonic, pause, type Sending, type Step } from "./sending.ts"
 
 /** Whether a request is to be sent again; asks the program. Undefined where it is not. */
@@ -54,8 +55,17 @@ export const nextDelay = Effect.fnUntraced(function*(sending: Sending<any, any>,
   const step: Step = before?.step ?? (yield* Schedule.toStep(settings.retry))
   const clock = yield* Clock.Clock
   const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
-  return next === undefined ? undefined : { step, wait: later(sending, Duration.toMillis(next[1])) }
+  return next === undefined || !isInBudget(sending, monotonic(clock))
+    ? undefined
+    : { step, wait: later(sending, Duration.toMillis(next[1])) }
 })
+
+const isInBudget = ({ remembered, settings: { retryBudget } }: Sending<any, any>, now: number): boolean => {
+  if (remembered === undefined || retryBudget === undefined) return true
+  if (RetryBudget.withdraw(remembered.budget, retryBudget, now)) return true
+  remembered.counters.denied++
+  return false
+}
 
 export const mayRepeat = (
   { request, settings }: Sending<any, any>,

@@ -5,6 +5,7 @@ import * as Line from "../../internal/line.ts"
 import { type ServerClock, unknown } from "./freshness.ts"
 import * as Learner from "./learning/learner.ts"
 import * as Pacer from "./pacer.ts"
+import * as RetryBudget from "./retryBudget.ts"
 
 /** What is known of one key's server. */
 export interface Remembered extends Line.Place<Remembered> {
@@ -12,8 +13,11 @@ export interface Remembered extends Line.Place<Remembered> {
   clock: ServerClock
   /** What was learned of the server's limit; undefined where nothing is to be. */
   readonly pacer: Pacer.Pacer | undefined
+  readonly budget: RetryBudget.Budget
   /** Requests on their way, waiting ones included. */
   requests: number
+  /** Answers that refused, requests that were sent again, and those that the retry budget did not let. */
+  readonly counters: { refused: number; repeated: number; denied: number }
   /** The monotonic instant of the last use, in nanoseconds. */
   usedAt: number
 }
@@ -47,7 +51,9 @@ export const enter = (memory: Memory, key: string, now: number): Remembered | un
       key,
       clock: unknown,
       pacer: memory.adapts ? Pacer.make(now) : undefined,
+      budget: RetryBudget.make(),
       requests: 0,
+      counters: { refused: 0, repeated: 0, denied: 0 },
       usedAt: now,
       ahead: undefined,
       behind: undefined

@@ -18,6 +18,7 @@ import * as Hold from "./hold.ts"
 import * as Memory from "./memory.ts"
 import * as Pacer from "./pacer.ts"
 import { readAnswer } from "./reading.ts"
+import * as RetryBudget from "./retryBudget.ts"
 import {
   type Again,
   type Attempt,
@@ -39,6 +40,10 @@ export const send = <E, R>(
   return Effect.onExitPrimitive(
     Effect.suspend(() => {
       remembered = Memory.enter(request.memory, request.key, now())
+      const { retryBudget } = request.settings
+      if (remembered !== undefined && retryBudget !== undefined) {
+        RetryBudget.deposit(remembered.budget, retryBudget, now())
+      }
       const sending = { ...request, remembered }
       const first = Effect.mapError(
         attemptInTime(sending, undefined),
@@ -85,6 +90,7 @@ const retry = <E, R>(
       if (again.isAlone) yield* waitAlone(again)
       const next = yield* Effect.result(attemptInTime(sending, again))
       if (Result.isSuccess(next)) {
+        if (sending.remembered !== undefined) sending.remembered.counters.repeated++
         yield* giveUp
         return yield* sendAgain(sending, next.success)
       }
@@ -217,8 +223,10 @@ const hear = <E, R>(
   })
 
 const respond = <E, R>(sending: Sending<E, R>, heard: Heard): Effect.Effect<Decision | undefined> => {
-  const { passage } = heard
-  const pacer = sending.remembered?.pacer
+  const { passage, reading } = heard
+  const { remembered } = sending
+  if (remembered !== undefined && reading.refusal !== undefined) remembered.counters.refused++
+  const pacer = remembered?.pacer
   return pacer === undefined || passage === undefined
     ? holdBack(sending, heard)
     : learn(sending, pacer, passage, heard)

@@ -14,6 +14,7 @@ import { dialects } from "../dialects.ts"
 import type { Parser } from "../limits.ts"
 import { isRepeatable, type Refusal, statuses as knownStatuses } from "../refusals.ts"
 import { canBeSentAgain, originOf } from "./request.ts"
+import type * as RetryBudget from "./retryBudget.ts"
 
 export interface Settings {
   readonly key: (request: HttpClientRequest.HttpClientRequest) => string
@@ -29,6 +30,8 @@ export interface Settings {
   readonly rejectAs: "ThrottleError" | "HttpClientError"
   /** Whether servers' limits are learned. */
   readonly adapt: boolean
+  /** Undefined where there is no bound. */
+  readonly retryBudget: RetryBudget.Options | undefined
   /** Whether `retry` is 0. */
   readonly isNeverRepeated: boolean
   readonly parsers: ReadonlyArray<Parser>
@@ -41,6 +44,7 @@ const known: ReadonlySet<string> = new Set([
   "key",
   "cost",
   "retry",
+  "retryBudget",
   "retryIf",
   "statuses",
   "parsers",
@@ -105,6 +109,7 @@ export const settingsOf = (caller: string, options: AnyOptions): Settings => {
     statuses,
     rejectAs,
     adapt,
+    retryBudget: retryBudgetOf(caller, options.retryBudget),
     isNeverRepeated: retry === 0,
     parsers,
     maxPause: millis,
@@ -123,3 +128,20 @@ const refusals: ReadonlySet<unknown> = new Set<Refusal>(["limit", "overload", "u
 const areStatuses = (statuses: unknown): boolean =>
   Predicate.isObject(statuses) && !Array.isArray(statuses) &&
   Object.entries(statuses).every(([status, refusal]) => /^[45]\d\d$/.test(status) && refusals.has(refusal))
+
+const retryBudgetOf = (caller: string, given: AnyOptions["retryBudget"] = {}): RetryBudget.Options | undefined => {
+  if (given === false) return undefined
+  const bad = (what: string, allowed: string, got: unknown) =>
+    new RangeError(`${caller}: "${what}" must be ${allowed}, received ${Formatter.format(got)}`)
+  if (!Predicate.isObject(given) || Array.isArray(given)) {
+    throw bad("retryBudget", "false or an object with ratio and min", given)
+  }
+  for (const option of Object.keys(given)) {
+    if (option !== "ratio" && option !== "min") throw bad("retryBudget", "an object with ratio and min", given)
+  }
+  const { min = 10, ratio = 0.1 }: { readonly min?: number | undefined; readonly ratio?: number | undefined } = given
+  for (const [option, value] of Object.entries({ ratio, min })) {
+    if (!(Number.isFinite(value) && value >= 0)) throw bad(`retryBudget.${option}`, "a finite number ≥ 0", value)
+  }
+  return { ratio, min }
+}
