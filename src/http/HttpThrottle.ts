@@ -6,6 +6,7 @@
  */
 export * from "./client.ts"
 export * from "./clientOptions.ts"
+export * from "./clientStatistics.ts"
 export * from "./dialects.ts"
 export * from "./keys.ts"
 export * from "./limits.ts"

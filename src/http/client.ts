@@ -11,21 +11,37 @@ import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type * as ThrottleMap from "../ThrottleMap.ts"
 import type { ClientOptions, HttpErrorOptions, WeightedClientOptions } from "./clientOptions.ts"
+import type { KeyStatistics } from "./clientStatistics.ts"
 import * as Memory from "./internal/memory.ts"
+import { timeOf } from "./internal/pacer.ts"
 import { send } from "./internal/send.ts"
 import { type AnyOptions, settingsOf } from "./internal/settings.ts"
 import { gateOf, perClock, type Source } from "./internal/source.ts"
 
 /**
- * What throttles a client; `E` and `R` are what it adds to the client's errors and requirements.
+ * A function that throttles a client; `E` and `R` are what it adds to the client's errors and requirements.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ * import { HttpThrottle } from "effect-throttle/http"
+ *
+ * const polite = HttpThrottle.client(Throttle.concurrency({ limit: 8 }))
+ *
+ * const rates = Effect.map(polite.statistics, (keys) => Array.from(keys, ([key, { rate }]) => `${key}: ${rate} per second`))
+ * ```
  *
  * @see {@link client} for where it comes from
  * @category models
  * @since 0.1.0
  */
-export type Throttled<E, R> = <E1, R1>(
-  self: HttpClient.HttpClient.With<E1, R1>
-) => HttpClient.HttpClient.With<E1 | E, R1 | R>
+export interface Throttled<E, R> {
+  <E1, R1>(self: HttpClient.HttpClient.With<E1, R1>): HttpClient.HttpClient.With<E1 | E, R1 | R>
+  /** What was learned of the server of each key that is remembered, and what became of its requests, on this `Clock`. */
+  readonly statistics: Effect.Effect<ReadonlyMap<string, KeyStatistics>>
+}
 
 /**
  * The ways to call {@link client} and {@link clientScoped}; `R` is what the latter needs besides.
@@ -196,10 +212,15 @@ const throttled = (
   const gateIn = gateOf(caller, source)
   const spreadIn = perClock((context) => Context.get(context, Random.Random).nextDoubleUnsafe())
   const memoryIn = perClock(() => Memory.make(settings.adapt))
-  return (self) =>
+  const throttle = (self: HttpClient.HttpClient.With<any, any>) =>
     HttpClient.transform(self, (effect, request) =>
       Effect.withFiber((fiber) => {
         const [gate, memory, spread] = [gateIn(fiber), memoryIn(fiber), spreadIn(fiber)]
         return send<any, any>({ settings, gate, memory, spread, isScoped, request, key: settings.key(request), effect })
       }))
+  return Object.assign(throttle, {
+    statistics: Effect.withFiber<ReadonlyMap<string, KeyStatistics>>((fiber) =>
+      Effect.succeed(Memory.statistics(memoryIn(fiber), timeOf(fiber)))
+    )
+  })
 }

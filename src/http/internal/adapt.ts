@@ -3,13 +3,16 @@
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Metric from "effect/Metric"
 import * as Observe from "../../internal/observe.ts"
+import { metrics } from "../clientStatistics.ts"
 import type { Limit } from "../limits.ts"
 import { decide, type Decision, mayRepeat, nextDelay } from "./hear.ts"
 import * as Learner from "./learning/learner.ts"
 import type { Fields } from "./learning/quota.ts"
 import * as Pacer from "./pacer.ts"
 import { type Again, type Heard, later, pause, type Sending } from "./sending.ts"
+import { nameOf } from "./source.ts"
 
 /** Learns from the answer, and pauses the throttle as the answer asks or as what was learned says. */
 export const learn = (
@@ -116,9 +119,12 @@ const usedUp = (limits: ReadonlyArray<Limit>): number => {
   return longest
 }
 
+/** Tells what was learned, where that is something new. */
 const tell = (sending: Sending<any, any>, before: Learner.Learner, { learner }: Pacer.Pacer): Effect.Effect<void> => {
   const lesson = Learner.lesson(before, learner)
   if (lesson === undefined) return Effect.void
-  const annotations = () => ({ key: sending.key, ...lesson })
-  return Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", annotations) ?? Effect.void
+  const { gate, key } = sending
+  const told = Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
+  const series = Metric.withAttributes(metrics.learnedRate, { throttle: nameOf(gate, key), key })
+  return Effect.andThen(told, Metric.update(series, lesson.rate))
 }

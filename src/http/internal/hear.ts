@@ -4,10 +4,13 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
+import { metrics } from "../clientStatistics.ts"
 import * as RetryBudget from "./retryBudget.ts"
 import { type Again, type Heard, later, monotonic, pause, type Sending, type Step } from "./sending.ts"
+import { nameOf } from "./source.ts"
 
 /** Whether a request is to be sent again; asks the program. Undefined where it is not. */
 export type Decision = Effect.Effect<Again | undefined>
@@ -55,16 +58,19 @@ export const nextDelay = Effect.fnUntraced(function*(sending: Sending<any, any>,
   const step: Step = before?.step ?? (yield* Schedule.toStep(settings.retry))
   const clock = yield* Clock.Clock
   const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
-  return next === undefined || !isInBudget(sending, monotonic(clock))
-    ? undefined
-    : { step, wait: later(sending, Duration.toMillis(next[1])) }
+  if (next === undefined || !(yield* isInBudget(sending, monotonic(clock)))) return undefined
+  return { step, wait: later(sending, Duration.toMillis(next[1])) }
 })
 
-const isInBudget = ({ remembered, settings: { retryBudget } }: Sending<any, any>, now: number): boolean => {
-  if (remembered === undefined || retryBudget === undefined) return true
-  if (RetryBudget.withdraw(remembered.budget, retryBudget, now)) return true
+const isInBudget = (sending: Sending<any, any>, now: number): Effect.Effect<boolean> => {
+  const { gate, key, remembered, settings: { retryBudget } } = sending
+  if (remembered === undefined || retryBudget === undefined) return Effect.succeed(true)
+  if (RetryBudget.withdraw(remembered.budget, retryBudget, now)) return Effect.succeed(true)
   remembered.counters.denied++
-  return false
+  return Effect.as(
+    Metric.update(Metric.withAttributes(metrics.retriesDenied, { throttle: nameOf(gate, key) }), 1),
+    false
+  )
 }
 
 export const mayRepeat = (

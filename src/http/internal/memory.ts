@@ -2,6 +2,7 @@
  * What a client remembers of each key, for as long as it is of use.
  */
 import * as Line from "../../internal/line.ts"
+import type { KeyStatistics } from "../clientStatistics.ts"
 import { type ServerClock, unknown } from "./freshness.ts"
 import * as Learner from "./learning/learner.ts"
 import * as Pacer from "./pacer.ts"
@@ -93,3 +94,14 @@ const forget = ({ byUse, keys }: Memory, now: number, isForced: boolean): boolea
   }
   return false
 }
+
+/** What is remembered of each key. */
+export const statistics = ({ keys }: Memory, now: number): ReadonlyMap<string, KeyStatistics> =>
+  new Map(
+    Array.from(
+      keys,
+      ([key, { counters, pacer }]) => [key, { ...(pacer ? Pacer.statistics(pacer, now) : none), ...counters }]
+    )
+  )
+
+const none = { rate: Infinity, limit: "unknown", remaining: Infinity, waiting: 0, running: 0 } as const

@@ -16,7 +16,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Learner from "./learning/learner.ts"
-import type { Fields } from "./learning/quota.ts"
+import { type Fields, leftAt } from "./learning/quota.ts"
 import * as Places from "./places.ts"
 
 export interface Pacer {
@@ -137,6 +137,14 @@ export const refused = (
   wake(pacer)
   return refusal
 }
+
+export const statistics = ({ learner, queue }: Pacer, now: number) => ({
+  rate: Learner.ratePerSecond(learner),
+  limit: learner.quota.kind,
+  remaining: leftAt(learner.quota, now),
+  waiting: queue.length,
+  running: learner.inFlight
+})
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The head of the queue

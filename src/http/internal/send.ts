@@ -6,10 +6,12 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as HttpClientError from "effect/http/HttpClientError"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
+import { metrics } from "../clientStatistics.ts"
 import { learn } from "./adapt.ts"
 import * as Body from "./body.ts"
 import { observe } from "./freshness.ts"
@@ -29,7 +31,7 @@ import {
   type Sending,
   waitAlone
 } from "./sending.ts"
-import type { Turn } from "./source.ts"
+import { nameOf, type Turn } from "./source.ts"
 
 /** Waits for its turn, sends the request, and sends it again as the answer and the settings say. */
 export const send = <E, R>(
@@ -225,9 +227,12 @@ const hear = <E, R>(
 const respond = <E, R>(sending: Sending<E, R>, heard: Heard): Effect.Effect<Decision | undefined> => {
   const { passage, reading } = heard
   const { remembered } = sending
-  if (remembered !== undefined && reading.refusal !== undefined) remembered.counters.refused++
   const pacer = remembered?.pacer
-  return pacer === undefined || passage === undefined
+  const decision = pacer === undefined || passage === undefined
     ? holdBack(sending, heard)
     : learn(sending, pacer, passage, heard)
+  if (reading.refusal === undefined) return decision
+  if (remembered !== undefined) remembered.counters.refused++
+  const series = { throttle: nameOf(sending.gate, sending.key), status: `${heard.response.status}` }
+  return Effect.andThen(Metric.update(Metric.withAttributes(metrics.refused, series), 1), decision)
 }

@@ -44,6 +44,11 @@ export interface Turn {
   readonly pause: (millis: number) => Effect.Effect<unknown, ThrottleError>
 }
 
+/** What logs and metrics call the throttle of a key. */
+export const nameOf = (gate: Gate, key: string): string => gate.planOf(key)?.name ?? defaultName
+
+const defaultName = "http"
+
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
 /** The gate of the fiber that asks. Throws a RangeError for what is none of these. */
@@ -66,8 +71,6 @@ export const gateOf = (caller: string, source: Source): (fiber: AnyFiber) => Gat
       `got ${Formatter.format(source)}`
   )
 }
-
-const defaultName = "http"
 
 const isInstance = (source: unknown): source is Instance =>
   Predicate.hasProperty(source, "takeScoped") && Predicate.hasProperty(source, "pause")
