@@ -22,7 +22,10 @@ type Client = HttpClient.HttpClient.With<unknown, Scope.Scope>
 
 const forms: Record<
   string,
-  (throttle: Throttle.Throttle | ThrottleMap.ThrottleMap<string>, adapt: boolean) => (self: Client) => Client
+  (
+    throttle: Throttle.Throttle | ThrottleMap.ThrottleMap<string>,
+    adapt: boolean
+  ) => HttpThrottle.Throttled<unknown, Scope.Scope>
 > = {
   client: (throttle, adapt) => HttpThrottle.client(throttle, { jitter: 0, adapt }),
   clientScoped: (throttle, adapt) => HttpThrottle.clientScoped(throttle, { jitter: 0, adapt })
@@ -123,13 +126,21 @@ const run = (
   const { assertIdle, throttle } = make(simulator, policy, isMap)
   step += simulator.steps()
   const server = makeServer(simulator, refusal)
-  const client = form!(throttle, adapt)(server.client)
+  const polite = form!(throttle, adapt)
+  const client = polite(server.client)
   const get = (i: number) =>
     simulator.fork(Effect.scoped(Effect.map(client.get(`http://a/${i}`), ({ status }) => status)))
   for (let i = 0; i < callers; i++) fibers.push(get(i))
   simulator.run()
   assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
   assertIdle(`${where}: idle`)
+  const statistics = simulator.fork(Effect.map(polite.statistics, (keys) => keys.get("http://a")!))
+  simulator.run()
+  const learned = statistics.pollUnsafe()
+  assert.isTrue(learned !== undefined && Exit.isSuccess(learned), where)
+  if (learned !== undefined && Exit.isSuccess(learned)) {
+    assert.deepInclude(learned.value, { waiting: 0, running: 0 }, `${where}: what was learned`)
+  }
   for (const [i, fiber] of fibers.entries()) {
     const exit = fiber.pollUnsafe()
     assert.isDefined(exit, `${where}: request ${i} hangs`)
