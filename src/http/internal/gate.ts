@@ -139,7 +139,8 @@ const fieldsOf = ({ dialect, map, writerOf }: Gate, key: string, headers: Fields
   return left.length === 0 ? undefined : Fields.addTo(dialect, headers, writerOf!(limiter.plan)(left))
 }
 
-const ofRefusal = ({ members: { retryAfter } }: Problem): Fields.Fields => ({
+const ofRefusal = ({ members: { retryAfter }, retryAfterMillis }: Problem): Fields.Fields => ({
   "cache-control": "no-store",
+  ...(retryAfterMillis === undefined ? undefined : { "retry-after-ms": String(retryAfterMillis) }),
   ...(retryAfter === undefined ? undefined : { "retry-after": String(retryAfter) })
 })

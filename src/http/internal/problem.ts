@@ -25,4 +25,6 @@ export interface Members {
 export interface Problem {
   readonly kind: typeof quotaExceeded | typeof reducedCapacity
   readonly members: Members
+  /** The same as `retryAfter` in milliseconds, for clients that read `Retry-After-Ms`; absent where nobody can know. */
+  readonly retryAfterMillis?: number
 }

@@ -32,12 +32,13 @@ export const problemOf = (
   const { reason, retryAfter } = error
   // Nobody can know when those who run will end. A second is soon enough to ask again, and late enough not to hammer.
   const seconds = retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(retryAfter)))
+  const finer = retryAfter && { retryAfterMillis: Math.max(1, Math.ceil(Duration.toMillis(retryAfter))) }
   const again = { retryAfter: seconds, detail: `Try again in ${seconds} s.` }
   if (reason._tag === "KeysExhausted" || isOfStore(error)) {
-    return { kind: reducedCapacity, members: { "violated-policies": [], ...again } }
+    return { kind: reducedCapacity, members: { "violated-policies": [], ...again }, ...finer }
   }
   if (by === "global") {
-    return { kind: reducedCapacity, members: { "violated-policies": [options.globalName], ...again } }
+    return { kind: reducedCapacity, members: { "violated-policies": [options.globalName], ...again }, ...finer }
   }
   const violated = { "violated-policies": reason.parts.map(options.partName) }
   if (reason._tag === "PermitsExceedCapacity") return { kind: quotaExceeded, members: violated }
@@ -45,6 +46,7 @@ export const problemOf = (
   const isForPermitsToSay = retryAfter === undefined && !reason.parts.includes("pause")
   return {
     kind: isForPermitsToSay && options.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
-    members: { ...violated, ...again }
+    members: { ...violated, ...again },
+    ...finer
   }
 }
