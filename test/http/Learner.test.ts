@@ -210,13 +210,16 @@ describe("fields", () => {
     assert.deepStrictEqual([readyAt(50), readyAt(50, 1), readyAt(50, 2)], [50, 50, Infinity])
   })
 
-  it("of the newest answer count, in whatever order answers come", () => {
-    const late = play([
+  it("of the answer with the least count, in whatever order answers come, as if the others were still to be handled", () => {
+    const late: ReadonlyArray<Event> = [
       ...starts(2),
       ["ok", 50, 2, { remaining: 3, reset: 1_000, size: 5 }],
       ["ok", 60, 1, { remaining: 4, reset: 1_000, size: 5 }]
-    ])
-    assert.strictEqual(late.learner.quota.left, 3)
+    ]
+    assert.strictEqual(play(late).learner.quota.left, 2)
+    // The next answer tells.
+    const next = play([...late, ["start", 70], ["ok", 120, 3, { remaining: 2, reset: 900, size: 5 }]])
+    assert.strictEqual(next.learner.quota.left, 2)
   })
 
   it("correct what was thought, once for each difference", () => {

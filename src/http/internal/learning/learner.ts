@@ -87,7 +87,12 @@ export const end = (learner: Learner, sent: Sent): Learner => ({
 const read = (learner: Learner, now: number, { mark, order }: Sent, fields: Quota.Fields | undefined): Quota.Quota =>
   fields === undefined
     ? learner.quota
-    : Quota.read(learner.quota, now, order, learner.started - order, mark, fields)
+    : Quota.read(
+      learner.quota,
+      now,
+      { order, mark, since: learner.started - order, others: learner.inFlight - 1 },
+      fields
+    )
 
 /** A request was accepted. `most`: how many the policy allows at once; undefined where that is not known. */
 export const accept = (
@@ -97,7 +102,7 @@ export const accept = (
   fields: Quota.Fields | undefined,
   most: number | undefined
 ): Learner => {
-  const quota = Quota.probed(learner.quota, now, sent.order, true)
+  const quota = Quota.accepted(learner.quota, now, sent.order)
   return {
     ...learner,
     rate: Rate.accepted(learner.rate, now, sent.isBound, most ?? learner.mostInFlight),
@@ -130,8 +135,7 @@ export const refuse = (
   stretch: (nanos: number) => number
 ): Refusal => {
   const wasProbe = learner.quota.probing === sent.order
-  const probed = Quota.probed(learner.quota, now, sent.order, false)
-  const quota = read({ ...learner, quota: probed }, now, sent, fields)
+  const quota = Quota.refused(read(learner, now, sent, fields), now, sent.order, named)
   const after = { ...learner, quota, inFlight: learner.inFlight - 1 }
   const done = (
     rate: Rate.Rate,
@@ -144,8 +148,10 @@ export const refuse = (
     const until = pause > 0 ? now + pause : 0
     return { learner: { ...after, rate: Rate.pause(rate, now, until, isOfRefusal) }, isCharged, pause, waitsAlone }
   }
-  // The probe has told that the limit is a window; until its end nothing is left.
-  if (wasProbe) return done(learner.rate, false, Math.max(named ?? 0, 0), false, false)
+  // The probe has told that the limit is a window; until its end nothing is left. Where that is not known it is a refusal.
+  if (wasProbe && (named !== undefined || (quota.ends > now && quota.ends < Infinity))) {
+    return done(learner.rate, false, Math.max(named ?? 0, 0), false, false)
+  }
   if (sent.order <= learner.rate.upTo) return done(learner.rate, false, named ?? 0, false, false)
   const bucket = quota.kind === "bucket" ? quota.pace : 0
   const { pause, rate, waitsAlone } = Rate.refused(learner.rate, now, { bucket, named, order: learner.started })

@@ -31,6 +31,8 @@ export interface Quota {
   readonly era: number
   /** When `left` fell below 1. */
   readonly emptyAt: number
+  /** The least that an answer of this window said is left. */
+  readonly least: number
   /** The order of the request that is sent as a probe; 0 for none. */
   readonly probing: number
   /** The order of the newest request whose answer said what is left. */
@@ -68,6 +70,7 @@ export const unknown: Quota = {
   fix: 0,
   era: 0,
   emptyAt: 0,
+  least: Infinity,
   probing: 0,
   newest: 0
 }
@@ -91,8 +94,8 @@ export const readyAt = (quota: Quota, now: number, inFlight: number, ahead: numb
   if (left - ahead >= 1 - grain) return now
   const { ends, kind, pace } = quota
   if (kind === "bucket" && pace > 0) return now + Math.ceil((1 + ahead - left) / pace)
-  // Only one is sent to find out.
-  if (ahead > 0 || quota.probing > 0) return Infinity
+  // Only one is sent to find out, and none before it that could take what it would get.
+  if (ahead > 0 || quota.probing > 0 || (kind === "unknown" && inFlight > 0)) return Infinity
   const at = kind === "unknown" && pace > 0 ? Math.min(ends, quota.emptyAt + Math.ceil(1 / pace)) : ends
   // Without an instant to wait for, and without an answer to come, one has to go.
   return at < Infinity ? Math.max(now, at) : inFlight === 0 ? now : Infinity
@@ -104,9 +107,15 @@ export const start = (quota: Quota, now: number, order: number): Quota => {
   const left = leftAt(quota, now)
   const isProbe = quota.kind === "unknown" && left < 1 - grain
   const isNew = quota.kind === "window" && quota.left < 1 && now >= quota.ends
-  return moved(isNew ? { ...quota, ends: Infinity, fix: 0, era: quota.era + 1 } : quota, now, left, left - 1, {
-    probing: isProbe ? order : quota.probing
-  })
+  return moved(
+    isNew ? { ...quota, ends: Infinity, fix: 0, era: quota.era + 1, least: Infinity } : quota,
+    now,
+    left,
+    left - 1,
+    {
+      probing: isProbe ? order : quota.probing
+    }
+  )
 }
 
 export const markOf = ({ era, fix, left }: Quota): Mark => ({ left, fix, era })
@@ -120,19 +129,61 @@ const moved = (quota: Quota, now: number, before: number, left: number, rest: Pa
   emptyAt: left < 1 && !(before < 1) ? now : quota.emptyAt
 })
 
-/** What an answer shows of the kind of limit: one to a probe. */
-export const probed = (quota: Quota, now: number, order: number, isAccepted: boolean): Quota =>
-  quota.probing !== order ? quota : { ...quota, probing: 0, kind: isAccepted ? "bucket" : "window", leftAt: now }
+/** What an accepted request shows of the kind of limit. That some was left where none was said to be shows nothing. */
+export const accepted = (quota: Quota, now: number, order: number): Quota =>
+  quota.probing !== order
+    ? quota
+    : { ...quota, probing: 0, ...(quota.least < 1 ? { kind: "bucket", leftAt: now } : undefined) }
+
+/** `Retry-After-Ms` has whole milliseconds. */
+const millisecond = 1e6
+
+/**
+ * What a refused request shows of it. A bucket is also what will have room for one (`named`) before the limit as a whole
+ * resets, within the time of one request.
+ */
+export const refused = (quota: Quota, now: number, order: number, named: number | undefined): Quota => {
+  const { ends, kind, pace, probing } = quota
+  const isSoon = named !== undefined && pace > 0 && named <= 1 / pace + millisecond && now + named < ends
+  if (kind === "unknown" && isSoon) return { ...quota, probing: 0, kind: "bucket", leftAt: now }
+  return probing === order ? { ...quota, probing: 0, kind: "window" } : quota
+}
 
 /** A probe that has no answer. */
 export const lost = (quota: Quota, order: number): Quota => quota.probing === order ? { ...quota, probing: 0 } : quota
 
-/** What an answer's fields say. `since` counts the requests that have started after this one. */
-export const read = (quota: Quota, now: number, order: number, since: number, mark: Mark, fields: Fields): Quota => {
+/** A request that is answered: its number, what it remembers, and how many started after it and are on their way besides. */
+export interface Answered {
+  readonly order: number
+  readonly mark: Mark
+  readonly since: number
+  readonly others: number
+}
+
+/** What an answer's fields say. */
+export const read = (quota: Quota, now: number, answered: Answered, fields: Fields): Quota => {
+  const { mark, order, others, since } = answered
   const known = quota.name === fields.name ? quota : { ...unknown, era: quota.era + 1, name: fields.name }
+  const next = described(known, now, fields)
+  const { remaining } = fields
+  const before = leftAt(known, now)
+  // The newest such answer counts.
+  if (mark.left === Infinity || known !== quota) {
+    if (order < known.newest) return next
+    const left = leftBy(remaining - since, known, next, remaining, others)
+    return moved(next, now, before, left, { newest: order })
+  }
+  if (mark.era !== known.era) return next
+  const thought = mark.left + known.fix - mark.fix
+  const error = differenceTo(remaining, thought, next.kind)
+  const left = leftBy(before + error, known, next, remaining, others)
+  return moved(next, now, before, left, { fix: known.fix + left - before, newest: Math.max(order, known.newest) })
+}
+
+/** What is known of the limit besides what is left. */
+const described = (known: Quota, now: number, fields: Fields): Quota => {
   const { remaining, reset, window } = fields
   const size = fields.size ?? Math.max(known.size, remaining + 1)
-  const full = Math.max(known.full, remaining + 1)
   const isEmpty = remaining < 1
   const pace = window !== undefined && window > 0
     ? size / window
@@ -141,23 +192,24 @@ export const read = (quota: Quota, now: number, order: number, since: number, ma
     ? size / reset
     : known.pace
   const isBucket = known.kind === "unknown" && isEmpty && pace > 0 && reset > 0 && reset <= 1 / pace + 1
-  const next: Quota = {
+  return {
     ...known,
     size,
-    full,
+    full: Math.max(known.full, remaining + 1),
     pace,
+    least: Math.min(known.least, remaining),
     ends: reset === Infinity ? known.ends : now + Math.ceil(fields.pause),
     ...(isBucket ? { kind: "bucket", probing: 0, leftAt: now } : undefined)
   }
-  const before = leftAt(known, now)
-  if (mark.left === Infinity || known !== quota) {
-    return order < known.newest ? next : moved(next, now, before, remaining - since, { newest: order })
-  }
-  if (mark.era !== known.era) return next
-  const thought = mark.left + known.fix - mark.fix
-  const error = differenceTo(remaining, thought, next.kind)
-  return moved(next, now, before, before + error, { fix: known.fix + error, newest: Math.max(order, known.newest) })
 }
+
+/**
+ * Servers need not handle requests in the order in which they were sent, so estimates go astray by as many as are on their
+ * way. Where nothing comes back in between, the least that was said is what counts, as if all that are on their way were
+ * handled after it.
+ */
+const leftBy = (left: number, known: Quota, next: Quota, remaining: number, others: number): number =>
+  next.kind === "bucket" || remaining > known.least ? left : remaining - others
 
 /** A bucket holds fractions, and says how many are whole. */
 const differenceTo = (remaining: number, thought: number, kind: Quota["kind"]): number => {
