@@ -216,7 +216,8 @@ const throttled = (
     HttpClient.transform(self, (effect, request) =>
       Effect.withFiber((fiber) => {
         const [gate, memory, spread] = [gateIn(fiber), memoryIn(fiber), spreadIn(fiber)]
-        return send<any, any>({ settings, gate, memory, spread, isScoped, request, key: settings.key(request), effect })
+        const key = settings.key(request)
+        return send<any, any>({ settings, gate, memory, spread, isScoped, request, key, effect, remembered: undefined })
       }))
   return Object.assign(throttle, {
     statistics: Effect.withFiber<ReadonlyMap<string, KeyStatistics>>((fiber) =>

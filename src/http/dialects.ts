@@ -24,7 +24,8 @@ import { refusalBodies } from "./refusalBodies.ts"
  * @since 0.1.0
  */
 export const retryAfter: Parser = (headers, now) => {
-  const found = ["retry-after-ms", "x-ms-retry-after-ms", "retry-after"].flatMap((from) => {
+  const found = waits.flatMap((from) => {
+    if (headers[from] === undefined) return []
     const wait = largest(
       valuesOf(headers[from]).map((value) => {
         const number = numberOf(value)
@@ -39,6 +40,9 @@ export const retryAfter: Parser = (headers, now) => {
   const best = found.find(({ retryAfter }) => isTime(retryAfter)) ?? first
   return best === undefined ? [] : [best]
 }
+
+/** The finer ones first. */
+const waits = ["retry-after-ms", "x-ms-retry-after-ms", "retry-after"]
 
 const families = ["x-ratelimit-", "x-rate-limit-", "ratelimit-"]
 
@@ -76,7 +80,6 @@ export const rateLimitFields: Parser = (headers, now) => {
     const resetsIn = (what: string) => resetsOf(headers[`${family}${what}`], now)
     // Once, and not for each bucket: there may be as many as fit into an answer's head.
     const shared = firstTimes(resetsIn("reset-after"), resetsIn("reset"))
-    const window = family === "ratelimit-" ? windowOf(headers) : () => undefined
     return ownNames.flatMap((name): ReadonlyArray<Limit> => {
       const [, what, bucket = ""] = /^(remaining|reset)(-.+)?$/.exec(name.slice(family.length)) ?? []
       const remaining = `${family}remaining${bucket}`
@@ -87,7 +90,7 @@ export const rateLimitFields: Parser = (headers, now) => {
         remaining: numbersOf(headers[remaining]),
         reset: bucket === "" ? shared : firstTimes(resetsIn(`reset${bucket}`), shared),
         quota,
-        window: quota.map(window),
+        window: family === "ratelimit-" ? quota.map(windowOf(headers)) : [],
         unit: bucket.slice(1)
       })
     })
@@ -137,11 +140,18 @@ const limitsOf = (from: string, fields: {
     })).flat()
 }
 
-/** Without what is not known. */
-const limitOf = (limit: Limit): ReadonlyArray<Limit> =>
-  limit.remaining === undefined && limit.reset === undefined
-    ? []
-    : [Object.fromEntries(Object.entries(limit).filter(([, value]) => value !== undefined)) as Partial<Limit> as Limit]
+/** Without what is not known. One by one, since this is done for every answer that has fields. */
+const limitOf = (known: Limit): ReadonlyArray<Limit> => {
+  const { from, quota, remaining, reset, unit, window } = known
+  if (remaining === undefined && reset === undefined) return []
+  const limit: { -readonly [K in keyof Limit]: Limit[K] } = { from }
+  if (remaining !== undefined) limit.remaining = remaining
+  if (reset !== undefined) limit.reset = reset
+  if (quota !== undefined) limit.quota = quota
+  if (window !== undefined) limit.window = window
+  if (unit !== undefined) limit.unit = unit
+  return [limit]
+}
 
 /**
  * `Anthropic-RateLimit-Requests-Remaining` and `-Reset`, and the same for each kind of tokens; the reset is a date and
@@ -300,7 +310,8 @@ const shopifyWindow = 20_000
  */
 export const shouldRetry: Parser = (headers) =>
   ["stripe-should-retry", "x-should-retry"].flatMap((from) => {
-    const values = valuesOf(headers[from]?.toLowerCase())
+    if (headers[from] === undefined) return []
+    const values = valuesOf(headers[from].toLowerCase())
     const said = ["false", "true"].find((word) => values.includes(word))
     return said === undefined ? [] : [{ from, retry: said === "true" }]
   })

@@ -62,6 +62,6 @@ export const read = (
   parsers: ReadonlyArray<Parser> = dialects,
   byStatus: Readonly<Record<number, Refusal>> = statuses
 ): Verdict => {
-  const { from, refusal, retry, wait } = readAnswer(answer, { now, parsers, statuses: byStatus })
+  const { from, refusal, retry, wait } = readAnswer(answer, { parsers, statuses: byStatus }, now)
   return { refused: refusal !== undefined, wait, from, retry }
 }

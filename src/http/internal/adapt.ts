@@ -14,36 +14,41 @@ import * as Pacer from "./pacer.ts"
 import { type Again, type Heard, later, pause, type Sending } from "./sending.ts"
 import { nameOf } from "./source.ts"
 
-/** Learns from the answer, and pauses the throttle as the answer asks or as what was learned says. */
+/**
+ * Learns from the answer, and pauses the throttle as the answer asks or as what was learned says; undefined where nothing is to
+ * be done besides.
+ */
 export const learn = (
   sending: Sending<any, any>,
   pacer: Pacer.Pacer,
   passage: Pacer.Passage,
   heard: Heard
-): Effect.Effect<Decision | undefined> =>
-  Effect.suspend(() => {
-    const { reading: { from, isCached, limits, refusal, wait }, response, turn } = heard
-    const before = pacer.learner
-    if (refusal === undefined) {
-      if (isCached) return Effect.undefined
-      Pacer.accepted(pacer, passage, fieldsOf(sending, limits), mostOf(sending))
-      const used = usedUp(limits)
-      const paused = used === 0 ? Effect.void : pause(turn, response, from, later(sending, used))
-      return Effect.as(Effect.andThen(tell(sending, before, pacer), paused), undefined)
-    }
-    // Without a time it concerns this request alone.
-    if (refusal !== "limit" && wait === 0) return Effect.succeed(decide(sending, heard, undefined))
-    const named = wait > 0 ? wait * 1e6 : undefined
-    const stretch = (nanos: number) => later(sending, nanos / 1e6) * 1e6
-    const refused = Pacer.refused(pacer, passage, named, fieldsOf(sending, limits), stretch)
-    const again = refused.isCharged
-      ? charged(sending, heard, named && stretch(named), refused.waitsAlone)
-      : kept(sending, heard, named && stretch(named), passage.place)
-    return tell(sending, before, pacer).pipe(
-      Effect.andThen(refused.pause > 0 ? pause(turn, response, from, refused.pause / 1e6) : Effect.void),
-      Effect.as(again)
-    )
-  })
+): Effect.Effect<Decision | undefined> | undefined => {
+  const { reading: { from, isCached, limits, refusal, wait }, response, turn } = heard
+  const before = pacer.learner
+  if (refusal === undefined) {
+    if (isCached) return undefined
+    Pacer.accepted(pacer, passage, fieldsOf(sending, limits), () => mostOf(sending))
+    const told = tell(sending, before, pacer)
+    const used = usedUp(limits)
+    const paused = used === 0 ? undefined : pause(turn, response, from, later(sending, used))
+    return told === undefined && paused === undefined
+      ? undefined
+      : Effect.andThen(told ?? Effect.void, Effect.as(paused ?? Effect.void, undefined))
+  }
+  // Without a time it concerns this request alone.
+  if (refusal !== "limit" && wait === 0) return Effect.succeed(decide(sending, heard, undefined))
+  const named = wait > 0 ? wait * 1e6 : undefined
+  const stretch = (nanos: number) => later(sending, nanos / 1e6) * 1e6
+  const refused = Pacer.refused(pacer, passage, named, fieldsOf(sending, limits), stretch)
+  const again = refused.isCharged
+    ? charged(sending, heard, named && stretch(named), refused.waitsAlone)
+    : kept(sending, heard, named && stretch(named), passage.place)
+  return (tell(sending, before, pacer) ?? Effect.void).pipe(
+    Effect.andThen(refused.pause > 0 ? pause(turn, response, from, refused.pause / 1e6) : Effect.void),
+    Effect.as(again)
+  )
+}
 
 /** One attempt less: again at the end of the queue. */
 const charged = (
@@ -119,10 +124,14 @@ const usedUp = (limits: ReadonlyArray<Limit>): number => {
   return longest
 }
 
-/** Tells what was learned, where that is something new. */
-const tell = (sending: Sending<any, any>, before: Learner.Learner, { learner }: Pacer.Pacer): Effect.Effect<void> => {
+/** Tells what was learned; undefined where that is nothing new. */
+const tell = (
+  sending: Sending<any, any>,
+  before: Learner.Learner,
+  { learner }: Pacer.Pacer
+): Effect.Effect<void> | undefined => {
   const lesson = Learner.lesson(before, learner)
-  if (lesson === undefined) return Effect.void
+  if (lesson === undefined) return undefined
   const { gate, key } = sending
   const told = Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
   const series = Metric.withAttributes(metrics.learnedRate, { throttle: nameOf(gate, key), key })

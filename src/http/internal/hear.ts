@@ -4,10 +4,12 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import { metrics } from "../clientStatistics.ts"
+import { timeOf } from "./pacer.ts"
 import * as RetryBudget from "./retryBudget.ts"
 import { type Again, type Heard, later, monotonic, pause, type Sending, type Step } from "./sending.ts"
 import { nameOf } from "./source.ts"
@@ -16,28 +18,30 @@ import { nameOf } from "./source.ts"
 export type Decision = Effect.Effect<Again | undefined>
 
 /**
- * Pauses the throttle as the answer asks. Where that names a time it does so before anything of the program is asked;
+ * Pauses the throttle as the answer asks; undefined where it asks nothing. Where that names a time it does so before anything of the program is asked;
  * where it names none the schedule has to say how long, and the permits are held meanwhile.
  */
-export const holdBack = <E, R>(sending: Sending<E, R>, heard: Heard): Effect.Effect<Decision | undefined> =>
-  Effect.clockWith((clock) => {
-    const { reading: { from, refusal, wait }, response, restore, turn } = heard
-    if (wait > 0) {
-      const millis = later(sending, wait)
-      const again = decide(sending, heard, monotonic(clock) + millis * 1e6)
-      return Effect.as(pause(turn, response, from, millis), refusal === undefined ? undefined : again)
-    }
-    if (refusal === undefined) return Effect.undefined
-    const again = decide(sending, heard, undefined)
-    // Without a time it is no limit that others would meet as well.
-    if (refusal !== "limit") return Effect.succeed(again)
-    return Effect.flatMap(restore(again), (again) => {
-      const told = Effect.succeed(again)
-      return again === undefined || again.wait === 0
-        ? Effect.succeed(told)
-        : Effect.as(pause(turn, response, from, again.wait), told)
-    })
+export const holdBack = <E, R>(
+  sending: Sending<E, R>,
+  heard: Heard
+): Effect.Effect<Decision | undefined> | undefined => {
+  const { reading: { from, refusal, wait }, response, restore, turn } = heard
+  if (wait > 0) {
+    const millis = later(sending, wait)
+    const again = decide(sending, heard, timeOf(Fiber.getCurrent()!) + millis * 1e6)
+    return Effect.as(pause(turn, response, from, millis), refusal === undefined ? undefined : again)
+  }
+  if (refusal === undefined) return undefined
+  const again = decide(sending, heard, undefined)
+  // Without a time it is no limit that others would meet as well.
+  if (refusal !== "limit") return Effect.succeed(again)
+  return Effect.flatMap(restore(again), (again) => {
+    const told = Effect.succeed(again)
+    return again === undefined || again.wait === 0
+      ? Effect.succeed(told)
+      : Effect.as(pause(turn, response, from, again.wait), told)
   })
+}
 
 /** Whether the request is to be sent again, and when: at the time that the answer named, or as the schedule says. */
 export const decide = (sending: Sending<any, any>, heard: Heard, named: number | undefined): Decision =>

@@ -111,15 +111,17 @@ export const leave = (pacer: Pacer, passage: Passage): void => {
   wake(pacer)
 }
 
-/** The request was answered, and was not refused. `most`: how many the policy allows at once. */
+/** The request was answered, and was not refused. `most`: how many the policy allows at once, where that is known. */
 export const accepted = (
   pacer: Pacer,
   passage: Passage,
   fields: Fields | undefined,
-  most: number | undefined
+  most: () => number | undefined
 ): void => {
   passage.state = "over"
-  pacer.learner = Learner.accept(pacer.learner, timeOf(passage.fiber), passage.sent!, fields, most)
+  const { learner } = pacer
+  const known = learner.rate.atOnce < Infinity ? most() : undefined
+  pacer.learner = Learner.accept(learner, timeOf(passage.fiber), passage.sent!, fields, known)
   wake(pacer)
 }
 

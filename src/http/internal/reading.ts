@@ -27,21 +27,20 @@ export interface Reading {
   readonly needsBody: boolean
 }
 
-export interface Options {
-  /** The client's clock, in milliseconds since 1970. */
-  readonly now: number
-  readonly parsers: ReadonlyArray<Parser>
-  readonly statuses: Readonly<Record<number, Refusal>>
-  /** What is known of the server's clock at a monotonic instant, in milliseconds. */
-  readonly clock?: { readonly known: ServerClock; readonly at: number } | undefined
+/** What is known of the server's clock at a monotonic instant, in milliseconds. */
+export interface Known {
+  readonly known: ServerClock
+  readonly at: number
 }
 
+/** `now` is the client's clock, in milliseconds since 1970. */
 export const readAnswer = (
   answer: { readonly status: number; readonly headers: Headers.Headers; readonly body?: string | undefined },
-  options: Options
+  options: { readonly parsers: ReadonlyArray<Parser>; readonly statuses: Readonly<Record<number, Refusal>> },
+  now: number,
+  clock?: Known
 ): Reading => {
   const { body, headers, status } = answer
-  const { now, parsers } = options
   let isBodyWanted = false
   const seen: Answer = {
     status,
@@ -50,13 +49,14 @@ export const readAnswer = (
       return body
     }
   }
-  const limitsAt = (now: number) => parsers.flatMap((parser) => limitsBy(parser, headers, now, seen))
-  const date = instantOf(headers["date"]?.trim() ?? "")
-  const hasAge = valuesOf(headers["age"]).some((age) => isTime(numberOf(age)))
+  const limitsAt = (now: number) => options.parsers.flatMap((parser) => limitsBy(parser, headers, now, seen))
+  // Not of nothing: to find no date in it takes an error with its stack.
+  const date = headers["date"] === undefined ? undefined : instantOf(headers["date"].trim())
+  const hasAge = headers["age"] !== undefined && valuesOf(headers["age"]).some((age) => isTime(numberOf(age)))
   const ofServer = hasAge ? [] : limitsAt(date ?? now)
-  const refusal = refusalOf(ofServer, status, options)
+  const refusal = refusalOf(ofServer, status, options.statuses)
   const isCached = hasAge ||
-    (refusal === undefined && date !== undefined && isOfCache(ofServer, date, options, limitsAt))
+    (refusal === undefined && date !== undefined && isOfCache(ofServer, date, now, limitsAt, clock))
   const limits = isCached ? [] : ofServer
   const { from, wait } = refusal === undefined ? longest(limits, resetOfUsedUp) : waitAfter(refusal, limits)
   return {
@@ -78,10 +78,11 @@ export const readAnswer = (
 const isOfCache = (
   limits: ReadonlyArray<Limit>,
   date: number,
-  { clock = { known: unknown, at: 0 }, now }: Options,
-  limitsAt: (now: number) => ReadonlyArray<Limit>
+  now: number,
+  limitsAt: (now: number) => ReadonlyArray<Limit>,
+  { at, known }: Known = { known: unknown, at: 0 }
 ): boolean => {
-  const old = isOld(clock.known, date, now, clock.at)
+  const old = isOld(known, date, now, at)
   if (old !== "unknown" || !limits.some(({ reset }) => isTime(reset))) return old === true
   const byClient = limitsAt(now)
   return limits.some(({ reset }, i) => isTime(reset) && !isTime(byClient[i]?.reset))
@@ -97,7 +98,11 @@ const limitsBy = (parser: Parser, headers: Headers.Headers, now: number, answer:
 }
 
 /** How an answer refuses, by its status or else by what it says. */
-const refusalOf = (limits: ReadonlyArray<Limit>, status: number, { statuses }: Options): Refusal | undefined => {
+const refusalOf = (
+  limits: ReadonlyArray<Limit>,
+  status: number,
+  statuses: Readonly<Record<number, Refusal>>
+): Refusal | undefined => {
   const listed = statuses[status]
   if (listed !== undefined || status < 400) return listed
   const saysLimit = limits.some((limit) => limit.refused === true || (status === 403 && forbidsByLimit(limit)))

@@ -1,6 +1,7 @@
 /**
  * Sends a throttled request: attempts, what their answers mean, and retries.
  */
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -35,35 +36,38 @@ import { nameOf, type Turn } from "./source.ts"
 
 /** Waits for its turn, sends the request, and sends it again as the answer and the settings say. */
 export const send = <E, R>(
-  request: Omit<Sending<E, R>, "remembered">
+  sending: Sending<E, R>
 ): Effect.Effect<Response, E | ThrottleError | HttpClientError.HttpClientError, R> => {
-  let remembered: Memory.Remembered | undefined
-  const now = () => Pacer.timeOf(Fiber.getCurrent()!)
+  const { key, memory, request, settings: { rejectAs, retryBudget } } = sending
   return Effect.onExitPrimitive(
     Effect.suspend(() => {
-      remembered = Memory.enter(request.memory, request.key, now())
-      const { retryBudget } = request.settings
+      const now = Pacer.timeOf(Fiber.getCurrent()!)
+      const remembered = sending.remembered = Memory.enter(memory, key, now)
       if (remembered !== undefined && retryBudget !== undefined) {
-        RetryBudget.deposit(remembered.budget, retryBudget, now())
+        RetryBudget.deposit(remembered.budget, retryBudget, now)
       }
-      const sending = { ...request, remembered }
-      const first = Effect.mapError(
-        attemptInTime(sending, undefined),
-        (error) => request.settings.rejectAs === "ThrottleError" ? error : asHttpError(request.request, error)
+      const first = attemptInTime(sending, undefined)
+      return Effect.flatMap(
+        rejectAs === "ThrottleError" ? first : asHttpErrors(request, first),
+        (first) => first.again === undefined ? first.exit : sendAgain(sending, first)
       )
-      return Effect.flatMap(first, (first) => sendAgain(sending, first))
     }),
     () => {
-      if (remembered !== undefined) Memory.leave(request.memory, remembered, now())
+      if (sending.remembered !== undefined) Memory.leave(memory, sending.remembered, Pacer.timeOf(Fiber.getCurrent()!))
       return undefined
     }
   )
 }
 
-const asHttpError = (request: HttpClientRequest.HttpClientRequest, cause: ThrottleError) =>
-  new HttpClientError.HttpClientError({
-    reason: new HttpClientError.TransportError({ request, cause, description: cause.message })
-  })
+/** Typed as if it were the same: whoever asks for it has the type of both. */
+const asHttpErrors = <A, R>(
+  request: HttpClientRequest.HttpClientRequest,
+  self: Effect.Effect<A, ThrottleError, R>
+): Effect.Effect<A, any, R> =>
+  Effect.mapError(self, (cause) =>
+    new HttpClientError.HttpClientError({
+      reason: new HttpClientError.TransportError({ request, cause, description: cause.message })
+    }))
 
 /** Until the schedule ends, or an answer is one to give. */
 const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> =>
@@ -150,14 +154,12 @@ const ask = <E, R>(
   const { effect, isScoped, remembered } = sending
   const sent = (turn: Turn) =>
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Effect.exit(restore(effect)), (exit) => {
+      Effect.flatMap(Effect.exit(restore(effect)), (exit): Effect.Effect<Attempt<E>> => {
         const response = responseOf(exit)
-        return response === undefined
-          ? Effect.succeed<Attempt<E>>({ exit, again: undefined })
-          : Effect.map(
-            hear(sending, { turn, response, passage, before, restore }),
-            (again): Attempt<E> => ({ exit, again })
-          )
+        const heard = response && hear(sending, turn, response, passage, before, restore)
+        return heard === undefined
+          ? Effect.succeed({ exit, again: undefined })
+          : Effect.map(heard, (again) => ({ exit, again }))
       })
     )
   const begin = (turn: Turn) =>
@@ -200,38 +202,47 @@ const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined =>
     : undefined
 }
 
-/** Reads the answer, with as much of its body as that takes, and does what it says. */
+/**
+ * Reads the answer, with as much of its body as that takes, and does what it says; undefined where there is nothing to do. In
+ * the step in which the answer comes, since most say nothing.
+ */
 const hear = <E, R>(
   sending: Sending<E, R>,
-  answer: Omit<Heard, "reading" | "body">
-): Effect.Effect<Decision | undefined> =>
-  Effect.clockWith((clock) => {
-    const { response, restore } = answer
-    const { headers, status } = response
-    const { remembered, settings } = sending
-    const [now, at] = [clock.currentTimeMillisUnsafe(), monotonic(clock) / 1e6]
-    const options = { ...settings, now, clock: remembered && { known: remembered.clock, at } }
-    const reading = readAnswer({ status, headers }, options)
-    const { date, refusal } = reading
-    if (remembered !== undefined && date !== undefined) {
-      remembered.clock = observe(remembered.clock, { date, now, at, isRefusal: refusal === "limit" })
-    }
-    if (!reading.needsBody) return respond(sending, { ...answer, reading, body: undefined })
-    const body = Body.make(response)
-    return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
-      const whole = text === undefined ? reading : readAnswer({ status, headers, body: text }, options)
-      return respond(sending, { ...answer, reading: whole, body })
-    })
+  turn: Turn,
+  response: Response,
+  passage: Pacer.Passage | undefined,
+  before: Again | undefined,
+  restore: Heard["restore"]
+): Effect.Effect<Decision | undefined> | undefined => {
+  const { headers, status } = response
+  const { remembered, settings } = sending
+  const clock = Fiber.getCurrent()!.getRef(Clock.Clock)
+  const [now, at] = [clock.currentTimeMillisUnsafe(), monotonic(clock) / 1e6]
+  const known = remembered && { known: remembered.clock, at }
+  const reading = readAnswer({ status, headers, body: undefined }, settings, now, known)
+  const { date, refusal } = reading
+  if (remembered !== undefined && date !== undefined) {
+    remembered.clock = observe(remembered.clock, { date, now, at, isRefusal: refusal === "limit" })
+  }
+  if (!reading.needsBody) {
+    return respond(sending, { response, reading, body: undefined, turn, passage, before, restore })
+  }
+  const body = Body.make(response)
+  return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
+    const whole = text === undefined ? reading : readAnswer({ status, headers, body: text }, settings, now, known)
+    const heard = { response, reading: whole, body, turn, passage, before, restore }
+    return respond(sending, heard) ?? Effect.undefined
   })
+}
 
-const respond = <E, R>(sending: Sending<E, R>, heard: Heard): Effect.Effect<Decision | undefined> => {
+const respond = <E, R>(sending: Sending<E, R>, heard: Heard): Effect.Effect<Decision | undefined> | undefined => {
   const { passage, reading } = heard
   const { remembered } = sending
   const pacer = remembered?.pacer
   const decision = pacer === undefined || passage === undefined
     ? holdBack(sending, heard)
     : learn(sending, pacer, passage, heard)
-  if (reading.refusal === undefined) return decision
+  if (reading.refusal === undefined || decision === undefined) return decision
   if (remembered !== undefined) remembered.counters.refused++
   const series = { throttle: nameOf(sending.gate, sending.key), status: `${heard.response.status}` }
   return Effect.andThen(Metric.update(Metric.withAttributes(metrics.refused, series), 1), decision)

@@ -24,8 +24,8 @@ export interface Sending<E, R> {
   readonly settings: Settings
   readonly gate: Gate
   readonly memory: Memory.Memory
-  /** What is remembered of the key; undefined where there is no room for it. */
-  readonly remembered: Memory.Remembered | undefined
+  /** What is remembered of the key while it is sent; undefined where there is no room for it. */
+  remembered: Memory.Remembered | undefined
   /** Where this client comes back within the jitter, from 0 to 1. */
   readonly spread: number
   readonly isScoped: boolean
