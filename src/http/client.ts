@@ -1,5 +1,5 @@
 /**
- * An HTTP client that waits its turn, and learns from what servers say of their limits.
+ * An HTTP client that is throttled, and learns the limits of servers.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -50,12 +50,22 @@ export interface Throttled<E, R> {
  * @since 0.1.0
  */
 export interface MakeClient<R> {
-  /** The throttle of a service, failing with an `HttpClientError` where it rejects a request. */
+  /**
+   * Throttles a client by a throttle or a map that is provided; a request that it rejects fails with an `HttpClientError`,
+   * whose `cause` is the `ThrottleError`. Throws a `RangeError` for bad options.
+   *
+   * @see {@link HttpErrorOptions}
+   */
   <Self>(
     service: Context.Key<Self, Throttle.Throttle> | Context.Key<Self, ThrottleMap.ThrottleMap<string>>,
     options: HttpErrorOptions
   ): Throttled<HttpClientError.HttpClientError, R | Self>
-  /** Any other throttle, failing with an `HttpClientError` where it rejects a request. */
+  /**
+   * Throttles a client by a policy for each key, the options of a map, a map or a throttle; a request that it rejects fails
+   * with an `HttpClientError`, whose `cause` is the `ThrottleError`. Throws a `RangeError` for bad options.
+   *
+   * @see {@link HttpErrorOptions}
+   */
   (
     throttle:
       | Throttle.Policy<any>
@@ -102,18 +112,23 @@ export interface MakeClient<R> {
  * signature with a time, belongs in a client inside,
  * `HttpClient.make((request) => Effect.flatMap(sign(request), self.execute))`.
  *
+ * The limit of each key's server is learned from its refusals and from fields that state what is left, and requests start no
+ * faster than that: they wait for it before they ask the policy, so nothing is charged meanwhile. Without a refusal or a field
+ * requests start as if nothing was learned. `adapt: false` turns this off.
+ *
  * An answer that says when to come back ({@link read}) pauses the throttle of its key, for those in line too; pauses only
- * lengthen, so the 429s of one burst count once. A request that was refused stands in line again, up to `retry` times and
- * if it may be repeated. After that the answer is what the client gives, as it came; so too where the policy refuses the
- * retry on arrival (`maxQueue`, `maxWait`). A refused request whose answer names no time waits as `retry` says: after a 429
- * with everybody, after a 503 or 529 alone ({@link statuses}). If somebody resumes the throttle, the refused request alone waits on, without a permit.
+ * lengthen, so the 429s of one burst count once. A request that was refused is queued again, up to `retry` times, within
+ * `retryBudget` and if it may be repeated. After that the answer is what the client gives, as it came; so too where the policy refuses the
+ * retry on arrival (`maxQueue`, `maxWait`). A refused request whose answer names no time waits as `retry` says, alone; with
+ * `adapt: false` and after a 429 all requests of the key do ({@link statuses}). If the throttle is resumed, the refused
+ * request alone waits on, without a permit.
  *
  * While a retry waits, the body of the answer that is given up is read, so that its connection is free; one that is longer
  * than 128 KiB is cancelled. Where the policy rejects the retry after that (`timeout`), the answer is what the client gives,
  * with as much of its body.
  *
- * `retryIf` and the schedule are asked after the pause has begun and the permits are back. Where the answer names no time
- * they decide how long the pause is, so then the permits are held while they are asked.
+ * `retryIf` and the schedule are asked after the pause has begun and the permits are back. With `adapt: false` and an answer
+ * that names no time they decide how long the pause is, so then the permits are held while they are asked.
  *
  * State lives as that of an inline policy: one for each value that `client(…)` gives and Clock, so make it once, outside
  * the function that uses it. A policy's throttles remember 10,000 keys; beyond that the idle key that was used longest ago

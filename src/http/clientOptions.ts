@@ -37,14 +37,14 @@ export interface ClientOptions {
   /**
    * How often a request that was refused is sent again: a number, or a schedule, which is asked with the answer. The
    * delays of the schedule are waited where the answer names no time; with a number they are 1, 2, 4 … seconds. 0 for
-   * never. A retry stands in line, so a policy with `maxQueue: 0`, or a `maxWait` below the pause, lets none wait: there
-   * the refusal is the answer. Default: 3.
+   * never. A retry is queued, so a policy with `maxQueue: 0`, or a `maxWait` below the pause, lets none wait: there the
+   * refusal is the answer. With `adapt`, of requests that were under way at one refusal only one counts it. Default: 3.
    */
   readonly retry?: number | Schedule.Schedule<unknown, HttpClientResponse.HttpClientResponse> | undefined
   /**
    * How much load retries may add to a key: each request allows `ratio` of a retry within the next 10 seconds, and `min`
-   * retries a second are allowed besides. A refused request beyond that is answered as it came. `false`: no bound. A refusal
-   * that tells nothing new (`adapt`) does not count, since its request is not an attempt more. Default: `{ ratio: 0.1, min: 10 }`.
+   * retries a second are allowed besides. A refused request beyond that is answered as it came. Only retries that `retry`
+   * counts are counted here. `false` for no bound. Default: `{ ratio: 0.1, min: 10 }`.
    */
   readonly retryBudget?: RetryBudget | false | undefined
   /**
@@ -66,8 +66,9 @@ export interface ClientOptions {
    */
   readonly jitter?: number | undefined
   /**
-   * Whether it learns the server's limit from its answers and sends no faster, in place of pausing until a reset after an
-   * answer that leaves nothing. Default: true.
+   * Whether the client learns the limit of each key's server from refusals and fields, and starts requests no faster than
+   * that; requests wait for it before they ask the policy, within the policy's bounds. With false it pauses as long as an
+   * answer says, and until the reset after one that leaves nothing. Default: true.
    */
   readonly adapt?: boolean | undefined
   /** See {@link HttpErrorOptions}. Default: "ThrottleError". */

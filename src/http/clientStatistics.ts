@@ -1,5 +1,5 @@
 /**
- * What a client tells of the servers that it has asked: numbers for each key, and metrics.
+ * Statistics and metrics of a client.
  */
 import * as Metric from "effect/Metric"
 
@@ -16,7 +16,7 @@ export interface KeyStatistics {
   readonly rate: number
   /** Whether the server's limit refills continuously, or all at once at the end of a window, as far as it is known. */
   readonly limit: "bucket" | "window" | "unknown"
-  /** What is left of the server's limit, by its fields; Infinity while it tells nothing. Below 0 after too many were sent. */
+  /** What is left of the server's limit, by its fields; Infinity while it states nothing. Below 0 after too many were sent. */
   readonly remaining: number
   /** Requests that wait for what was learned; those that wait for the policy are its throttle's. */
   readonly waiting: number

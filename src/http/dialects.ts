@@ -106,7 +106,7 @@ const firstTimes = (first: Values, second: Values): Values =>
   [first, second].find((times) => times.some(isTime)) ?? (first.length > 0 ? first : second)
 
 /**
- * One limit for each hop that has written its fields. Where the hops of two fields cannot be told to be the same, the worst
+ * One limit for each hop that has written its fields. Where the hops of two fields cannot be matched, the worst
  * of each: the least that remains, and the latest reset.
  */
 const limitsOf = (from: string, fields: {

@@ -43,8 +43,8 @@ export interface Answer {
   readonly status: number
   /**
    * The first 8 KiB of the body, as text. It is read only if a parser looks at this property, only of an answer from 400 on
-   * that names no time otherwise, and for 1 second at most; undefined until then, and where there is no body. Whoever gets
-   * the answer reads the body from its beginning.
+   * that names no time otherwise, and for 1 second at most; undefined until then, and where there is no body. The
+   * caller of the request still reads the body from its beginning.
    */
   readonly body: string | undefined
 }

@@ -34,7 +34,8 @@ export const play = (
   Effect.gen(function*() {
     const { adapt = true, atOnce = 10, roundTrip = 50 } = options
     const server = yield* Servers.serve(limit, roundTrip)
-    const client = HttpThrottle.client(Throttle.concurrency({ limit: atOnce }), { jitter: 0, adapt })(server.client)
+    const polite = HttpThrottle.client(Throttle.concurrency({ limit: atOnce }), { jitter: 0, adapt })
+    const client = polite(server.client)
     const start = yield* Clock.monotonicTimeNanos
     const statuses: Array<number> = []
     let end = 0
@@ -52,9 +53,14 @@ export const play = (
       Effect.forEach(instants, (at, i) =>
         at === 0 ? get(i) : Effect.delay(get(i), at), { concurrency: "unbounded" })
     )
-    yield* TestClock.adjust("10 minutes")
+    let denied = 0
+    for (let minute = 0; minute < 10; minute++) {
+      yield* TestClock.adjust("1 minute")
+      denied = Math.max(denied, (yield* polite.statistics).get("http://a.example")?.denied ?? 0)
+    }
     yield* Fiber.join(all)
     return {
+      denied,
       sent: server.starts.length,
       refused: server.refusals.length,
       firstFlight: server.firstFlight(),
@@ -149,10 +155,10 @@ describe("a server's limit is learned: none given up, few refused, no time lost"
   for (const [name, { atOnce = 10, limit, mostRefused, mostSeconds, workload }] of Object.entries(scenarios)) {
     it.effect(name, () =>
       Effect.gen(function*() {
-        const { givenUp, refused, seconds, firstFlight, sent } = yield* play(limit(), workload, { atOnce })
+        const { denied, givenUp, refused, seconds, firstFlight, sent } = yield* play(limit(), workload, { atOnce })
         const figures = `${sent}/${refused} (${firstFlight}), ${seconds} s`
         if (process.env["FIGURES"]) process.stderr.write(`${name}: ${figures}\n`)
-        assert.strictEqual(givenUp, 0, figures)
+        assert.deepStrictEqual([givenUp, denied], [0, 0], figures)
         assert.isAtMost(refused, mostRefused, figures)
         assert.isAtMost(seconds, mostSeconds, figures)
       }), 60_000)
@@ -436,6 +442,24 @@ describe("the policy stays the ceiling", () => {
       assert.isUndefined(paused[0]!.pollUnsafe())
       assert.strictEqual((yield* reasonOf(paused[1]!))._tag, "WaitTooLong")
       yield* Fiber.interrupt(paused[0]!)
+    }))
+
+  it.effect("maxWait is held against a reset, too, as long as the kind of the limit is unknown", () =>
+    Effect.gen(function*() {
+      const { client } = yield* Servers.serve(
+        Servers.fixedWindow({ limit: 2, seconds: 60, answer: Servers.github(2) }),
+        10
+      )
+      const polite = HttpThrottle.client(Throttle.rate({ limit: 100, burst: 9, maxWait: "40 seconds" }), exact)(client)
+      const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+      for (let i = 0; i < 5; i++) {
+        fibers.push(yield* fork(polite.get(url)))
+        yield* TestClock.adjust(20)
+      }
+      // Of a bucket the next is there after 30 s, and one more after 60.
+      assert.strictEqual((yield* reasonOf(fibers[3]!))._tag, "WaitTooLong")
+      assert.isUndefined(fibers[2]!.pollUnsafe())
+      yield* Fiber.interruptAll(fibers)
     }))
 
   it.effect("timeout counts the wait for it, and what is left of it is for the policy", () =>

@@ -7,11 +7,11 @@ import * as Metric from "effect/Metric"
 import * as Observe from "../../internal/observe.ts"
 import { metrics } from "../clientStatistics.ts"
 import type { Limit } from "../limits.ts"
-import { decide, type Decision, mayRepeat, nextDelay } from "./hear.ts"
+import { decide, type Decision, mayRepeat, nextDelay } from "./decide.ts"
 import * as Learner from "./learning/learner.ts"
 import type { Fields } from "./learning/quota.ts"
 import * as Pacer from "./pacer.ts"
-import { type Again, type Heard, later, pause, type Sending } from "./sending.ts"
+import { type Again, later, pause, type Received, type Sending } from "./sending.ts"
 import { nameOf } from "./source.ts"
 
 /**
@@ -22,29 +22,29 @@ export const learn = (
   sending: Sending<any, any>,
   pacer: Pacer.Pacer,
   passage: Pacer.Passage,
-  heard: Heard
+  received: Received
 ): Effect.Effect<Decision | undefined> | undefined => {
-  const { reading: { from, isCached, limits, refusal, wait }, response, turn } = heard
+  const { reading: { from, isCached, limits, refusal, wait }, response, turn } = received
   const before = pacer.learner
   if (refusal === undefined) {
     if (isCached) return undefined
     Pacer.accepted(pacer, passage, fieldsOf(sending, limits), () => mostOf(sending))
-    const told = tell(sending, before, pacer)
+    const observed = observeLesson(sending, before, pacer)
     const used = usedUp(limits)
     const paused = used === 0 ? undefined : pause(turn, response, from, later(sending, used))
-    return told === undefined && paused === undefined
+    return observed === undefined && paused === undefined
       ? undefined
-      : Effect.andThen(told ?? Effect.void, Effect.as(paused ?? Effect.void, undefined))
+      : Effect.andThen(observed ?? Effect.void, Effect.as(paused ?? Effect.void, undefined))
   }
   // Without a time it concerns this request alone.
-  if (refusal !== "limit" && wait === 0) return Effect.succeed(decide(sending, heard, undefined))
+  if (refusal !== "limit" && wait === 0) return Effect.succeed(decide(sending, received, undefined))
   const named = wait > 0 ? wait * 1e6 : undefined
   const stretch = (nanos: number) => later(sending, nanos / 1e6) * 1e6
   const refused = Pacer.refused(pacer, passage, named, fieldsOf(sending, limits), stretch)
   const again = refused.isCharged
-    ? charged(sending, heard, named && stretch(named), refused.waitsAlone)
-    : kept(sending, heard, named && stretch(named), passage.place)
-  return (tell(sending, before, pacer) ?? Effect.void).pipe(
+    ? charged(sending, received, named && stretch(named), refused.waitsAlone)
+    : kept(sending, received, named && stretch(named), passage.place)
+  return (observeLesson(sending, before, pacer) ?? Effect.void).pipe(
     Effect.andThen(refused.pause > 0 ? pause(turn, response, from, refused.pause / 1e6) : Effect.void),
     Effect.as(again)
   )
@@ -53,27 +53,27 @@ export const learn = (
 /** One attempt less: again at the end of the queue. */
 const charged = (
   sending: Sending<any, any>,
-  heard: Heard,
+  received: Received,
   named: number | undefined,
   waitsAlone: boolean
 ): Decision => {
-  const { body, response } = heard
+  const { body, response } = received
   const from = now()
-  return Effect.map(nextDelay(sending, heard), (next): Again | undefined => {
+  return Effect.map(nextDelay(sending, received), (next): Again | undefined => {
     if (next === undefined) return undefined
     const wait = named ?? (waitsAlone ? next.wait * 1e6 : 0)
     return { ...next, response, body, notBefore: from + wait, isAlone: waitsAlone, place: undefined }
   })
 }
 
-/** The refusal told nothing new: again at its place, as if it had not been sent. Not where requests are never repeated. */
+/** The refusal was stale: again at its place, as if it had not been sent. Not where requests are never repeated. */
 const kept = (
   sending: Sending<any, any>,
-  heard: Heard,
+  received: Received,
   named: number | undefined,
   place: number
 ): Decision => {
-  const { before, body, reading, response } = heard
+  const { before, body, reading, response } = received
   const notBefore = now() + (named ?? 0)
   return Effect.sync((): Again | undefined =>
     sending.settings.isNeverRepeated || !mayRepeat(sending, reading.retry, response)
@@ -124,8 +124,8 @@ const usedUp = (limits: ReadonlyArray<Limit>): number => {
   return longest
 }
 
-/** Tells what was learned; undefined where that is nothing new. */
-const tell = (
+/** Logs what was learned and sets the gauge; undefined where nothing new was. */
+const observeLesson = (
   sending: Sending<any, any>,
   before: Learner.Learner,
   { learner }: Pacer.Pacer
@@ -133,7 +133,7 @@ const tell = (
   const lesson = Learner.lesson(before, learner)
   if (lesson === undefined) return undefined
   const { gate, key } = sending
-  const told = Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
+  const logged = Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
   const series = Metric.withAttributes(metrics.learnedRate, { throttle: nameOf(gate, key), key })
-  return Effect.andThen(told, Metric.update(series, lesson.rate))
+  return Effect.andThen(logged, Metric.update(series, lesson.rate))
 }

@@ -1,5 +1,5 @@
 /**
- * A response's body that is read in part, and can still be read from its beginning by whoever gets the response.
+ * A response's body that is read in part, and can still be read from its beginning later.
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -50,7 +50,7 @@ export interface Body {
   readonly size: () => number
   /** So many bytes of what has been read, as text; undefined where there is nothing. */
   readonly text: (bytes: number) => Effect.Effect<string | undefined>
-  /** Reads no more of it. Whoever reads it after that finds it cut short, unless all was read before. */
+  /** Stops reading and releases the connection. A later reader fails at this point, unless all was read before. */
   readonly giveUp: Effect.Effect<void>
 }
 
@@ -118,7 +118,7 @@ export const make = (response: Response): Body => {
     },
     giveUp: Effect.suspend(() => {
       over ??= Exit.fail(cut(response))
-      // To cancel a stream may take a while, which nobody has to wait for.
+      // Cancelling a stream may take a while; the retry does not wait for it.
       return Effect.forkDetach(Scope.close(scope, Exit.void), { startImmediately: true })
     })
   }
@@ -138,14 +138,14 @@ const cut = (response: Response) =>
     })
   })
 
-/** The Web's own, which every platform of effect/http has. */
+/** The constructor of the Web platform, which every platform of effect/http has. */
 interface Web {
   readonly Response: new(body: unknown, init: unknown) => Parameters<typeof HttpClientResponse.fromWeb>[1]
 }
 
 /**
- * Has the response read from this stream. In place, since an error of its status may have the response as well. What is made
- * of the bytes is left to a response of the Web, which reads them once for all its forms.
+ * Makes the response read from this stream. In place, since an error of its status may refer to the response as well. Text,
+ * JSON and the other forms are left to a response of the Web platform, which reads the bytes once for all of them.
  */
 const restore = (response: Response, stream: Response["stream"]): void => {
   let web: Response | undefined

@@ -1,5 +1,5 @@
 /**
- * Tells an answer that the server has just given from one that a cache has kept without an `Age`, by its `Date`. Pure
+ * Distinguishes an answer that the server has just given from one that a cache has kept without an `Age`, by its `Date`. Pure
  * functions. A server's clock may be wrong by any time, so what counts is the difference to its other answers.
  */
 

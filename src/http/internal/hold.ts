@@ -19,7 +19,7 @@ export interface Asking {
   /** The plan of the policy that it asks after this; undefined where that cannot be known. */
   readonly plan: Plan | undefined
   /** How long that policy would have it wait. */
-  readonly nextAvailable: Effect.Effect<Option.Option<Duration.Duration>>
+  readonly nextAvailable: () => Effect.Effect<Option.Option<Duration.Duration>>
 }
 
 /** What an attempt gives whose request may not start after all. */
@@ -110,7 +110,7 @@ const rejection = (
     return reject(passage, asking, new QueueFull({ ...circumstances(pacer, passage, asking), limit: plan.maxQueue }))
   }
   if (plan.maxWait === Infinity) return undefined
-  return Effect.flatMap(nextAvailable, (available) => {
+  return Effect.flatMap(nextAvailable(), (available) => {
     const ofPolicy = Option.match(available, { onNone: () => 0, onSome: (wait) => Duration.toMillis(wait) * 1e6 })
     if (ofPolicy + (expected(pacer, passage) ?? 0) <= plan.maxWait) return Effect.void
     const limit = Duration.millis(plan.maxWait / 1e6)

@@ -8,7 +8,7 @@
  *   may start is asked again when it has its permits. If not, it gives them back and waits at its old place.
  * - Invariant: `ahead` is the number of requests that are admitted and have not started. While the rate or the number at once
  *   is limited, no more than one is admitted at a time, unless it was before that was learned.
- * - The queue is by place. A newcomer takes the next place; a request whose refusal told nothing new keeps its own.
+ * - The queue is ordered by place. A newcomer takes the next place; a request whose refusal was stale keeps its own.
  * - Only the head of the queue is looked at: when something starts, ends or leaves, and when its timer ends.
  */
 import * as Clock from "effect/Clock"
@@ -53,7 +53,7 @@ export const make = (now: number): Pacer => ({
 export const timeOf = (fiber: Fiber.Fiber<unknown, unknown>): number =>
   Number(fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe())
 
-/** A request comes, at a place of its own or at the end. It is admitted if it may start now and nobody waits before it. */
+/** A request arrives, at a place of its own or at the end. It is admitted if it may start now and the queue is empty. */
 export const arrive = (pacer: Pacer, fiber: Fiber.Fiber<unknown, unknown>, place: number | undefined): Passage => {
   const now = timeOf(fiber)
   const passage: Passage = {

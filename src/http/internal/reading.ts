@@ -19,7 +19,7 @@ export interface Reading {
   /** Whether the server wants the request again; undefined where it does not say. */
   readonly retry: boolean | undefined
   readonly limits: ReadonlyArray<Limit>
-  /** Whether a cache gave it, so that its fields tell of the past and were not read. */
+  /** Whether it came from a cache. Then its fields describe the past and were not read. */
   readonly isCached: boolean
   /** The instant of its `Date`, in milliseconds since 1970; undefined where there is none, or an `Age`. */
   readonly date: number | undefined
@@ -73,7 +73,7 @@ export const readAnswer = (
 
 /**
  * Whether an answer without an `Age` came from a cache. Where the server's clock is not known, an old `Date` may be one of a
- * clock that is slow; but then a reset that is over by the client's clock more likely tells of the past.
+ * clock that is slow; but a reset that is over by the client's clock is more likely to be of the past.
  */
 const isOfCache = (
   limits: ReadonlyArray<Limit>,
@@ -109,7 +109,7 @@ const refusalOf = (
   return saysLimit ? "limit" : retryOf(limits) === true ? "overload" : undefined
 }
 
-/** A 403 that says when to come back, or that nothing remains (GitHub). Also where that is now: clocks tell whole seconds. */
+/** A 403 that says when to come back, or that nothing remains (GitHub). Also where that is now: servers state whole seconds. */
 const forbidsByLimit = ({ remaining, reset, retryAfter }: Limit): boolean =>
   (retryAfter !== undefined && retryAfter >= 0) || (reset !== undefined && remaining !== undefined && remaining < 1)
 

@@ -15,8 +15,8 @@ import type { ThrottleError } from "../../ThrottleError.ts"
 import { metrics } from "../clientStatistics.ts"
 import { learn } from "./adapt.ts"
 import * as Body from "./body.ts"
+import { type Decision, holdBack } from "./decide.ts"
 import { observe } from "./freshness.ts"
-import { type Decision, holdBack } from "./hear.ts"
 import * as Hold from "./hold.ts"
 import * as Memory from "./memory.ts"
 import * as Pacer from "./pacer.ts"
@@ -25,9 +25,9 @@ import * as RetryBudget from "./retryBudget.ts"
 import {
   type Again,
   type Attempt,
-  type Heard,
   millisUntil,
   monotonic,
+  type Received,
   type Response,
   type Sending,
   waitAlone
@@ -59,7 +59,7 @@ export const send = <E, R>(
   )
 }
 
-/** Typed as if it were the same: whoever asks for it has the type of both. */
+/** Maps rejections to an `HttpClientError`. The public type of the client says which of the two errors it is. */
 const asHttpErrors = <A, R>(
   request: HttpClientRequest.HttpClientRequest,
   self: Effect.Effect<A, ThrottleError, R>
@@ -117,7 +117,7 @@ const attemptInTime = <E, R>(
       ? Effect.andThen(waitAlone(before!), attemptInTime(sending, before))
       : Effect.succeed(made))
 
-/** Waits until what was learned lets it, then for the policy. A policy in shadow holds nobody back, and nothing is learned. */
+/** Waits until what was learned allows it, then for the policy. With a policy in shadow nothing is held back or learned. */
 const attempt = <E, R>(
   sending: Sending<E, R>,
   before: Again | undefined
@@ -133,7 +133,7 @@ const attempt = <E, R>(
       R
     >
   }
-  const asking = { cost: cost ?? 1, plan, nextAvailable: gate.nextAvailable(key, cost) }
+  const asking = { cost: cost ?? 1, plan, nextAvailable: () => gate.nextAvailable(key, cost) }
   return Hold.through(pacer, asking, before?.place, (passage) => {
     const taken = Hold.within(passage, asking, pacer, gate.take(key, cost))
     return ask(sending, taken, before, passage)
@@ -141,7 +141,7 @@ const attempt = <E, R>(
 }
 
 /**
- * Waits for the policy, sends, and hears what the answer says before the permits go back: those in line must not start
+ * Waits for the policy, sends, and acts on the answer before the permits are released: waiting requests must not start
  * between the answer and the pause that it asks for. Fails where the throttle refuses. A turn that comes before its time is
  * given back, and there is no attempt.
  */
@@ -156,10 +156,10 @@ const ask = <E, R>(
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Effect.exit(restore(effect)), (exit): Effect.Effect<Attempt<E>> => {
         const response = responseOf(exit)
-        const heard = response && hear(sending, turn, response, passage, before, restore)
-        return heard === undefined
+        const received = response && receive(sending, turn, response, passage, before, restore)
+        return received === undefined
           ? Effect.succeed({ exit, again: undefined })
-          : Effect.map(heard, (again) => ({ exit, again }))
+          : Effect.map(received, (again) => ({ exit, again }))
       })
     )
   const begin = (turn: Turn) =>
@@ -185,7 +185,7 @@ const ask = <E, R>(
   ) as Effect.Effect<Attempt<E> | undefined | typeof Hold.notYet, ThrottleError, R>
 }
 
-/** Whether there is an answer whose body the permits are for. A redirect's is not read by whoever follows it. */
+/** Whether there is an answer whose body the permits are for. A redirect's body is not read. */
 const isUnderWay = (exit: Exit.Exit<Attempt<unknown> | undefined | typeof Hold.notYet, unknown>): boolean =>
   Exit.isSuccess(exit) && typeof exit.value === "object" && exit.value.again === undefined &&
   Exit.isSuccess(exit.value.exit) && !isRedirect(exit.value.exit.value)
@@ -206,13 +206,13 @@ const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined =>
  * Reads the answer, with as much of its body as that takes, and does what it says; undefined where there is nothing to do. In
  * the step in which the answer comes, since most say nothing.
  */
-const hear = <E, R>(
+const receive = <E, R>(
   sending: Sending<E, R>,
   turn: Turn,
   response: Response,
   passage: Pacer.Passage | undefined,
   before: Again | undefined,
-  restore: Heard["restore"]
+  restore: Received["restore"]
 ): Effect.Effect<Decision | undefined> | undefined => {
   const { headers, status } = response
   const { remembered, settings } = sending
@@ -230,20 +230,20 @@ const hear = <E, R>(
   const body = Body.make(response)
   return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
     const whole = text === undefined ? reading : readAnswer({ status, headers, body: text }, settings, now, known)
-    const heard = { response, reading: whole, body, turn, passage, before, restore }
-    return respond(sending, heard) ?? Effect.undefined
+    const received = { response, reading: whole, body, turn, passage, before, restore }
+    return respond(sending, received) ?? Effect.undefined
   })
 }
 
-const respond = <E, R>(sending: Sending<E, R>, heard: Heard): Effect.Effect<Decision | undefined> | undefined => {
-  const { passage, reading } = heard
+const respond = <E, R>(sending: Sending<E, R>, received: Received): Effect.Effect<Decision | undefined> | undefined => {
+  const { passage, reading } = received
   const { remembered } = sending
   const pacer = remembered?.pacer
   const decision = pacer === undefined || passage === undefined
-    ? holdBack(sending, heard)
-    : learn(sending, pacer, passage, heard)
+    ? holdBack(sending, received)
+    : learn(sending, pacer, passage, received)
   if (reading.refusal === undefined || decision === undefined) return decision
   if (remembered !== undefined) remembered.counters.refused++
-  const series = { throttle: nameOf(sending.gate, sending.key), status: `${heard.response.status}` }
+  const series = { throttle: nameOf(sending.gate, sending.key), status: `${received.response.status}` }
   return Effect.andThen(Metric.update(Metric.withAttributes(metrics.refused, series), 1), decision)
 }

@@ -61,7 +61,7 @@ export interface Again {
 }
 
 /** An answer that is there, while the permits are still held. */
-export interface Heard {
+export interface Received {
   readonly response: Response
   readonly reading: Reading
   /** The answer's body, where it was looked at. */

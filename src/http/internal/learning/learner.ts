@@ -2,8 +2,8 @@
  * What a client has learned of a server's limit, and what it does about it: when the next request may start, and what an
  * answer means. Pure functions of a state and an event; times are integer nanoseconds on the monotonic clock.
  *
- * Refusals teach the rate (`rate.ts`), fields what is left (`quota.ts`); a request starts when both allow it. What is fresh is
- * told by the order of starts, never by time.
+ * Refusals teach the rate (`rate.ts`), fields what is left (`quota.ts`); a request starts when both allow it. Freshness is
+ * decided by the order of starts, never by time.
  */
 import * as Quota from "./quota.ts"
 import * as Rate from "./rate.ts"
@@ -51,13 +51,10 @@ export const readyAt = (learner: Learner, now: number, ahead: number): number =>
   return Math.max(Rate.readyAt(rate, now, inFlight), Quota.readyAt(quota, now, inFlight, ahead))
 }
 
-/** Nanoseconds until a request may start behind so many; undefined where that depends on an answer. */
-export const expectedWait = ({ inFlight, quota, rate }: Learner, now: number, before: number): number | undefined => {
-  const wait = Math.max(
-    Rate.readyAt(rate, now, inFlight) + (rate.rate < Infinity ? Math.ceil(before / rate.rate) : 0),
-    Quota.readyAt(quota, now, inFlight, before)
-  ) - now
-  return wait < Infinity ? wait : undefined
+/** Nanoseconds until a request may start behind so many; undefined where nothing can be foreseen. */
+export const expectedWait = ({ quota, rate }: Learner, now: number, before: number): number | undefined => {
+  const at = Math.max(Rate.expectedAt(rate, now, before), Quota.expectedAt(quota, now, before))
+  return at < Infinity ? at - now : undefined
 }
 
 /** A request starts. `isBound`: whether others wait behind it. */
@@ -148,7 +145,7 @@ export const refuse = (
     const until = pause > 0 ? now + pause : 0
     return { learner: { ...after, rate: Rate.pause(rate, now, until, isOfRefusal) }, isCharged, pause, waitsAlone }
   }
-  // The probe has told that the limit is a window; until its end nothing is left. Where that is not known it is a refusal.
+  // A refused probe shows that the limit is a window, with nothing left until its end. With an unknown end it is a refusal.
   if (wasProbe && (named !== undefined || (quota.ends > now && quota.ends < Infinity))) {
     return done(learner.rate, false, Math.max(named ?? 0, 0), false, false)
   }
@@ -159,7 +156,7 @@ export const refuse = (
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What was learned, for people
+// What was learned, for logs and statistics
 // ---------------------------------------------------------------------------------------------------------------------
 
 const second = 1e9
@@ -178,7 +175,7 @@ export const describe = (learner: Learner): string => {
 
 const rounded = (number: number): number => Number(number.toPrecision(3))
 
-/** What an event has taught: a rate, and whether refusals or fields tell it; undefined where nothing. */
+/** The rate that an event has taught, and whether refusals or fields did; undefined where it taught none. */
 export const lesson = (
   before: Learner,
   after: Learner

@@ -2,8 +2,8 @@
  * What is left of a server's limit, by the fields of its answers. Pure functions, which import nothing. Times are integer
  * nanoseconds on the monotonic clock, rates are requests per nanosecond.
  *
- * Fields tell of the past: they say what was left when the server answered, not what is left when the answer is there. So
- * each request remembers what was thought to be left when it was sent (`Mark`), and its answer corrects that by the
+ * Fields describe the past: what was left when the server answered, not what is left when the answer arrives. So each
+ * request remembers what was thought to be left when it was sent (`Mark`), and its answer corrects that by the
  * difference.
  *
  * Whether a limit refills continuously ("bucket") or all at once ("window") is mostly not said. When nothing is left, one
@@ -11,7 +11,7 @@
  */
 
 export interface Quota {
-  /** The field that names the limit, to tell it from others; undefined while none has been read. */
+  /** Identifies the limit among those of other answers; undefined while none has been read. */
   readonly name: string | undefined
   /** What is left at `leftAt`; Infinity while that is not known. Below 0 where more were sent than the server has room for. */
   readonly left: number
@@ -99,6 +99,14 @@ export const readyAt = (quota: Quota, now: number, inFlight: number, ahead: numb
   const at = kind === "unknown" && pace > 0 ? Math.min(ends, quota.emptyAt + Math.ceil(1 / pace)) : ends
   // Without an instant to wait for, and without an answer to come, one has to go.
   return at < Infinity ? Math.max(now, at) : inFlight === 0 ? now : Infinity
+}
+
+/** When a request may start behind so many, if the limit is a bucket; at its end, if it is a window. */
+export const expectedAt = (quota: Quota, now: number, before: number): number => {
+  const { emptyAt, ends, kind, pace } = quota
+  if (kind !== "unknown") return readyAt(quota, now, 0, before)
+  if (leftAt(quota, now) - before >= 1 - grain) return now
+  return Math.max(now, pace > 0 ? Math.min(ends, emptyAt + Math.ceil((1 + before) / pace)) : ends)
 }
 
 /** Counts a request that starts. */

@@ -68,6 +68,10 @@ export const readyAt = (rate: Rate, now: number, inFlight: number): number => {
   return credit >= 1 - grain ? now : now + Math.ceil((1 - credit) / rate.rate)
 }
 
+/** When a request may start behind so many, as far as the rate says. */
+export const expectedAt = (rate: Rate, now: number, before: number): number =>
+  rate.rate === Infinity ? now : readyAt(rate, now, -Infinity) + Math.ceil(before / rate.rate)
+
 export const start = (rate: Rate, now: number): Rate =>
   rate.rate === Infinity ? rate : { ...rate, credit: creditAt(rate, now) - 1, creditAt: now }
 
@@ -86,13 +90,13 @@ export interface Refused {
   readonly rate: Rate
   /** Until when nothing should be sent, without jitter; 0 for no pause. */
   readonly pause: number
-  /** Whether the request waits longer than others, as nobody knows how long. */
+  /** Whether the refused request waits longer than others, since no time is known. */
   readonly waitsAlone: boolean
 }
 
 /**
  * A refusal that is not stale. `named` is the time that the answer names, in nanoseconds; `bucket` the rate of a bucket whose
- * fields have told it, or 0; `order` that of the latest request that started.
+ * fields have stated it, or 0; `order` that of the latest request that started.
  */
 export const refused = (
   before: Rate,

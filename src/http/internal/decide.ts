@@ -11,7 +11,7 @@ import * as Schedule from "effect/Schedule"
 import { metrics } from "../clientStatistics.ts"
 import { timeOf } from "./pacer.ts"
 import * as RetryBudget from "./retryBudget.ts"
-import { type Again, type Heard, later, monotonic, pause, type Sending, type Step } from "./sending.ts"
+import { type Again, later, monotonic, pause, type Received, type Sending, type Step } from "./sending.ts"
 import { nameOf } from "./source.ts"
 
 /** Whether a request is to be sent again; asks the program. Undefined where it is not. */
@@ -23,31 +23,31 @@ export type Decision = Effect.Effect<Again | undefined>
  */
 export const holdBack = <E, R>(
   sending: Sending<E, R>,
-  heard: Heard
+  received: Received
 ): Effect.Effect<Decision | undefined> | undefined => {
-  const { reading: { from, refusal, wait }, response, restore, turn } = heard
+  const { reading: { from, refusal, wait }, response, restore, turn } = received
   if (wait > 0) {
     const millis = later(sending, wait)
-    const again = decide(sending, heard, timeOf(Fiber.getCurrent()!) + millis * 1e6)
+    const again = decide(sending, received, timeOf(Fiber.getCurrent()!) + millis * 1e6)
     return Effect.as(pause(turn, response, from, millis), refusal === undefined ? undefined : again)
   }
   if (refusal === undefined) return undefined
-  const again = decide(sending, heard, undefined)
+  const again = decide(sending, received, undefined)
   // Without a time it is no limit that others would meet as well.
   if (refusal !== "limit") return Effect.succeed(again)
   return Effect.flatMap(restore(again), (again) => {
-    const told = Effect.succeed(again)
+    const decided = Effect.succeed(again)
     return again === undefined || again.wait === 0
-      ? Effect.succeed(told)
-      : Effect.as(pause(turn, response, from, again.wait), told)
+      ? Effect.succeed(decided)
+      : Effect.as(pause(turn, response, from, again.wait), decided)
   })
 }
 
 /** Whether the request is to be sent again, and when: at the time that the answer named, or as the schedule says. */
-export const decide = (sending: Sending<any, any>, heard: Heard, named: number | undefined): Decision =>
-  Effect.flatMap(nextDelay(sending, heard), (next) => {
+export const decide = (sending: Sending<any, any>, received: Received, named: number | undefined): Decision =>
+  Effect.flatMap(nextDelay(sending, received), (next) => {
     if (next === undefined) return Effect.undefined
-    const { body, reading: { refusal }, response } = heard
+    const { body, reading: { refusal }, response } = received
     return Effect.clockWith((clock) => {
       const notBefore = named ?? monotonic(clock) + next.wait * 1e6
       const isAlone = named === undefined && refusal !== "limit"
@@ -56,15 +56,17 @@ export const decide = (sending: Sending<any, any>, heard: Heard, named: number |
   })
 
 /** Whether the server, the program and its schedule let the request be repeated, and after how many milliseconds. */
-export const nextDelay = Effect.fnUntraced(function*(sending: Sending<any, any>, { before, reading, response }: Heard) {
-  const { settings } = sending
-  if (!mayRepeat(sending, reading.retry, response)) return undefined
-  const step: Step = before?.step ?? (yield* Schedule.toStep(settings.retry))
-  const clock = yield* Clock.Clock
-  const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
-  if (next === undefined || !(yield* isInBudget(sending, monotonic(clock)))) return undefined
-  return { step, wait: later(sending, Duration.toMillis(next[1])) }
-})
+export const nextDelay = Effect.fnUntraced(
+  function*(sending: Sending<any, any>, { before, reading, response }: Received) {
+    const { settings } = sending
+    if (!mayRepeat(sending, reading.retry, response)) return undefined
+    const step: Step = before?.step ?? (yield* Schedule.toStep(settings.retry))
+    const clock = yield* Clock.Clock
+    const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
+    if (next === undefined || !(yield* isInBudget(sending, monotonic(clock)))) return undefined
+    return { step, wait: later(sending, Duration.toMillis(next[1])) }
+  }
+)
 
 const isInBudget = (sending: Sending<any, any>, now: number): Effect.Effect<boolean> => {
   const { gate, key, remembered, settings: { retryBudget } } = sending
@@ -80,5 +82,5 @@ const isInBudget = (sending: Sending<any, any>, now: number): Effect.Effect<bool
 export const mayRepeat = (
   { request, settings }: Sending<any, any>,
   wanted: boolean | undefined,
-  response: Heard["response"]
+  response: Received["response"]
 ): boolean => wanted !== false && settings.retryIf(request, response, wanted)
