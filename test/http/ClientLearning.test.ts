@@ -323,6 +323,23 @@ describe("what was learned", () => {
       assert.strictEqual((yield* client.statistics).size, 2)
     }))
 
+  it.effect("of a limit that counts some requests only holds back no others", () =>
+    Effect.gen(function*() {
+      const fields = { "x-ratelimit-limit": "3", "x-ratelimit-remaining": "2", "x-ratelimit-reset": "3600" }
+      const server = Memory.make(({ url }) => ({
+        ...ok,
+        takes: 10,
+        ...(url.endsWith("/api") ? { headers: fields } : {})
+      }))
+      const client = HttpThrottle.client(Throttle.none, exact)(server.client)
+      yield* fork(client.get(`${url}api`))
+      yield* TestClock.adjust(10)
+      yield* fork(Effect.forEach(Array.from({ length: 20 }), () => client.get(`${url}page`), { concurrency: 2 }))
+      yield* TestClock.adjust(1_000)
+      assert.strictEqual(server.seen.length, 21)
+      assert.strictEqual(server.times().at(-1), 10 + 9 * 10)
+    }))
+
   it.effect("is not learned from a cache", () =>
     Effect.gen(function*() {
       const server = Memory.make([

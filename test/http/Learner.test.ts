@@ -301,6 +301,20 @@ describe("fields", () => {
     assert.strictEqual(nothing.readyAt(50), 50)
   })
 
+  it("that an answer lacks: its request is not counted", () => {
+    const few: ReadonlyArray<Event> = [["start", 0], ["ok", 50, 1, { remaining: 2, reset: 60_000, size: 3 }]]
+    const others = play([...few, ...starts(2, 100), ["ok", 150, 2], ["ok", 150, 3]])
+    assert.strictEqual(others.learner.quota.left, 2)
+    // Nor does its acceptance show a bucket.
+    const probe = play([
+      ["start", 0],
+      ["ok", 50, 1, { remaining: 0, reset: 60_000, size: 60 }],
+      ["start", 1_050],
+      ["ok", 1_100, 2]
+    ])
+    assert.deepStrictEqual([probe.learner.quota.kind, probe.learner.quota.left], ["unknown", 0])
+  })
+
   it("of another limit begin anew", () => {
     const { learner } = play([...empty, ["start", 1_050], ["ok", 1_100, 3, {
       name: "other",

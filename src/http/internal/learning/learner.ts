@@ -99,7 +99,12 @@ export const accept = (
   fields: Quota.Fields | undefined,
   most: number | undefined
 ): Learner => {
-  const quota = Quota.accepted(learner.quota, now, sent.order)
+  const { mark, order } = sent
+  const quota = fields !== undefined
+    ? Quota.accepted(learner.quota, now, order)
+    : learner.quota.left === Infinity
+    ? learner.quota
+    : Quota.uncounted(learner.quota, order, mark)
   return {
     ...learner,
     rate: Rate.accepted(learner.rate, now, sent.isBound, most ?? learner.mostInFlight),

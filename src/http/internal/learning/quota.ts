@@ -137,11 +137,17 @@ const moved = (quota: Quota, now: number, before: number, left: number, rest: Pa
   emptyAt: left < 1 && !(before < 1) ? now : quota.emptyAt
 })
 
-/** What an accepted request shows of the kind of limit. That some was left where none was said to be shows nothing. */
+/** What an accepted probe shows of the kind of limit. That some was left where none was said to be shows nothing. */
 export const accepted = (quota: Quota, now: number, order: number): Quota =>
   quota.probing !== order
     ? quota
     : { ...quota, probing: 0, ...(quota.least < 1 ? { kind: "bucket", leftAt: now } : undefined) }
+
+/** A request was accepted by an answer without fields: the limit does not count it. */
+export const uncounted = (quota: Quota, order: number, mark: Mark): Quota => ({
+  ...lost(quota, order),
+  ...(mark.left < Infinity && mark.era === quota.era ? { left: quota.left + 1, fix: quota.fix + 1 } : undefined)
+})
 
 /** `Retry-After-Ms` has whole milliseconds. */
 const millisecond = 1e6
