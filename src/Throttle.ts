@@ -298,6 +298,13 @@ const limiterOf = ({ withPermit }: Throttle): State.Limiter | undefined => {
   return own !== undefined && own.withPermit === withPermit ? own.limiter : undefined
 }
 
+/**
+ * The plan of a throttle that is this module's, as it is now.
+ *
+ * @internal
+ */
+export const planOf = (throttle: Throttle): Plan.Plan | undefined => limiterOf(throttle)?.plan
+
 /** Costs come from code at run time: one that makes no sense is a defect of the call, not of the app. */
 const asking = <A, E, R>(
   limiter: State.Limiter,

@@ -141,6 +141,13 @@ export const release = (series: Series): void => {
   if (--series.users === 0) series.all.closed.add(series)
 }
 
+/** Counts a rejection of a throttle of this name, by something that stands before it. */
+export const countRejected = (context: Context.Context<never>, name: string, reason: Rejection): void => {
+  const series = acquire(context, name)
+  series.rejected[reason]++
+  release(series)
+}
+
 /** Adds the series that was closed first, and counts nothing any more, to those of no name of their own. */
 const makeRoom = (context: Context.Context<never>, all: All): boolean => {
   for (const series of all.closed) {

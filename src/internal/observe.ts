@@ -126,7 +126,11 @@ export const tellPaused = (fiber: AnyFiber, annotations: () => Annotations): Eff
 
 type Annotations = Readonly<Record<string, unknown>>
 
-const tellOf = (fiber: AnyFiber, message: string, annotations: () => Annotations): Effect.Effect<void> | undefined => {
+export const tellOf = (
+  fiber: AnyFiber,
+  message: string,
+  annotations: () => Annotations
+): Effect.Effect<void> | undefined => {
   const level = fiber.getRef(WaitLogLevel)
   return isLogged(fiber, level)
     ? Effect.annotateLogs(Effect.logWithLevel(level)(message), annotations())

@@ -19,6 +19,9 @@ const settled = TestClock.adjust(0)
 /** Without jitter, so that times are exact. */
 const exact = { jitter: 0 }
 
+/** And as the answers alone say. */
+const plain = { ...exact, adapt: false }
+
 const paced = Throttle.rate({ limit: 10 })
 
 /** Sends so many requests at once, and gives their answers when they are all there. */
@@ -325,7 +328,7 @@ describe("a pause", () => {
   it.effect("without a time is one second for a whole burst, two for the next", () =>
     Effect.gen(function*() {
       const server = Memory.make((_, nth) => nth < 8 ? { ...tooMany(), takes: 10 } : ok)
-      const fibers = yield* getAll(HttpThrottle.client(Throttle.none, exact)(server.client), 4)
+      const fibers = yield* getAll(HttpThrottle.client(Throttle.none, plain)(server.client), 4)
       yield* TestClock.adjust(60_000)
       assert.deepStrictEqual(yield* statusesOf(fibers), [200, 200, 200, 200])
       assert.deepStrictEqual([...new Set(server.times())], [0, 1_010, 3_020])
@@ -337,7 +340,7 @@ describe("a pause", () => {
         status: 200,
         headers: { "x-ratelimit-remaining": `${nth < 2 ? 1 - nth : 9}`, "x-ratelimit-reset-after": "7.5" }
       }))
-      const fibers = yield* getAll(HttpThrottle.client(paced, exact)(server.client), 4)
+      const fibers = yield* getAll(HttpThrottle.client(paced, plain)(server.client), 4)
       yield* TestClock.adjust(60_000)
       yield* statusesOf(fibers)
       assert.deepStrictEqual(server.times(), [0, 100, 7_600, 7_700])
@@ -508,7 +511,7 @@ describe("a retry", () => {
     Effect.gen(function*() {
       for (const [refusal, others] of [[tooMany(), 1_000], [unavailable(), 0]] as const) {
         const server = Memory.make(({ url }, nth) => url.endsWith("/0") && nth === 0 ? refusal : ok)
-        const client = HttpThrottle.client(Throttle.none, exact)(server.client)
+        const client = HttpThrottle.client(Throttle.none, plain)(server.client)
         const first = yield* fork(client.get("http://a.example/0"))
         yield* settled
         const second = yield* fork(client.get("http://a.example/1"))
@@ -626,7 +629,7 @@ describe("a retry", () => {
         const server = Memory.make([refusal, ok])
         const policy = Throttle.concurrency({ limit: 1 })
         const fibers = yield* getAll(
-          HttpThrottle.client(policy, { ...exact, retry: pondering(200) })(server.client),
+          HttpThrottle.client(policy, { ...plain, retry: pondering(200) })(server.client),
           2
         )
         yield* TestClock.adjust(60_000)
@@ -641,7 +644,7 @@ describe("a retry", () => {
       for (const refusal of [tooMany(5), tooMany(), unavailable(5), unavailable()]) {
         const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
         const server = Memory.make([refusal, ok])
-        const client = HttpThrottle.client(throttle, { ...exact, retry: pondering(3_600_000) })(server.client)
+        const client = HttpThrottle.client(throttle, { ...plain, retry: pondering(3_600_000) })(server.client)
         const fiber = yield* fork(client.get("http://a.example/"))
         yield* TestClock.adjust(10_000)
         const isHeld = refusal.status === 429 && refusal.headers === undefined
@@ -664,7 +667,7 @@ describe("a retry", () => {
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       const server = Memory.make([tooMany(5), ok])
-      const client = HttpThrottle.client(throttle, { ...exact, ...options })(server.client)
+      const client = HttpThrottle.client(throttle, { ...plain, ...options })(server.client)
       assert.isTrue(Exit.hasDies(yield* Effect.exit(client.get("http://a.example/"))))
       yield* day(client.get("http://a.example/"))
       assert.deepStrictEqual(server.times(), [0, 5_000])
@@ -1067,6 +1070,62 @@ describe("what throttles", () => {
     }))
 })
 
+describe("rejectAs: \"HttpClientError\"", () => {
+  const rejectAs = "HttpClientError"
+  const two = Throttle.rate({ limit: 1, burst: 1, maxQueue: 0, name: "api" })
+
+  it.effect("makes a rejection a TransportError of the request, with the ThrottleError as its cause", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([ok])
+      const Polite = Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(HttpClient.HttpClient, HttpThrottle.client(two, { rejectAs }))
+      ).pipe(Layer.provide(Layer.succeed(HttpClient.HttpClient, server.client)))
+      const error = yield* Effect.gen(function*() {
+        yield* HttpClient.get("http://a.example/1")
+        yield* HttpClient.get("http://a.example/2")
+        return yield* Effect.flip(HttpClient.get("http://a.example/3"))
+      }).pipe(Effect.provide(Polite))
+      assert.strictEqual(error._tag, "HttpClientError")
+      assert.strictEqual(error.reason._tag, "TransportError")
+      assert.strictEqual(error.request.url, "http://a.example/3")
+      assert.instanceOf(error.cause, ThrottleError)
+      assert.strictEqual((error.cause as ThrottleError).reason._tag, "QueueFull")
+      assert.include(error.message, (error.cause as ThrottleError).message)
+      assert.strictEqual(server.seen.length, 2)
+    }))
+
+  it.effect("leaves what the client itself fails with, and an answer that the policy lets no retry wait for", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([{ status: 404 }, tooMany(1)])
+      const client = HttpThrottle.client(two, { ...exact, rejectAs, cost: () => ({ permits: 1 }) })(
+        HttpClient.filterStatusOk(server.client)
+      )
+      assert.isTrue(Memory.isStatusError(yield* Effect.flip(client.get("http://a.example/"))))
+      const error = yield* Effect.flip(client.get("http://a.example/"))
+      assert.strictEqual(error.response?.status, 429)
+    }))
+
+  it.effect("is repeated by retryTransient, like an error of the connection", () =>
+    Effect.gen(function*() {
+      const server = Memory.make([ok])
+      const client = HttpThrottle.client(Throttle.rate({ limit: 1, maxQueue: 0 }), { rejectAs })(server.client).pipe(
+        HttpClient.retryTransient({ schedule: Schedule.spaced("300 millis"), times: 5 })
+      )
+      const fibers = yield* getAll(client, 2)
+      yield* TestClock.adjust(5_000)
+      assert.deepStrictEqual(yield* statusesOf(fibers), [200, 200])
+      assert.deepStrictEqual(server.times(), [0, 1_200])
+    }))
+
+  it("neither of the two throws", () =>
+    assert.throws(
+      () => HttpThrottle.client(two, { rejectAs: "Error" as any }),
+      RangeError,
+      "HttpThrottle.client: \"rejectAs\" must be \"ThrottleError\" or \"HttpClientError\", received \"Error\""
+    ))
+})
+
 describe("bad options throw at once", () => {
   const bad = (options: any) => () => HttpThrottle.client(paced, options)
   it.each<[unknown, string]>([
@@ -1113,7 +1172,7 @@ describe("logs and spans say why a request waited", () => {
     Effect.gen(function*() {
       const telemetry = collect()
       const server = Memory.make([ok, tooMany(2), ok])
-      const client = HttpThrottle.client(Throttle.rate({ limit: 10, name: "api" }), exact)(server.client)
+      const client = HttpThrottle.client(Throttle.rate({ limit: 10, name: "api" }), plain)(server.client)
       yield* Effect.gen(function*() {
         const fibers = yield* getAll(client, 3)
         yield* TestClock.adjust(60_000)

@@ -22,25 +22,29 @@ type Client = HttpClient.HttpClient.With<unknown, Scope.Scope>
 
 const forms: Record<
   string,
-  (throttle: Throttle.Throttle | ThrottleMap.ThrottleMap<string>) => (self: Client) => Client
+  (
+    throttle: Throttle.Throttle | ThrottleMap.ThrottleMap<string>,
+    adapt: boolean
+  ) => HttpThrottle.Throttled<unknown, Scope.Scope>
 > = {
-  client: (throttle) => HttpThrottle.client(throttle, { jitter: 0 }),
-  clientScoped: (throttle) => HttpThrottle.clientScoped(throttle, { jitter: 0 })
+  client: (throttle, adapt) => HttpThrottle.client(throttle, { jitter: 0, adapt }),
+  clientScoped: (throttle, adapt) => HttpThrottle.clientScoped(throttle, { jitter: 0, adapt })
 }
 
 interface Refusal {
   readonly status: number
   readonly headers: Record<string, string>
-  /** For how many milliseconds it holds back everybody. */
+  /** For how many milliseconds it holds back everybody, and where that is learned. */
   readonly pause: number
+  readonly learned: number
   /** Milliseconds until its body is there. */
   readonly body: number
 }
 
 const refusals: Record<string, Refusal> = {
-  "a 429 with a time": { status: 429, headers: { "retry-after": "0.02" }, pause: 20, body: 0 },
-  "a 429 without a time, and a body": { status: 429, headers: {}, pause: 1_000, body: 3 },
-  "a 503 that is waited for alone, and a body": { status: 503, headers: {}, pause: 0, body: 3 }
+  "a 429 with a time": { status: 429, headers: { "retry-after": "0.02" }, pause: 20, learned: 20, body: 0 },
+  "a 429 without a time, and a body": { status: 429, headers: {}, pause: 1_000, learned: 100, body: 3 },
+  "a 503 that is waited for alone, and a body": { status: 503, headers: {}, pause: 0, learned: 0, body: 3 }
 }
 
 /** Takes 2 ms; the first request is refused. */
@@ -100,8 +104,9 @@ const make = (simulator: Simulator.Simulator, policy: Throttle.Policy<never>, is
 /** One run: three requests at once, one of them interrupted before one step. */
 const run = (
   policy: Throttle.Policy<never>,
-  form: (typeof forms)[string],
+  form: (typeof forms)[string] | undefined,
   isMap: boolean,
+  adapt: boolean,
   refusal: Refusal,
   victim: number,
   step: number,
@@ -121,13 +126,21 @@ const run = (
   const { assertIdle, throttle } = make(simulator, policy, isMap)
   step += simulator.steps()
   const server = makeServer(simulator, refusal)
-  const client = form(throttle)(server.client)
+  const polite = form!(throttle, adapt)
+  const client = polite(server.client)
   const get = (i: number) =>
     simulator.fork(Effect.scoped(Effect.map(client.get(`http://a/${i}`), ({ status }) => status)))
   for (let i = 0; i < callers; i++) fibers.push(get(i))
   simulator.run()
   assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
   assertIdle(`${where}: idle`)
+  const statistics = simulator.fork(Effect.map(polite.statistics, (keys) => keys.get("http://a")!))
+  simulator.run()
+  const learned = statistics.pollUnsafe()
+  assert.isTrue(learned !== undefined && Exit.isSuccess(learned), where)
+  if (learned !== undefined && Exit.isSuccess(learned)) {
+    assert.deepInclude(learned.value, { waiting: 0, running: 0 }, `${where}: what was learned`)
+  }
   for (const [i, fiber] of fibers.entries()) {
     const exit = fiber.pollUnsafe()
     assert.isDefined(exit, `${where}: request ${i} hangs`)
@@ -140,10 +153,10 @@ const run = (
   // Whoever heard the refusal, interrupted or not, it holds back everybody who was not under way already. How long is for
   // the schedule to say where it names no time: one that is interrupted before that has heard of none.
   const [refused] = server.refusedAt
-  const isHeard = refusal.headers["retry-after"] !== undefined || !hit || victim !== 0
+  const isHeard = adapt || refusal.headers["retry-after"] !== undefined || !hit || victim !== 0
   for (const { at, url } of server.seen) {
     if (isHeard && refused !== undefined && at > refused) {
-      assert.isAtLeast(at, refused + refusal.pause, `${where}: ${url} is early`)
+      assert.isAtLeast(at, refused + (adapt ? refusal.learned : refusal.pause), `${where}: ${url} is early`)
     }
   }
   const again = get(0)
@@ -156,15 +169,19 @@ describe("interruption at every scheduler step", () => {
   for (const [name, policy] of Object.entries(policies)) {
     for (const [formName, form] of Object.entries(forms)) {
       for (const [answer, refusal] of Object.entries(refusals)) {
-        for (const isMap of name === "all" ? [false, true] : [false]) {
-          it(`${formName}, ${name}${isMap ? ", by key" : ""}: ${answer}`, () => {
-            for (const victim of [0, 1]) {
-              let step = 0
-              while (run(policy, form, isMap, refusal, victim, step, `victim ${victim}, step ${step}`).hit) step++
-              // The sweep really was one.
-              assert.isAbove(step, 60)
-            }
-          }, 30_000)
+        for (const adapt of [true, false]) {
+          for (const isMap of name === "all" ? [false, true] : [false]) {
+            it(`${formName}, ${name}${isMap ? ", by key" : ""}${adapt ? "" : ", adapt: false"}: ${answer}`, () => {
+              for (const victim of [0, 1]) {
+                let step = 0
+                while (run(policy, form, isMap, adapt, refusal, victim, step, `victim ${victim}, step ${step}`).hit) {
+                  step++
+                }
+                // The sweep really was one.
+                assert.isAbove(step, 60)
+              }
+            }, 30_000)
+          }
         }
       }
     }

@@ -47,8 +47,8 @@ const Request = Schema.Struct({
   takes: int(0, 300)
 })
 
-/** All that happened, in order, and the status that each request got. */
-const play = (policy: Throttle.Policy<never>, requests: ReadonlyArray<typeof Request.Type>) => {
+/** All that happened, in order, and the status that each request got. After its script a request is answered with 200. */
+const play = (policy: Throttle.Policy<never>, requests: ReadonlyArray<typeof Request.Type>, adapt: boolean) => {
   const simulator = Simulator.make({ operations: 2_048, context: Context.make(Metric.MetricRegistry, new Map()) })
   const events: Array<Event> = []
   const attempts = requests.map(() => 0)
@@ -57,7 +57,7 @@ const play = (policy: Throttle.Policy<never>, requests: ReadonlyArray<typeof Req
       Effect.suspend(() => {
         const i = Number(request.url.split("/").at(-1))
         const { answers: script, takes } = requests[i]!
-        const answer = answers[script[attempts[i]!++]!]!
+        const answer = answers[script[attempts[i]!++] ?? 0]!
         events.push({ _tag: "sent", at: simulator.now(), request: i })
         return Effect.sync(() => {
           events.push({ _tag: "heard", at: simulator.now(), request: i, answer })
@@ -67,7 +67,8 @@ const play = (policy: Throttle.Policy<never>, requests: ReadonlyArray<typeof Req
     ),
     Effect.succeed
   )
-  const client = HttpThrottle.client(policy, { jitter: 0 })(server)
+  const polite = HttpThrottle.client(policy, { jitter: 0, adapt })
+  const client = polite(server)
   const fibers = requests.map(({ at, method }, i) =>
     simulator.fork(
       Effect.delay(
@@ -77,7 +78,16 @@ const play = (policy: Throttle.Policy<never>, requests: ReadonlyArray<typeof Req
     )
   )
   simulator.run()
-  return { events, attempts, exits: fibers.map((fiber) => fiber.pollUnsafe()) }
+  const statistics = simulator.fork(polite.statistics)
+  simulator.run()
+  const exit = statistics.pollUnsafe()
+  return {
+    events,
+    attempts,
+    exits: fibers.map((fiber) => fiber.pollUnsafe()),
+    learned: exit !== undefined && Exit.isSuccess(exit) ? exit.value.get("http://a.example") : undefined,
+    sleepers: simulator.sleepers()
+  }
 }
 
 const verdictOf = ({ headers = {}, status }: Answer) =>
@@ -91,10 +101,10 @@ const isRepeated = (method: string, answer: Answer) => {
 
 describe("whatever servers answer", () => {
   it.prop(
-    "no request is sent during a pause, each is repeated as often as it may be, and gets its last answer",
+    "without adaptation no request is sent during a pause, each is repeated as often as it may be, and gets its last answer",
     [int(0, policies.length - 1), Schema.Array(Request).check(Schema.isMinLength(1), Schema.isMaxLength(8))],
     ([index, requests]) => {
-      const { attempts, events, exits } = play(policies[index]!, requests)
+      const { attempts, events, exits } = play(policies[index]!, requests, false)
       const heard = requests.map((): Array<Answer> => [])
       let pausedUntil = -Infinity
       for (const event of events) {
@@ -118,6 +128,59 @@ describe("whatever servers answer", () => {
         assert.strictEqual(attempts[i], expected.length)
         assert.deepStrictEqual(exits[i], Exit.succeed(expected.at(-1)!.status))
       }
+    },
+    { arbitrary: { runs: 300 } }
+  )
+
+  it.prop(
+    "with adaptation no request is sent during a time that was named, each ends with its last answer, and nothing stays behind",
+    [int(0, policies.length - 1), Schema.Array(Request).check(Schema.isMinLength(1), Schema.isMaxLength(8))],
+    ([index, requests]) => {
+      const { attempts, events, exits, learned, sleepers } = play(policies[index]!, requests, true)
+      const heard = requests.map((): Array<Answer> => [])
+      let pausedUntil = -Infinity
+      for (const event of events) {
+        if (event._tag === "sent") {
+          assert.isAtLeast(event.at, pausedUntil - 0.001, `request ${event.request} was sent during a pause`)
+          continue
+        }
+        const { answer, at, request } = event
+        heard[request]!.push(answer)
+        const { refused, wait } = verdictOf(answer)
+        if (refused) pausedUntil = Math.max(pausedUntil, at + wait)
+      }
+      for (const [i, { method }] of requests.entries()) {
+        const all = heard[i]!
+        assert.strictEqual(attempts[i], all.length)
+        assert.deepStrictEqual(exits[i], Exit.succeed(all.at(-1)!.status))
+        // All but the last were refusals that may be repeated; the last is none, or one too many.
+        for (const answer of all.slice(0, -1)) assert.isTrue(isRepeated(method, answer))
+        if (isRepeated(method, all.at(-1)!)) assert.isAtLeast(all.length, 4)
+      }
+      assert.deepInclude(learned, { waiting: 0, running: 0 })
+      assert.strictEqual(sleepers, 0)
+    },
+    { arbitrary: { runs: 300 } }
+  )
+
+  const unlimited = answers.flatMap(({ headers = {}, status }, i) =>
+    status < 500 && !("retry-after" in headers) && verdictOf(answers[i]!).wait === 0 && !verdictOf(answers[i]!).refused
+      ? [i]
+      : []
+  )
+
+  it.prop(
+    "without a refusal or a field starts are what they are without adaptation",
+    [int(0, policies.length - 1), Schema.Array(Request).check(Schema.isMinLength(1), Schema.isMaxLength(12))],
+    ([index, requests]) => {
+      const wellBehaved = requests.map((request) => ({
+        ...request,
+        answers: request.answers.map((answer) => unlimited[answer % unlimited.length]!)
+      }))
+      assert.deepStrictEqual(
+        play(policies[index]!, wellBehaved, true).events,
+        play(policies[index]!, wellBehaved, false).events
+      )
     },
     { arbitrary: { runs: 300 } }
   )

@@ -4,72 +4,18 @@
  */
 import { NodeHttpClient, NodeHttpServer, NodeHttpServerRequest } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import rateLimit from "@fastify/rate-limit"
 import { Clock, Effect, Stream } from "effect"
 import { Throttle } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import { FetchHttpClient, HttpBody, HttpClient, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
-import express from "express"
-import { type DraftHeadersVersion, rateLimit as limitExpress } from "express-rate-limit"
-import fastify from "fastify"
-import { createServer, type Server } from "node:http"
-import type { AddressInfo } from "node:net"
+import { createServer } from "node:http"
+import { servers } from "../utils/limiting-servers.ts"
 
 const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Servers
-// ---------------------------------------------------------------------------------------------------------------------
-
-/** What the server answered, in its order. */
-interface Running {
-  readonly url: string
-  readonly statuses: ReadonlyArray<number>
-}
 
 /** So many in each window that the server keeps: long enough for a slow machine to use it up. */
 const limit = 100
 const windowMs = 2_000
-
-const inExpress = (standardHeaders: DraftHeadersVersion | false) =>
-  Effect.acquireRelease(
-    Effect.callback<Running & { readonly server: Server }>((resume) => {
-      const statuses: Array<number> = []
-      const app = express()
-      app.use((_request, response, next) => {
-        response.on("finish", () => statuses.push(response.statusCode))
-        next()
-      })
-      // Without drafts the fields are X-RateLimit-*.
-      app.use(limitExpress({ windowMs, limit, standardHeaders, legacyHeaders: standardHeaders === false }))
-      app.get("/:id", (request, response) => void response.send(`this is ${request.params.id}`))
-      const server = app.listen(0, "127.0.0.1", () => {
-        const { port } = server.address() as AddressInfo
-        resume(Effect.succeed({ url: `http://127.0.0.1:${port}`, statuses, server }))
-      })
-    }),
-    ({ server }) =>
-      Effect.callback<void>((resume) => {
-        server.close(() => resume(Effect.void))
-        server.closeAllConnections()
-      })
-  )
-
-const inFastify = (enableDraftSpec: boolean) =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const statuses: Array<number> = []
-      const server = fastify({ forceCloseConnections: true })
-      server.addHook("onResponse", async (_request, reply) => void statuses.push(reply.statusCode))
-      await server.register(rateLimit, { max: limit, timeWindow: windowMs, enableDraftSpec })
-      server.get(
-        "/:id",
-        (request, reply) => void reply.send(`this is ${(request.params as { readonly id: string }).id}`)
-      )
-      return { url: await server.listen({ host: "127.0.0.1", port: 0 }), statuses, server }
-    }),
-    ({ server }) => Effect.promise(() => server.close())
-  )
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Interoperation
@@ -81,20 +27,14 @@ const requests = 200
 const atOnce = 20
 
 describe("200 requests to a server of somebody else are all answered, with no more 429s than one burst can cause", () => {
-  const servers = {
-    "express-rate-limit, draft 6": inExpress("draft-6"),
-    "express-rate-limit, draft 7": inExpress("draft-7"),
-    "express-rate-limit, draft 8": inExpress("draft-8"),
-    "express-rate-limit, X-RateLimit": inExpress(false),
-    "@fastify/rate-limit": inFastify(false),
-    "@fastify/rate-limit, draft": inFastify(true)
-  }
-  for (const [name, server] of Object.entries(servers)) {
+  for (const [name, server] of Object.entries(servers({ limit, windowMs }))) {
     const heldBack: Array<number> = []
     it.live(name, () =>
       Effect.gen(function*() {
         const { statuses, url } = yield* server
-        const client = HttpThrottle.client(Throttle.concurrency({ limit: atOnce }))(yield* HttpClient.HttpClient)
+        const client = HttpThrottle.client(Throttle.concurrency({ limit: atOnce }), { adapt: false })(
+          yield* HttpClient.HttpClient
+        )
         const start = yield* now
         const answers = yield* Effect.forEach(
           Array.from({ length: requests }, (_, i) => i),

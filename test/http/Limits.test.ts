@@ -263,10 +263,8 @@ describe("malformed fields say nothing", () => {
     "0x10",
     "NaN",
     "Infinity",
-    "1,5",
     "1 2",
     "5s later",
-    "60, 60",
     "s",
     "6m0",
     "-6m0s",
@@ -434,13 +432,23 @@ describe("structured fields", () => {
   })
 
   it("dictionaries", () => {
-    const members = Structured.dictionary("limit=100;w=60, remaining=5,reset;x")!
-    assert.deepStrictEqual([...members].map(([name, { value }]) => [name, value]), [
+    const [members, ...others] = Structured.dictionaries("limit=100;w=60, remaining=5,reset;x")!
+    assert.deepStrictEqual(others, [])
+    assert.deepStrictEqual([...members!].map(([name, { value }]) => [name, value]), [
       ["limit", 100],
       ["remaining", 5],
       ["reset", true]
     ])
-    assert.strictEqual(members.get("limit")!.parameters.get("w"), 60)
+    assert.strictEqual(members!.get("limit")!.parameters.get("w"), 60)
+  })
+
+  it("dictionaries of several hops: a name that comes again begins another", () => {
+    const found = Structured.dictionaries("limit=100, remaining=5, limit=10, remaining=0, reset=1")!
+    assert.deepStrictEqual(found.map((members) => [...members.keys()]), [
+      ["limit", "remaining"],
+      ["limit", "remaining", "reset"]
+    ])
+    assert.isUndefined(Structured.dictionaries("limit=100,"))
   })
 
   it.each([

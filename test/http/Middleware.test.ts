@@ -81,6 +81,22 @@ describe("answers", () => {
       }
     }))
 
+  it.effect("Retry-After-Ms is finer, and enough; absent where nobody can know", () =>
+    Effect.gen(function*() {
+      const request = yield* throttled({ policy: Throttle.rate({ limit: 8 }) })
+      yield* request()
+      yield* TestClock.adjust("100.5 millis")
+      const refused = yield* request()
+      assert.deepStrictEqual([refused.headers["retry-after"], refused.headers["retry-after-ms"]], ["1", "25"])
+      yield* TestClock.adjust(25)
+      assert.strictEqual((yield* request()).status, 200)
+      const busy = yield* throttled({ policy: Throttle.concurrency({ limit: 1 }) }, slow("1 second"))
+      yield* Effect.forkChild(busy(), { startImmediately: true })
+      const second = yield* busy()
+      assert.deepStrictEqual([second.headers["retry-after"], second.headers["retry-after-ms"]], ["1", undefined])
+      yield* TestClock.adjust("1 second")
+    }))
+
   it.effect("the handler's own failures, and routes that do not exist, carry the fields too", () =>
     Effect.gen(function*() {
       const failing = HttpRouter.add("GET", "/", Effect.die("a mistake"))

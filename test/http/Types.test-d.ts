@@ -71,6 +71,38 @@ describe("a throttled client", () => {
     Layer.effect(HttpClient.HttpClient, Effect.map(HttpClient.HttpClient, HttpThrottle.client(bounded)))
   })
 
+  test("that rejects as HttpClient does is an app's HttpClient, whatever throttles it", () => {
+    const rejectAs = "HttpClientError"
+    for (
+      const layer of [
+        Layer.effect(
+          HttpClient.HttpClient,
+          Effect.map(HttpClient.HttpClient, HttpThrottle.client(bounded, { rejectAs }))
+        ),
+        Layer.effect(
+          HttpClient.HttpClient,
+          Effect.map(HttpClient.HttpClient, HttpThrottle.client(unbounded, { rejectAs, cost: 2 }))
+        ),
+        Layer.effect(
+          HttpClient.HttpClient,
+          Effect.map(HttpClient.HttpClient, HttpThrottle.client({ lookup: () => bounded }, { rejectAs }))
+        ),
+        Layer.effect(
+          HttpClient.HttpClient,
+          Effect.map(HttpClient.HttpClient, HttpThrottle.client({} as Throttle.Throttle, { rejectAs }))
+        )
+      ]
+    ) expectTypeOf(layer).toEqualTypeOf<Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient>>()
+    expectTypeOf(HttpThrottle.client(Busy, { rejectAs })(http)).toEqualTypeOf<Client<HttpError, Busy>>()
+    expectTypeOf(HttpThrottle.client(Hosts, { rejectAs })(http)).toEqualTypeOf<Client<HttpError, Hosts>>()
+    expectTypeOf(HttpThrottle.client(bounded, { rejectAs })(other)).toEqualTypeOf<Client<"mine" | HttpError, "needs">>()
+    expectTypeOf(HttpThrottle.clientScoped(bounded, { rejectAs })(http)).toEqualTypeOf<Client<HttpError, Scope.Scope>>()
+    expectTypeOf(HttpThrottle.client(bounded, { rejectAs: "ThrottleError" })(http))
+      .toEqualTypeOf<Client<HttpError | ThrottleError>>()
+    // @ts-expect-error neither
+    HttpThrottle.client(bounded, { rejectAs: "Error" })
+  })
+
   test("takes no option that it does not know, and no map of other keys", () => {
     // @ts-expect-error misspelt
     HttpThrottle.client(unbounded, { retires: 3 })

@@ -1,7 +1,7 @@
 /**
  * A server in memory: answers by a script, on whatever clock there is, and remembers what it was sent.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Stream } from "effect"
 import { HttpClient, HttpClientError, type HttpClientRequest, HttpClientResponse } from "effect/http"
 
 export interface Answer {
@@ -55,17 +55,29 @@ export const make = (
   return { client, seen, inside, times: () => seen.map(({ at }) => at) }
 }
 
+/** Answers at once, as a function of the time. */
+export const clocked = (answerAt: (millis: number) => Answer, at: Effect.Effect<number>) =>
+  HttpClient.make((request) =>
+    Effect.map(at, (millis) => {
+      const { headers = {}, status } = answerAt(millis)
+      return HttpClientResponse.fromWeb(request, new Response("", { status, headers }))
+    })
+  )
+
 /** An answer whose body is there in so many milliseconds, for simulations, which have no promises. */
 export const atOnce = (
   request: HttpClientRequest.HttpClientRequest,
   { headers = {}, status }: Answer,
   bodyTakes = 0
 ): HttpClientResponse.HttpClientResponse => {
-  const body = Effect.succeed(new ArrayBuffer(0))
+  const body = Stream.succeed(new Uint8Array(1))
   return Object.defineProperty(
     HttpClientResponse.fromWeb(request, new Response(null, { status, headers })),
-    "arrayBuffer",
-    { value: bodyTakes > 0 ? Effect.delay(body, bodyTakes) : body }
+    "stream",
+    {
+      value: bodyTakes > 0 ? Stream.fromEffect(Effect.delay(Stream.runHead(body), bodyTakes)) : body,
+      configurable: true
+    }
   )
 }
 

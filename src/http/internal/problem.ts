@@ -21,4 +21,6 @@ export interface Problem {
   readonly violatedPolicies: ReadonlyArray<string>
   /** Seconds; undefined where repeating the request never helps. */
   readonly retryAfter: number | undefined
+  /** The same in milliseconds, for clients that read `Retry-After-Ms`; undefined where the end cannot be foreseen. */
+  readonly retryAfterMillis: number | undefined
 }

@@ -44,24 +44,29 @@ export const problemOf = (
   const { _tag, parts } = reason
   // The end of a running call cannot be foreseen. A second is soon enough to ask again, and late enough not to hammer.
   const retryAfter = reason.retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(reason.retryAfter)))
-  if (_tag === "KeysExhausted" || isOfStore(reason)) return { kind: reducedCapacity, violatedPolicies: [], retryAfter }
-  if (by === "global") return { kind: reducedCapacity, violatedPolicies: [options.globalName], retryAfter }
+  const retryAfterMillis = reason.retryAfter && Math.max(1, Math.ceil(Duration.toMillis(reason.retryAfter)))
+  const again = { retryAfter, retryAfterMillis }
+  if (_tag === "KeysExhausted" || isOfStore(reason)) return { kind: reducedCapacity, violatedPolicies: [], ...again }
+  if (by === "global") return { kind: reducedCapacity, violatedPolicies: [options.globalName], ...again }
   const violatedPolicies = parts.map(partName)
-  if (_tag === "PermitsExceedCapacity") return { kind: quotaExceeded, violatedPolicies, retryAfter: undefined }
+  if (_tag === "PermitsExceedCapacity") {
+    return { kind: quotaExceeded, violatedPolicies, retryAfter: undefined, retryAfterMillis: undefined }
+  }
   // Nor can the end of a pause without an end be foreseen, but that does not depend on running calls.
   const isForPermitsToSay = reason.retryAfter === undefined && !parts.includes("pause")
   return {
     kind: isForPermitsToSay && options.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
     violatedPolicies,
-    retryAfter
+    ...again
   }
 }
 
 /** The fields that every refusal carries, whatever its body. */
-export const headersOf = ({ retryAfter }: Problem): Readonly<Record<string, string>> =>
-  retryAfter === undefined
-    ? { "cache-control": "no-store" }
-    : { "cache-control": "no-store", "retry-after": `${retryAfter}` }
+export const headersOf = ({ retryAfter, retryAfterMillis }: Problem): Readonly<Record<string, string>> => ({
+  "cache-control": "no-store",
+  ...(retryAfterMillis === undefined ? undefined : { "retry-after-ms": `${retryAfterMillis}` }),
+  ...(retryAfter === undefined ? undefined : { "retry-after": `${retryAfter}` })
+})
 
 /** The problem document. Put together by hand: an object for `JSON.stringify`, made of parts, takes ten times as long. */
 const documentOf = ({ kind: { status, title, type }, retryAfter, violatedPolicies }: Problem): string => {

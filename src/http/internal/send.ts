@@ -1,80 +1,73 @@
 /**
- * A throttled request on its way: attempts, what their answers mean for everybody, and retries.
+ * Sends a throttled request: attempts, what their answers mean, and retries.
  */
 import * as Clock from "effect/Clock"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as HttpClientError from "effect/http/HttpClientError"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
-import type * as HttpClientResponse from "effect/http/HttpClientResponse"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as Pull from "effect/Pull"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import * as Observe from "../../internal/observe.ts"
-import type * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
-import { type Parser, read, type Verdict } from "../limits.ts"
-import { originOf } from "./request.ts"
-import type { Gate, Turn } from "./source.ts"
-
-type Response = HttpClientResponse.HttpClientResponse
-
-/** A client's options, checked and with their defaults. */
-export interface Settings {
-  readonly key: (request: HttpClientRequest.HttpClientRequest) => string
-  readonly cost: (request: HttpClientRequest.HttpClientRequest) => Throttle.Cost | undefined
-  readonly retry: Schedule.Schedule<unknown, Response>
-  /** `wanted`: whether the server said that it wants the request again. */
-  readonly retryIf: (
-    request: HttpClientRequest.HttpClientRequest,
-    response: Response,
-    wanted: boolean | undefined
-  ) => boolean
-  readonly parsers: ReadonlyArray<Parser>
-  readonly maxPause: number
-  readonly jitter: number
-}
-
-/** A request on its way: what it waits for, and what sends it. */
-export interface Sending<E, R> {
-  readonly settings: Settings
-  readonly gate: Gate
-  /** Where this client comes back within the jitter, from 0 to 1. */
-  readonly spread: number
-  readonly isScoped: boolean
-  readonly request: HttpClientRequest.HttpClientRequest
-  readonly key: string
-  readonly effect: Effect.Effect<Response, E, R>
-}
-
-/** When to send a request again, and whether: the schedule, as far as this request has come in it. */
-type Step = Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Response, never, never>>>
-
-/** An attempt that was let in. */
-interface Attempt<E> {
-  readonly exit: Exit.Exit<Response, E>
-  /** Set where it was refused: whether the request is to be sent again. Asks the program, so others need not wait for it. */
-  readonly again: Effect.Effect<Again | undefined> | undefined
-}
-
-interface Again {
-  readonly response: Response
-  /** The milliseconds that the schedule says. */
-  readonly wait: number
-  /** The monotonic instant, in nanoseconds, before which it must not be sent. */
-  readonly notBefore: number
-  /** Whether no throttle is paused until then. */
-  readonly isAlone: boolean
-  readonly step: Step
-}
+import { metrics } from "../clientStatistics.ts"
+import { learn } from "./adapt.ts"
+import * as Body from "./body.ts"
+import { type Decision, holdBack } from "./decide.ts"
+import { observe } from "./freshness.ts"
+import * as Hold from "./hold.ts"
+import * as Memory from "./memory.ts"
+import * as Pacer from "./pacer.ts"
+import { readAnswer } from "./reading.ts"
+import * as RetryBudget from "./retryBudget.ts"
+import {
+  type Again,
+  type Attempt,
+  millisUntil,
+  monotonic,
+  type Received,
+  type Response,
+  type Sending,
+  waitAlone
+} from "./sending.ts"
+import { nameOf, type Turn } from "./source.ts"
 
 /** Waits for its turn, sends the request, and sends it again as the answer and the settings say. */
-export const send = <E, R>(sending: Sending<E, R>): Effect.Effect<Response, E | ThrottleError, R> =>
-  Effect.flatMap(attemptInTime(sending, undefined), (first) => sendAgain(sending, first))
+export const send = <E, R>(
+  sending: Sending<E, R>
+): Effect.Effect<Response, E | ThrottleError | HttpClientError.HttpClientError, R> => {
+  const { key, memory, request, settings: { rejectAs, retryBudget } } = sending
+  return Effect.onExitPrimitive(
+    Effect.suspend(() => {
+      const now = Pacer.timeOf(Fiber.getCurrent()!)
+      const remembered = sending.remembered = Memory.enter(memory, key, now)
+      if (remembered !== undefined && retryBudget !== undefined) {
+        RetryBudget.deposit(remembered.budget, retryBudget, now)
+      }
+      const first = attemptInTime(sending, undefined)
+      return Effect.flatMap(
+        rejectAs === "ThrottleError" ? first : asHttpErrors(request, first),
+        (first) => first.again === undefined ? first.exit : sendAgain(sending, first)
+      )
+    }),
+    () => {
+      if (sending.remembered !== undefined) Memory.leave(memory, sending.remembered, Pacer.timeOf(Fiber.getCurrent()!))
+      return undefined
+    }
+  )
+}
+
+/** Maps rejections to an `HttpClientError`. The public type of the client says which of the two errors it is. */
+const asHttpErrors = <A, R>(
+  request: HttpClientRequest.HttpClientRequest,
+  self: Effect.Effect<A, ThrottleError, R>
+): Effect.Effect<A, any, R> =>
+  Effect.mapError(self, (cause) =>
+    new HttpClientError.HttpClientError({
+      reason: new HttpClientError.TransportError({ request, cause, description: cause.message })
+    }))
 
 /** Until the schedule ends, or an answer is one to give. */
 const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effect<Response, E, R> =>
@@ -87,18 +80,32 @@ const sendAgain = <E, R>(sending: Sending<E, R>, last: Attempt<E>): Effect.Effec
  * where the throttle refuses the retry on arrival, is to be as it came. The fiber that reads is begun when this one first
  * waits, and with the yield this one has all its steps until then before it.
  */
-const retry = Effect.fnUntraced(function*<E, R>(sending: Sending<E, R>, exit: Exit.Exit<Response, E>, again: Again) {
-  yield* Effect.yieldNow
-  let stands = false
-  const reading = yield* Effect.forkChild(Effect.suspend(() => stands ? Effect.void : readOut(again.response)))
-  if (again.isAlone) yield* waitAlone(again)
-  const next = yield* Effect.result(attemptInTime(sending, again))
-  if (Result.isSuccess(next)) return yield* sendAgain(sending, next.success)
-  stands = true
-  // Cut short, what was read of it would be lost.
-  yield* Fiber.await(reading)
-  return yield* exit
-})
+const retry = <E, R>(
+  sending: Sending<E, R>,
+  exit: Exit.Exit<Response, E>,
+  again: Again
+): Effect.Effect<Response, E, R> =>
+  Effect.suspend(() => {
+    let { body } = again
+    let stands = false
+    const read = Effect.suspend(() => stands ? Effect.void : Body.readOut(body ??= Body.make(again.response)))
+    const giveUp = Effect.suspend(() => body?.giveUp ?? Effect.void)
+    return Effect.gen(function*() {
+      yield* Effect.yieldNow
+      const reading = yield* Effect.forkChild(read)
+      if (again.isAlone) yield* waitAlone(again)
+      const next = yield* Effect.result(attemptInTime(sending, again))
+      if (Result.isSuccess(next)) {
+        if (sending.remembered !== undefined) sending.remembered.counters.repeated++
+        yield* giveUp
+        return yield* sendAgain(sending, next.success)
+      }
+      stands = true
+      // Cut short, what was read of it would be lost.
+      yield* Fiber.await(reading)
+      return yield* exit
+    }).pipe(Effect.onInterrupt(() => giveUp))
+  })
 
 /** A throttle in shadow lets in at once, and so may one that somebody resumed: but the server has said when. */
 const attemptInTime = <E, R>(
@@ -110,45 +117,77 @@ const attemptInTime = <E, R>(
       ? Effect.andThen(waitAlone(before!), attemptInTime(sending, before))
       : Effect.succeed(made))
 
-/**
- * Waits for the turn, sends, and hears what the answer says before the permits go back: those in line must not start
- * between the answer and the pause that it asks for. Fails where the throttle refuses. A turn that comes before its time is
- * given back, and there is no attempt.
- */
+/** Waits until what was learned allows it, then for the policy. With a policy in shadow nothing is held back or learned. */
 const attempt = <E, R>(
   sending: Sending<E, R>,
   before: Again | undefined
 ): Effect.Effect<Attempt<E> | undefined, ThrottleError, R> => {
-  const { effect, gate, isScoped, key, request, settings } = sending
+  const { gate, key, remembered, request, settings } = sending
+  const cost = settings.cost(request)
+  const pacer = remembered?.pacer
+  const plan = pacer && gate.planOf(key)
+  if (pacer === undefined || plan?.shadow === true) {
+    return ask(sending, gate.take(key, cost), before, undefined) as Effect.Effect<
+      Attempt<E> | undefined,
+      ThrottleError,
+      R
+    >
+  }
+  const asking = { cost: cost ?? 1, plan, nextAvailable: () => gate.nextAvailable(key, cost) }
+  return Hold.through(pacer, asking, before?.place, (passage) => {
+    const taken = Hold.within(passage, asking, pacer, gate.take(key, cost))
+    return ask(sending, taken, before, passage)
+  })
+}
+
+/**
+ * Waits for the policy, sends, and acts on the answer before the permits are released: waiting requests must not start
+ * between the answer and the pause that it asks for. Fails where the throttle refuses. A turn that comes before its time is
+ * given back, and there is no attempt.
+ */
+const ask = <E, R>(
+  sending: Sending<E, R>,
+  taken: Effect.Effect<Turn, ThrottleError, Scope.Scope>,
+  before: Again | undefined,
+  passage: Pacer.Passage | undefined
+): Effect.Effect<Attempt<E> | undefined | typeof Hold.notYet, ThrottleError, R> => {
+  const { effect, isScoped, remembered } = sending
   const sent = (turn: Turn) =>
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Effect.exit(restore(effect)), (exit) => {
+      Effect.flatMap(Effect.exit(restore(effect)), (exit): Effect.Effect<Attempt<E>> => {
         const response = responseOf(exit)
-        return response === undefined
-          ? Effect.succeed<Attempt<E>>({ exit, again: undefined })
-          : Effect.map(hear(sending, turn, response, before?.step, restore), (again): Attempt<E> => ({ exit, again }))
+        const received = response && receive(sending, turn, response, passage, before, restore)
+        return received === undefined
+          ? Effect.succeed({ exit, again: undefined })
+          : Effect.map(received, (again) => ({ exit, again }))
       })
+    )
+  const begin = (turn: Turn) =>
+    Effect.suspend((): Effect.Effect<Attempt<E> | typeof Hold.notYet, never, R> =>
+      passage === undefined || Pacer.start(remembered!.pacer!, passage)
+        ? sent(turn)
+        : Effect.as(turn.cancel, Hold.notYet)
     )
   return Effect.acquireUseRelease(
     isScoped ? Effect.flatMap(Scope.Scope, Scope.fork) : Scope.make(),
     (scope) =>
       Effect.flatMap(
-        Scope.provide(gate.take(key, settings.cost(request)), scope),
+        Scope.provide(taken, scope),
         (turn) =>
           before === undefined
-            ? sent(turn)
+            ? begin(turn)
             : Effect.flatMap(
               millisUntil(before),
-              (millis) => millis > 0 ? Effect.as(turn.cancel, undefined) : sent(turn)
+              (millis) => millis > 0 ? Effect.as(turn.cancel, undefined) : begin(turn)
             )
       ),
     (scope, exit) => isScoped && isUnderWay(exit) ? Effect.void : Scope.close(scope, exit)
-  ) as Effect.Effect<Attempt<E> | undefined, ThrottleError, R>
+  ) as Effect.Effect<Attempt<E> | undefined | typeof Hold.notYet, ThrottleError, R>
 }
 
-/** Whether there is an answer whose body the permits are for. A redirect's is not read by whoever follows it. */
-const isUnderWay = (exit: Exit.Exit<Attempt<unknown> | undefined, unknown>): boolean =>
-  Exit.isSuccess(exit) && exit.value !== undefined && exit.value.again === undefined &&
+/** Whether there is an answer whose body the permits are for. A redirect's body is not read. */
+const isUnderWay = (exit: Exit.Exit<Attempt<unknown> | undefined | typeof Hold.notYet, unknown>): boolean =>
+  Exit.isSuccess(exit) && typeof exit.value === "object" && exit.value.again === undefined &&
   Exit.isSuccess(exit.value.exit) && !isRedirect(exit.value.exit.value)
 
 const isRedirect = ({ headers, status }: Response): boolean =>
@@ -164,94 +203,47 @@ const responseOf = (exit: Exit.Exit<Response, unknown>): Response | undefined =>
 }
 
 /**
- * Pauses the throttle as the answer asks. Where that names a time it does so before anything of the program is asked;
- * where it names none the schedule has to say how long, and the permits are held meanwhile.
+ * Reads the answer, with as much of its body as that takes, and does what it says; undefined where there is nothing to do. In
+ * the step in which the answer comes, since most say nothing.
  */
-const hear = <E, R>(
+const receive = <E, R>(
   sending: Sending<E, R>,
   turn: Turn,
   response: Response,
-  step: Step | undefined,
-  restore: <A, E2, R2>(effect: Effect.Effect<A, E2, R2>) => Effect.Effect<A, E2, R2>
-): Effect.Effect<Attempt<E>["again"]> =>
-  Effect.clockWith((clock) => {
-    const verdict = read(response, clock.currentTimeMillisUnsafe(), sending.settings.parsers)
-    const { from, refused, wait } = verdict
-    if (wait > 0) {
-      const millis = later(sending, wait)
-      const again = decide(sending, response, verdict, step, monotonic(clock) + millis * 1e6)
-      return Effect.as(pause(turn, response, from, millis), refused ? again : undefined)
-    }
-    if (!refused) return Effect.undefined
-    const again = decide(sending, response, verdict, step, undefined)
-    // A 503 without a time is no limit that others would meet as well.
-    if (response.status === 503) return Effect.succeed(again)
-    return Effect.flatMap(restore(again), (again) => {
-      const told = Effect.succeed(again)
-      return again === undefined || again.wait === 0
-        ? Effect.succeed(told)
-        : Effect.as(pause(turn, response, from, again.wait), told)
-    })
+  passage: Pacer.Passage | undefined,
+  before: Again | undefined,
+  restore: Received["restore"]
+): Effect.Effect<Decision | undefined> | undefined => {
+  const { headers, status } = response
+  const { remembered, settings } = sending
+  const clock = Fiber.getCurrent()!.getRef(Clock.Clock)
+  const [now, at] = [clock.currentTimeMillisUnsafe(), monotonic(clock) / 1e6]
+  const known = remembered && { known: remembered.clock, at }
+  const reading = readAnswer({ status, headers, body: undefined }, settings, now, known)
+  const { date, refusal } = reading
+  if (remembered !== undefined && date !== undefined) {
+    remembered.clock = observe(remembered.clock, { date, now, at, isRefusal: refusal === "limit" })
+  }
+  if (!reading.needsBody) {
+    return respond(sending, { response, reading, body: undefined, turn, passage, before, restore })
+  }
+  const body = Body.make(response)
+  return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
+    const whole = text === undefined ? reading : readAnswer({ status, headers, body: text }, settings, now, known)
+    const received = { response, reading: whole, body, turn, passage, before, restore }
+    return respond(sending, received) ?? Effect.undefined
   })
+}
 
-/** Whether the request is to be sent again, and when: at the time that the answer named, or as the schedule says. */
-const decide = Effect.fnUntraced(function*<E, R>(
-  sending: Sending<E, R>,
-  response: Response,
-  verdict: Verdict,
-  known: Step | undefined,
-  named: number | undefined
-) {
-  const { request, settings } = sending
-  if (verdict.retry === false || !settings.retryIf(request, response, verdict.retry)) return undefined
-  const step = known ?? (yield* Schedule.toStep(settings.retry))
-  const clock = yield* Clock.Clock
-  const next = yield* Pull.catchDone(step(clock.currentTimeMillisUnsafe(), response), () => Effect.undefined)
-  if (next === undefined) return undefined
-  const wait = later(sending, Duration.toMillis(next[1]))
-  const notBefore = named ?? monotonic(clock) + wait * 1e6
-  return { response, wait, notBefore, isAlone: named === undefined && response.status === 503, step }
-})
-
-const monotonic = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe())
-
-/** No more than this is added, however long the wait. */
-const mostJitter = 5_000
-
-const later = ({ settings: { jitter, maxPause }, spread }: Sending<any, any>, millis: number): number =>
-  Math.min(maxPause, millis + spread * Math.min(millis * jitter, mostJitter))
-
-/** A throttle that is closed, or has no room for the key any more, has nobody to hold back: the answer is an answer. */
-const pause = (turn: Turn, response: Response, from: string | undefined, millis: number): Effect.Effect<unknown> =>
-  Effect.exit(Effect.annotateLogs(turn.pause(millis), about(response, from)))
-
-const about = (response: Response, from?: string) => ({
-  server: originOf(response.request),
-  status: response.status,
-  ...(from === undefined ? undefined : { from })
-})
-
-/** Timers tick in milliseconds, so what is less than one is nothing. */
-const millisUntil = ({ notBefore }: Again): Effect.Effect<number> =>
-  Effect.clockWith((clock) => {
-    const millis = (notBefore - monotonic(clock)) / 1e6
-    return Effect.succeed(millis < 1 ? 0 : millis)
-  })
-
-/** No throttle tells of this wait. */
-const waitAlone = (again: Again): Effect.Effect<void> =>
-  Effect.flatMap(millisUntil(again), (millis) =>
-    millis === 0
-      ? Effect.void
-      : Observe.retryWait(
-        Fiber.getCurrent()!,
-        Effect.sleep(millis),
-        () => ({ ...about(again.response), wait: millis })
-      ))
-
-/**
- * Until its body is read, an answer keeps its connection. As bytes, since clients keep those: where the answer is the last
- * word after all, it can still be read.
- */
-const readOut = (response: Response): Effect.Effect<void> =>
-  response.arrayBuffer.pipe(Effect.timeoutOption("1 second"), Effect.ignore)
+const respond = <E, R>(sending: Sending<E, R>, received: Received): Effect.Effect<Decision | undefined> | undefined => {
+  const { passage, reading } = received
+  const { remembered } = sending
+  const pacer = remembered?.pacer
+  const decision = pacer === undefined || passage === undefined
+    ? holdBack(sending, received)
+    : learn(sending, pacer, passage, received)
+  if (reading.refusal === undefined || decision === undefined) return decision
+  if (remembered !== undefined) remembered.counters.refused++
+  const series = { throttle: nameOf(sending.gate, sending.key), status: `${received.response.status}` }
+  return Effect.andThen(Metric.update(Metric.withAttributes(metrics.refused, series), 1), decision)
+}

@@ -3,11 +3,14 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
+import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
+import * as Plan from "../../internal/plan.ts"
 import * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as ThrottleMap from "../../ThrottleMap.ts"
@@ -24,6 +27,13 @@ export type Instance = Throttle.Throttle | ThrottleMap.ThrottleMap<string>
 export interface Gate {
   /** Waits for a request's turn, and holds its permits until the scope closes. */
   readonly take: (key: string, cost: Throttle.Cost | undefined) => Effect.Effect<Turn, ThrottleError, Scope.Scope>
+  /** How long this cost would have to wait. */
+  readonly nextAvailable: (
+    key: string,
+    cost: Throttle.Cost | undefined
+  ) => Effect.Effect<Option.Option<Duration.Duration>>
+  /** The plan of a key's policy, to be asked anew each time; undefined for a throttle of another make. */
+  readonly planOf: (key: string) => Plan.Plan | undefined
 }
 
 /** A request that was let in. */
@@ -33,6 +43,11 @@ export interface Turn {
   /** Lets nobody start for so many milliseconds by the throttle that let this one in. */
   readonly pause: (millis: number) => Effect.Effect<unknown, ThrottleError>
 }
+
+/** What logs and metrics call the throttle of a key. */
+export const nameOf = (gate: Gate, key: string): string => gate.planOf(key)?.name ?? defaultName
+
+const defaultName = "http"
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
@@ -57,8 +72,6 @@ export const gateOf = (caller: string, source: Source): (fiber: AnyFiber) => Gat
   )
 }
 
-const defaultName = "http"
-
 const isInstance = (source: unknown): source is Instance =>
   Predicate.hasProperty(source, "takeScoped") && Predicate.hasProperty(source, "pause")
 
@@ -79,13 +92,19 @@ const turn = ({ cancel }: Throttle.Permit, pause: Turn["pause"]): Turn => ({ can
 
 const ofMap = (map: ThrottleMap.ThrottleMap<string>): Gate => ({
   take: (key, cost) =>
-    Effect.map(map.takeScoped(key, cost), (permit) => turn(permit, (millis) => map.pause(key, millis)))
+    Effect.map(map.takeScoped(key, cost), (permit) => turn(permit, (millis) => map.pause(key, millis))),
+  nextAvailable: map.nextAvailable,
+  planOf: (key) => ThrottleMap.peek(map, key)?.plan
 })
 
 const ofInstance = (instance: Instance): Gate =>
   "statisticsOf" in instance
     ? ofMap(instance)
-    : { take: (_key, cost) => Effect.map(instance.takeScoped(cost), (permit) => turn(permit, instance.pause)) }
+    : {
+      take: (_key, cost) => Effect.map(instance.takeScoped(cost), (permit) => turn(permit, instance.pause)),
+      nextAvailable: (_key, cost) => instance.nextAvailable(cost),
+      planOf: () => Throttle.planOf(instance)
+    }
 
 /** So many keys are remembered of a policy; an idle one takes 200 bytes, one in use 4 kB. */
 const maxKeys = 10_000
@@ -98,11 +117,14 @@ const ofPolicy = (policy: Throttle.Policy<any>) => {
   const options = { lookup: () => policy, name: policy.data.name ?? defaultName }
   const eachKey = ThrottleMap.makeUnsafe<string>({ ...options, maxKeys, onFull: "evict" })
   const allOthers = ThrottleMap.makeUnsafe<string>(options)
+  const plan = { ...Plan.make(policy.data), name: options.name }
   return (context: Context.Context<never>, clock: Clock.Clock): Gate => {
     const each = eachKey(context, clock)
     const ofEach = ofMap(each)
     const rest = allOthers(context, clock)
     return {
+      nextAvailable: each.nextAvailable,
+      planOf: () => plan,
       take: (key, cost) =>
         Effect.catchIf(ofEach.take(key, cost), hasNoRoom, () =>
           Effect.map(rest.takeScoped("", cost), (permit) =>

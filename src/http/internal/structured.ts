@@ -94,8 +94,16 @@ const members = <A>(text: string, read: (text: string) => Read<A> | undefined): 
 /** A list of items; undefined where it is empty or malformed. */
 export const list = (text: string): ReadonlyArray<Item> | undefined => members(text, readItem)
 
-/** A dictionary of items; undefined where it is empty or malformed. */
-export const dictionary = (text: string): ReadonlyMap<string, Item> | undefined => {
-  const found = members(text, readMember)
-  return found && new Map(found)
+/**
+ * The dictionaries of a field that several hops have each written one in: a name that comes again begins another. Undefined
+ * where it is empty or malformed.
+ */
+export const dictionaries = (text: string): ReadonlyArray<ReadonlyMap<string, Item>> | undefined => {
+  const found: Array<Map<string, Item>> = []
+  for (const [name, item] of members(text, readMember) ?? []) {
+    let last = found.at(-1)
+    if (last === undefined || last.has(name)) found.push(last = new Map())
+    last.set(name, item)
+  }
+  return found.length === 0 ? undefined : found
 }
