@@ -86,11 +86,11 @@ const isUnusable = (detail: string): boolean =>
 
 /**
  * Whether an error reply is about this request alone: a key that holds something else or that the user may not use, keys of
- * several slots, a mistake in the script. All other replies (OOM, LOADING, READONLY, …) hold for every request.
+ * several slots, keys of a slot that is being moved (TRYAGAIN), a mistake in the script. All other replies (OOM, LOADING, READONLY, …) hold for every request.
  */
 const isRefusal = (detail: string): boolean =>
   !isUnusable(detail) &&
-  (/^(WRONGTYPE|CROSSSLOT|NOPERM) /.test(detail) || (detail.startsWith("ERR ") && Evaluate.isOfScript(detail)))
+  (/^(WRONGTYPE|CROSSSLOT|TRYAGAIN|NOPERM) /.test(detail) || (detail.startsWith("ERR ") && Evaluate.isOfScript(detail)))
 
 /**
  * The store on a Redis client. `time`: what the scripts take for the server's clock, in microseconds; for tests only.

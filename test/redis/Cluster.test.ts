@@ -7,6 +7,7 @@ import { Effect, Exit, Fiber, Layer, Logger, Option, References, Schedule } from
 import { Throttle, type ThrottleError } from "effect-throttle"
 import { RedisCluster, RedisStore, RedisThrottle } from "effect-throttle/redis"
 import { Redis } from "effect/persistence"
+import { readFileSync } from "node:fs"
 import { createCluster } from "redis"
 import { afterAll, beforeAll } from "vitest"
 import { type Cluster, type Node, startCluster } from "../utils/redis-cluster.ts"
@@ -27,11 +28,15 @@ beforeAll(async () => {
 afterAll(() => cluster?.close())
 
 /** The documented client. */
-const createOn = (preset: RedisCluster.ClusterPreset, nodes: ReadonlyArray<Node>) =>
+const createOn = (
+  preset: RedisCluster.ClusterPreset,
+  nodes: ReadonlyArray<Node>,
+  login?: { readonly username: string; readonly password: string }
+) =>
   createCluster({
     ...preset,
     rootNodes: nodes.map(({ address: { host, port } }) => ({ socket: { host, port } })),
-    defaults: { ...preset.defaults }
+    defaults: { ...preset.defaults, ...login }
   })
 
 const client = Layer.suspend(() => RedisCluster.layer((preset) => createOn(preset, cluster.nodes)))
@@ -151,6 +156,70 @@ describeRedis("a cluster", () => {
         () => move(from)
       )
     }).pipe(Effect.scoped), 30_000)
+})
+
+/** Begins to move a slot, as `redis-cli --cluster reshard` does; `done` moves its keys and ends it. */
+const migrate = (slot: string, from: Node, to: Node) => {
+  cluster.command(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", from.id)
+  cluster.command(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
+  const { host, port } = to.address
+  return {
+    done: () => {
+      for (const key of cluster.command(from, "CLUSTER", "GETKEYSINSLOT", slot, "100").split("\n")) {
+        if (key !== "") cluster.command(from, "MIGRATE", host, String(port), key, "0", "1000")
+      }
+      for (const node of cluster.nodes) cluster.command(node, "CLUSTER", "SETSLOT", slot, "NODE", to.id)
+    }
+  }
+}
+
+describeRedis("a slot of a cluster that is being moved", () => {
+  it.live("does not stop the other keys of its node", () =>
+    Effect.gen(function*() {
+      const name = uniqueKey("tenants")
+      const [from, to] = cluster.nodes as [Node, Node]
+      const keys = Array.from({ length: 100 }, (_, i) => `${name}-${i}`)
+      const [moved = "", other = ""] = keys.filter((key) => cluster.nodeOf(`{${key}}`) === from)
+      const slot = cluster.command(from, "CLUSTER", "KEYSLOT", `{${moved}}`)
+      const map = yield* mapOn(
+        name,
+        Throttle.all([Throttle.window({ limit: 1_000, per: "1 minute" }), Throttle.concurrency({ limit: 5 })])
+      )
+      yield* map.withPermit(moved)(Effect.void)
+      const others = yield* Effect.acquireUseRelease(
+        Effect.sync(() => migrate(slot, from, to)),
+        () =>
+          Effect.forEach(Array.from({ length: 8 }), () =>
+            Effect.andThen(
+              Effect.forEach([1, 2, 3], () => Effect.exit(map.withPermit(moved)(Effect.void))),
+              Effect.exit(map.withPermit(other)(Effect.void))
+            )),
+        (migration) =>
+          Effect.sync(() => {
+            migration.done()
+            migrate(slot, to, from).done()
+          })
+      )
+      assert.isTrue(others.every(Exit.isSuccess), others.join("\n"))
+    }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))), 30_000)
+})
+
+describeRedis("a user of a cluster", () => {
+  it.live("needs the documented permissions only", () =>
+    Effect.gen(function*() {
+      const page = readFileSync(new URL("../../docs/distributed.md", import.meta.url), "utf8")
+      const rules = /^ACL SETUSER app on >secret (.*)$/m.exec(page)![1]!.split(" ")
+      const [, ofCluster = ""] = /On a cluster the client itself needs `([^`]*)`/.exec(page)!
+      for (const node of cluster.nodes) {
+        cluster.command(node, "ACL", "SETUSER", "app", "on", ">secret", ...rules, ofCluster)
+      }
+      const asUser = RedisCluster.layer((preset) =>
+        createOn(preset, cluster.nodes, { username: "app", password: "secret" })
+      )
+      const name = uniqueKey("tenants")
+      const map = yield* mapOn(name, Throttle.concurrency({ limit: 1 }), patient, asUser)
+      for (const key of keysOf(name)) yield* map.withPermit(key)(Effect.void)
+    }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))), 30_000)
 })
 
 describeRedis("a node of a cluster", () => {

@@ -192,6 +192,44 @@ describeRedis("a server that refuses", () => {
       }).pipe(Effect.scoped))
   }
 
+  it.live("EVALSHA from some time on: works by EVAL from then on", () =>
+    Effect.gen(function*() {
+      const { address: { port } } = yield* serverFor("~throttle:*", "&throttle:*", "+@all")
+      const { layer, messages } = logging()
+      yield* Effect.gen(function*() {
+        const throttle = yield* processOn(port, Throttle.rate({ limit: 1_000, burst: 100 }))
+        yield* throttle.wait()
+        yield* admin(port, "ACL", "SETUSER", "app", "-evalsha")
+        for (let i = 0; i < 3; i++) yield* throttle.wait()
+      }).pipe(Effect.scoped, Effect.provide(layer))
+      assert.deepStrictEqual(messages, ["throttle.store.eval"])
+    }).pipe(Effect.scoped), 20_000)
+
+  it.live("to write for a moment, as a replica does: no permit is lost", () =>
+    Effect.gen(function*() {
+      const { address: { port } } = yield* ownServer()
+      const policy = Throttle.all([
+        Throttle.window({ limit: 1_000, per: "100 millis" }),
+        Throttle.concurrency({ limit: 2 })
+      ])
+      const throttle = yield* processOn(port, policy, {}, {})
+      // While any permit is held, the count is not begun anew.
+      yield* throttle.takeScoped()
+      const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
+      const held = yield* fork(throttle.withPermit(Effect.sleep("200 millis")))
+      yield* Effect.sleep("50 millis")
+      const next = yield* fork(Effect.exit(throttle.withPermit(Effect.void)))
+      yield* Effect.sleep("50 millis")
+      yield* admin(port, "REPLICAOF", "127.0.0.1", "1")
+      yield* Effect.exit(Fiber.join(held))
+      yield* Effect.sleep("50 millis")
+      yield* admin(port, "REPLICAOF", "NO", "ONE")
+      yield* Fiber.join(next)
+      const other = yield* processOn(port, policy, {}, {})
+      assert.isTrue(Option.isSome(yield* Effect.timeoutOption(other.takeScoped(), "3 seconds")))
+      assert.isTrue(Option.isNone(yield* other.withPermitsIfAvailable(Effect.void, 1)))
+    }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))), 20_000)
+
   it.live("SCRIPT, by its configuration: works all the same, with all operations", () =>
     Effect.gen(function*() {
       const { address: { port } } = yield* ownServer("--rename-command", "SCRIPT", "")

@@ -59,7 +59,9 @@ export const make = (send: Send): <A>(lua: string) => Evaluate<A> => {
           Effect.catch((error) => {
             const detail = detailOf(error.cause)
             if (detail.startsWith("NOSCRIPT ")) return byText
-            return offersEvalSha === undefined && isCommandRefused(detail) ? byTextAlone : Effect.fail(error)
+            // Permissions may change while the program runs.
+            const isNews = offersEvalSha === undefined || /evalsha/i.test(detail)
+            return isNews && isCommandRefused(detail) ? byTextAlone : Effect.fail(error)
           })
         )
       })
