@@ -132,11 +132,12 @@ const makeLimit = <R, EX, RX, RA, EA>(
         if (typeof key !== "string") {
           throw Rules.bad(caller, `"key" must give a string, received ${Formatter.format(key)}`)
         }
-        if (key === Address.unknown && !isUnknownAddressTold && hasNoAddress(currentRequest())) {
+        // A key may be made of the address.
+        if (!isUnknownAddressTold && key.includes(Address.unknown) && hasNoAddress(currentRequest())) {
           isUnknownAddressTold = true
           return Effect.andThen(
             unknownAddressWarning(gate.name),
-            Effect.suspend(() => Gate.pass(gate, key, costOf(), handler))
+            Effect.suspend(() => Gate.pass(gate, shortened(key), costOf(), handler))
           )
         }
         return Gate.pass(gate, shortened(key), costOf(), handler)

@@ -80,6 +80,31 @@ describe("preflights are free and refusals readable with", () => {
       yield* Effect.promise(dispose)
     }))
 
+  it.effect.each(
+    [
+      ["a 503 of the global policy", { policy: Throttle.none, global: perMinute }, 503, "60"],
+      [
+        "a response of onRejected",
+        {
+          policy: perMinute,
+          onRejected: () => HttpServerResponse.text("no", { status: 420 })
+        },
+        420,
+        "60"
+      ],
+      ["the 500 of an onRejected that dies", { policy: perMinute, onRejected: () => Effect.die("broken") }, 500, "60"]
+    ] as const
+  )("%s can be read as well", ([, options, status, retryAfter]) =>
+    Effect.gen(function*() {
+      const inFront = HttpThrottle.middleware(options, { global: true })
+      const request = yield* ask(Layer.merge(hello, inFront.pipe(Layer.provideMerge(HttpRouter.cors(cors)))))
+      yield* request({ headers: origin })
+      const answer = yield* request({ headers: origin })
+      assert.strictEqual(answer.status, status)
+      assert.strictEqual(answer.headers["access-control-allow-origin"], "https://app.example")
+      assert.strictEqual(answer.headers["retry-after"], retryAfter)
+    }))
+
   it.effect("every field that the middleware may send is exposed", () =>
     Effect.gen(function*() {
       const exposed = new Set(HttpThrottle.exposedHeaders.map((name) => name.toLowerCase()))

@@ -161,6 +161,25 @@ describe("countIf", () => {
       assert.deepStrictEqual(yield* as("right"), [204, `"default";r=2;t=3600`])
     }))
 
+  it.effect("an error that a middleware outside turns into another status counts by the status that is sent", () =>
+    Effect.gen(function*() {
+      const hide = HttpRouter.middleware(
+        (app) =>
+          Effect.map(
+            app,
+            (response) => response.status === 401 ? HttpServerResponse.setStatus(response, 404) : response
+          ),
+        { global: true }
+      )
+      const countIf = ({ status }: HttpServerResponse.HttpServerResponse) => status === 404
+      const request = yield* ask(Layer.merge(
+        login,
+        HttpThrottle.middleware({ policy: three, countIf }, { global: true }).pipe(Layer.provideMerge(hide))
+      ))
+      const answers = yield* Effect.forEach([1, 2, 3, 4], () => request(wrong))
+      assert.deepStrictEqual(answers.map(({ status }) => status), [404, 404, 404, 429])
+    }))
+
   it.effect("the global policy counts every request that was let in", () =>
     Effect.gen(function*() {
       const request = yield* limited({ global: Throttle.rate({ limit: 1, per: "1 hour", burst: 3 }) })

@@ -54,6 +54,15 @@ describe("a request without a client address", () => {
       assert.deepStrictEqual(warnings(told.lines), [])
     }))
 
+  it.effect("is warned of also where the address is a part of the key", () =>
+    Effect.gen(function*() {
+      const told = Telemetry.collect()
+      const key = Effect.map(HttpThrottle.clientAddress(), (address) => `client:${address}`)
+      const request = yield* told.in(ask(inFront({ key })))
+      yield* told.in(Effect.forEach([1, 2], () => request({ from: undefined })))
+      assert.lengthOf(warnings(told.lines), 1)
+    }))
+
   it.effect("is also one whose address is none", () =>
     Effect.gen(function*() {
       const told = Telemetry.collect()

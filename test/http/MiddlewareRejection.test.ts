@@ -169,6 +169,32 @@ describe("onRejected", () => {
     }))
 })
 
+describe("an onRejected that sets its own Retry-After", () => {
+  const own: Record<string, HttpThrottle.PolicyOptions["onRejected"]> = {
+    "on the default response": ({ response }) => HttpServerResponse.setHeader(response, "retry-after", "3600"),
+    "on a response of its own": () =>
+      HttpServerResponse.text("closed", { status: 429, headers: { "retry-after": "3600" } })
+  }
+  it.effect.each(Object.keys(own))(
+    "is not contradicted by the throttle's Retry-After-Ms: %s",
+    (name) =>
+      Effect.gen(function*() {
+        const request = yield* throttled({ onRejected: own[name] })
+        yield* request()
+        const { headers } = yield* request()
+        assert.deepStrictEqual([headers["retry-after"], headers["retry-after-ms"]], ["3600", undefined])
+      })
+  )
+
+  it.effect("keeps a Retry-After-Ms of its own", () =>
+    Effect.gen(function*() {
+      const headers = { "retry-after": "1", "retry-after-ms": "250" }
+      const request = yield* throttled({ onRejected: () => HttpServerResponse.empty({ status: 429, headers }) })
+      yield* request()
+      assert.include((yield* request()).headers, headers)
+    }))
+})
+
 describe("a middleware around the throttle", () => {
   it.effect("sees status, Retry-After and body of a refusal, and may change them", () =>
     Effect.gen(function*() {

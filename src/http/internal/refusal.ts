@@ -95,10 +95,15 @@ export const ownResponseOf = <E, R>(
   key: string,
   problem: Problem
 ): Effect.Effect<Response, E, R> => {
-  const { kind: { status }, retryAfter, violatedPolicies } = problem
+  const { kind: { status }, retryAfter, retryAfterMillis, violatedPolicies } = problem
   const complete = (response: Response): Response => {
-    const missing = Object.entries(headersOf(problem)).filter(([name]) => response.headers[name] === undefined)
-    return withHeaders(response, Object.fromEntries(missing))
+    const { headers } = response
+    const missing = Object.entries(headersOf(problem)).filter(([name]) => headers[name] === undefined)
+    const completed = withHeaders(response, Object.fromEntries(missing))
+    // Milliseconds that are not the app's own must not contradict its seconds: clients read them first.
+    const hasOwnSeconds = headers["retry-after"] !== undefined && headers["retry-after"] !== `${retryAfter}`
+    const hasOwnMillis = headers["retry-after-ms"] !== undefined && headers["retry-after-ms"] !== `${retryAfterMillis}`
+    return hasOwnSeconds && !hasOwnMillis ? HttpServerResponse.removeHeader(completed, "retry-after-ms") : completed
   }
   return Effect.suspend(() => {
     const response = responseOf(problem)
