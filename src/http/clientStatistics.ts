@@ -36,7 +36,7 @@ export interface KeyStatistics {
  * **Details**
  *
  * `throttle_learned_rate` is a gauge: requests a second that a server allows, as estimated last, with the attributes
- * `throttle` and `key`. It has a series for each key whose limit was learned. `throttle_refused_total` counts answers that
+ * `throttle` and `key`. It has a series for each key whose limit was learned, of the first 1,000 of a client. `throttle_refused_total` counts answers that
  * refused a request, with the attributes `throttle` and `status`. `throttle_retries_denied_total` counts requests that the
  * retry budget did not let be sent again, with the attribute `throttle`.
  *

@@ -3,7 +3,7 @@
  * fits; whoever gets the answer gets all of its body.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Clock, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { Throttle } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "effect/http"
@@ -279,5 +279,140 @@ describe("of an answer that is given up", () => {
           else assert.strictEqual(read._tag, "Failure")
         }
       }
+    }))
+})
+
+/** Answers in turn, and by the last one from then on, with bodies that are streams. */
+const withBody = (
+  answers: ReadonlyArray<{ status: number; headers?: Record<string, string>; body?: Stream.Stream<Uint8Array, any> }>
+) => {
+  const times: Array<number> = []
+  const client = HttpClient.make((request) =>
+    Effect.map(Clock.monotonicTimeNanos, (nanos) => {
+      const nth = times.push(Number(nanos) / 1e6) - 1
+      const { body, headers = {}, status } = answers[Math.min(nth, answers.length - 1)]!
+      const response = HttpClientResponse.fromWeb(request, new Response(null, { status, headers }))
+      return body === undefined
+        ? response
+        : Object.defineProperty(response, "stream", { value: body, configurable: true })
+    })
+  )
+  return { client, times }
+}
+
+describe("a refused answer whose body never ends", () => {
+  for (const adapt of [true, false]) {
+    it.effect(`is closed, and the retry is not late, adapt: ${adapt}`, () =>
+      Effect.gen(function*() {
+        let closed = 0
+        const endless = Stream.fromEffectRepeat(Effect.delay(Effect.succeed(new Uint8Array(10)), 50)).pipe(
+          Stream.ensuring(Effect.sync(() => closed++))
+        )
+        const server = withBody([{ status: 429, headers: { "retry-after": "2" }, body: endless }, { status: 200 }])
+        const client = HttpThrottle.client(Throttle.none, { jitter: 0, adapt })(server.client)
+        const fiber = yield* fork(client.get("http://a.example/"))
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual((yield* Fiber.join(fiber)).status, 200)
+        assert.deepStrictEqual(server.times, [0, 2_000])
+        assert.strictEqual(closed, 1)
+      }))
+
+    it.effect(`and cannot be closed does not hold up the retry, adapt: ${adapt}`, () =>
+      Effect.gen(function*() {
+        const stubborn = Stream.concat(Stream.succeed(new Uint8Array(200_000)), Stream.never).pipe(
+          Stream.ensuring(Effect.never)
+        )
+        const server = withBody([{ status: 429, headers: { "retry-after": "2" }, body: stubborn }, { status: 200 }])
+        const client = HttpThrottle.client(Throttle.none, { jitter: 0, adapt })(server.client)
+        const fiber = yield* fork(client.get("http://a.example/"))
+        yield* TestClock.adjust("10 seconds")
+        assert.deepStrictEqual(server.times, [0, 2_000])
+        assert.isDefined(fiber.pollUnsafe())
+      }))
+
+    it.effect(`is closed where the request is interrupted, adapt: ${adapt}`, () =>
+      Effect.gen(function*() {
+        let closed = 0
+        const endless = Stream.fromEffectRepeat(Effect.delay(Effect.succeed(new Uint8Array(10)), 50)).pipe(
+          Stream.ensuring(Effect.sync(() => closed++))
+        )
+        const server = withBody([{ status: 429, headers: { "retry-after": "20" }, body: endless }, { status: 200 }])
+        const client = HttpThrottle.client(Throttle.none, { jitter: 0, adapt })(server.client)
+        const fiber = yield* fork(client.get("http://a.example/"))
+        yield* TestClock.adjust("5 seconds")
+        yield* Fiber.interrupt(fiber)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(closed, 1)
+      }))
+
+    it.effect(`is given untouched where the policy does not let the retry wait, adapt: ${adapt}`, () =>
+      Effect.gen(function*() {
+        for (
+          const policy of [
+            Throttle.rate({ limit: 10, maxWait: "1 second" }),
+            Throttle.all([Throttle.rate({ limit: 10 }), Throttle.concurrency({ limit: 3 })], {
+              maxWait: "1 second",
+              maxQueue: 5
+            })
+          ]
+        ) {
+          const chunks = Array.from({ length: 300 }, () => new Uint8Array(1_000).fill(65))
+          const server = withBody([{
+            status: 429,
+            headers: { "retry-after": "20" },
+            body: Stream.fromIterable(chunks)
+          }])
+          const client = HttpThrottle.client(policy, { jitter: 0, adapt })(server.client)
+          const fiber = yield* fork(
+            Effect.flatMap(
+              client.get("http://a.example/"),
+              ({ stream }) => Stream.runFold(stream, () => 0, (n, chunk) => n + chunk.byteLength)
+            )
+          )
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed(300_000))
+          assert.strictEqual(server.times.length, 1)
+        }
+      }))
+  }
+})
+
+describe("an answer whose body was looked at in part", () => {
+  it.effect("holds permits for a second at most, and its reader gets the rest", () =>
+    Effect.gen(function*() {
+      const slow = Stream.concat(
+        Stream.succeed(new TextEncoder().encode("one ")),
+        Stream.fromEffect(Effect.delay(Effect.succeed(new TextEncoder().encode("two")), 5_000))
+      )
+      const server = withBody([{ status: 403, body: slow }, { status: 200 }])
+      const client = HttpThrottle.client(Throttle.concurrency({ limit: 1 }), { jitter: 0 })(server.client)
+      const first = yield* fork(
+        Effect.flatMap(
+          client.get("http://a.example/"),
+          (response) => Stream.mkString(Stream.decodeText(response.stream))
+        )
+      )
+      yield* fork(client.get("http://a.example/"))
+      yield* TestClock.adjust("1001 millis")
+      assert.strictEqual(server.times.length, 2)
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual(first.pollUnsafe(), Exit.succeed("one two"))
+    }))
+
+  it.effect("is closed with the scope of clientScoped, also where it was not read", () =>
+    Effect.gen(function*() {
+      let closed = 0
+      const endless = Stream.concat(Stream.succeed(new TextEncoder().encode("no")), Stream.never).pipe(
+        Stream.ensuring(Effect.sync(() => closed++))
+      )
+      const server = withBody([{ status: 403, body: endless }])
+      const client = HttpThrottle.clientScoped(Throttle.concurrency({ limit: 1 }), { jitter: 0 })(server.client)
+      const scope = yield* Scope.make()
+      const fiber = yield* fork(Scope.provide(client.get("http://a.example/"), scope))
+      yield* TestClock.adjust("2 seconds")
+      assert.isDefined(fiber.pollUnsafe())
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(closed, 1)
     }))
 })

@@ -479,6 +479,29 @@ describe("the policy stays the ceiling", () => {
       yield* Fiber.interruptAll(fibers)
     }))
 
+  it.effect("a request that has permits and may not start after all has cost nothing", () =>
+    Effect.gen(function*() {
+      const policies: Record<string, Throttle.Policy<never>> = {
+        bucket: Throttle.tokenBucket({ capacity: 12, refill: 1, per: "1 day" }),
+        window: Throttle.window({ limit: 12, per: "1 day" }),
+        "window and concurrency": Throttle.all([
+          Throttle.window({ limit: 12, per: "1 day", kind: "fixed" }),
+          Throttle.concurrency({ limit: 4 })
+        ])
+      }
+      for (const [name, policy] of Object.entries(policies)) {
+        const throttle = yield* Throttle.make(policy)
+        const server = Memory.make((_, nth) => ({ ...(nth === 0 ? tooMany() : ok), takes: 10 }))
+        const client = HttpThrottle.client(throttle, exact)(server.client)
+        for (let i = 0; i < 9; i++) yield* fork(client.get(`${url}${i}`))
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(server.seen.length, 10, name)
+        // Twelve, less ten.
+        const left = yield* Effect.forEach([1, 2, 3], () => throttle.withPermitsIfAvailable(Effect.void, 1))
+        assert.deepStrictEqual(left.map(Option.isSome), [true, true, false], name)
+      }
+    }))
+
   it.effect("timeout counts the wait for it, and what is left of it is for the policy", () =>
     Effect.gen(function*() {
       const { client, server, throttle } = yield* oncePerSecond(Throttle.rate({ limit: 100, timeout: "1500 millis" }))

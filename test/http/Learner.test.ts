@@ -23,6 +23,7 @@ const fieldsOf = (given: Partial<Fields> | undefined): Fields | undefined => {
     remaining: given.remaining ?? 0,
     reset,
     pause: reset,
+    longest: 3_600_000 * ms,
     size: given.size,
     window: given.window && given.window * ms
   }
@@ -76,8 +77,8 @@ describe("a refusal", () => {
     const { learner, readyAt, refusals } = play([...starts(3), ["no", 50, 1]])
     assert.deepStrictEqual(refusals, [{ isCharged: true, pause: 100, waitsAlone: true }])
     assert.strictEqual(perSecond(learner), Infinity)
-    // Two are still on their way.
-    assert.strictEqual(readyAt(50), Infinity)
+    // Two are still on their way: until they are answered, or overdue.
+    assert.strictEqual(readyAt(50), 8_050)
   })
 
   it("of a request that was on its way then is stale: no attempt, no pause", () => {
@@ -245,7 +246,8 @@ describe("fields", () => {
     const { readyAt } = play(empty)
     assert.strictEqual(readyAt(50), 1_050)
     const probing = play([...empty, ["start", 1_050]])
-    assert.strictEqual(probing.readyAt(1_060), Infinity)
+    // No other until its answer is there, or the limit has reset.
+    assert.strictEqual(probing.readyAt(1_060), 60_050)
   })
 
   it("after an accepted probe are a bucket's, which refills", () => {

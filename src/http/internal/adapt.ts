@@ -10,6 +10,7 @@ import type { Limit } from "../limits.ts"
 import { decide, type Decision, mayRepeat, nextDelay } from "./decide.ts"
 import * as Learner from "./learning/learner.ts"
 import type { Fields } from "./learning/quota.ts"
+import * as Memory from "./memory.ts"
 import * as Pacer from "./pacer.ts"
 import { type Again, later, pause, type Received, type Sending } from "./sending.ts"
 import { nameOf } from "./source.ts"
@@ -106,6 +107,7 @@ const fieldsOf = (sending: Sending<any, any>, limits: ReadonlyArray<Limit>): Fie
     remaining,
     reset: reset === undefined ? Infinity : Math.max(0, reset) * 1e6,
     pause: reset === undefined ? Infinity : later(sending, Math.max(0, reset)) * 1e6,
+    longest: sending.settings.maxPause * 1e6,
     size: quota,
     window: window && window * 1e6
   }
@@ -132,8 +134,9 @@ const observeLesson = (
 ): Effect.Effect<void> | undefined => {
   const lesson = Learner.lesson(before, learner)
   if (lesson === undefined) return undefined
-  const { gate, key } = sending
+  const { gate, key, memory } = sending
   const logged = Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
+  if (!Memory.hasSeries(memory, key)) return logged
   const series = Metric.withAttributes(metrics.learnedRate, { throttle: nameOf(gate, key), key })
   return Effect.andThen(logged, Metric.update(series, lesson.rate))
 }

@@ -5,7 +5,7 @@
 
 /** What is known of a server's clock. Times are milliseconds. */
 export interface ServerClock {
-  /** How far it is ahead of the client's; undefined while that is not known. */
+  /** How far it is ahead of the client's monotonic clock, which is never set; undefined while that is not known. */
   readonly offset: number | undefined
   /** The monotonic instant at which that was seen last. */
   readonly seenAt: number
@@ -32,27 +32,32 @@ const offsetAt = ({ offset, seenAt }: ServerClock, at: number): number | undefin
  * client's clock, `at` the monotonic one.
  */
 export const isOld = (clock: ServerClock, date: number, now: number, at: number): boolean | "unknown" => {
+  if (agrees(date, now)) return false
   const known = offsetAt(clock, at)
-  if (known !== undefined) return date - now < known - tolerance
-  return date - now < -tolerance ? "unknown" : false
+  if (known !== undefined) return date - at < known - tolerance
+  return date - now < -tolerance && !goes(clock, date, at) ? "unknown" : false
 }
 
-/** What is known after an answer. A refusal by a limit is never kept by a cache. */
+/** Two clocks that say the same are right, whatever was seen before: the server's may have been set. */
+const agrees = (date: number, now: number): boolean => Math.abs(date - now) <= grain
+
+/** Whether it is the server's own clock that is slow: a cache's clock stands still. */
+const goes = ({ doubtful }: ServerClock, date: number, at: number): boolean =>
+  doubtful !== undefined && date > doubtful.date && Math.abs(date - at - doubtful.offset) <= grain
+
+/** What is known of a server's clock after an answer. A refusal by a limit is never kept by a cache. */
 export const observe = (
   clock: ServerClock,
   answer: { readonly date: number; readonly now: number; readonly at: number; readonly isRefusal: boolean }
 ): ServerClock => {
   const { at, date, isRefusal, now } = answer
-  const offset = date - now
+  const offset = date - at
   const known = offsetAt(clock, at)
-  if (isRefusal) return { offset, seenAt: at, doubtful: undefined }
-  if (offset >= (known ?? 0) - tolerance) {
+  if (isRefusal || agrees(date, now)) return { offset, seenAt: at, doubtful: undefined }
+  if (known === undefined ? date - now >= -tolerance : offset >= known - tolerance) {
     return { offset: Math.max(known ?? offset, offset), seenAt: at, doubtful: undefined }
   }
-  const { doubtful } = clock
-  // A cache's clock stands still: one that goes is the server's.
-  const goes = doubtful !== undefined && date > doubtful.date && Math.abs(offset - doubtful.offset) <= grain
-  return goes && known === undefined
+  return known === undefined && goes(clock, date, at)
     ? { offset, seenAt: at, doubtful: undefined }
     : { ...clock, doubtful: { date, offset } }
 }

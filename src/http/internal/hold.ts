@@ -38,10 +38,11 @@ export const through = <A, E, R>(
       const arrived = passage = Pacer.arrive(pacer, Fiber.getCurrent()!, place)
       const admitted: Effect.Effect<A, E | ThrottleError, R> = Effect.flatMap(
         Effect.suspend(() => attempt(arrived)),
-        (made) => made === notYet ? held : Effect.succeed(made)
+        (made) => made === notYet ? held(false) : Effect.succeed(made)
       )
-      const held = Effect.suspend(() => Effect.andThen(hold(pacer, arrived, asking), admitted))
-      return arrived.state === "admitted" ? admitted : held
+      const held = (isArrival: boolean) =>
+        Effect.suspend(() => Effect.andThen(hold(pacer, arrived, asking, isArrival), admitted))
+      return arrived.state === "admitted" ? admitted : held(true)
     }),
     () => {
       if (passage !== undefined) Pacer.leave(pacer, passage)
@@ -80,9 +81,14 @@ const beforeTimeOut = <A, E, R>(
     }
   })
 
-const hold = (pacer: Pacer.Pacer, passage: Pacer.Passage, asking: Asking): Effect.Effect<void, ThrottleError> => {
+const hold = (
+  pacer: Pacer.Pacer,
+  passage: Pacer.Passage,
+  asking: Asking,
+  isArrival: boolean
+): Effect.Effect<void, ThrottleError> => {
   const { fiber } = passage
-  const rejected = rejection(pacer, passage, asking)
+  const rejected = rejection(pacer, passage, asking, isArrival)
   const left = timeLeft(passage, asking)
   const admission = Pacer.admission(pacer, passage)
   const bounded = left === Infinity ? admission : beforeTimeOut(left, passage, asking, pacer, admission)
@@ -100,13 +106,14 @@ const hold = (pacer: Pacer.Pacer, passage: Pacer.Passage, asking: Asking): Effec
 const rejection = (
   pacer: Pacer.Pacer,
   passage: Pacer.Passage,
-  asking: Asking
+  asking: Asking,
+  isArrival: boolean
 ): Effect.Effect<void, ThrottleError> | undefined => {
   const { nextAvailable, plan } = asking
   if (plan === undefined || (plan.maxQueue === Infinity && plan.maxWait === Infinity)) return undefined
-  // Itself not counted.
+  // Itself not counted. One that was let wait, and waits again, keeps its place in the queue.
   const waiting = pacer.queue.length - 1
-  if (waiting >= plan.maxQueue) {
+  if (isArrival && waiting >= plan.maxQueue) {
     return reject(passage, asking, new QueueFull({ ...circumstances(pacer, passage, asking), limit: plan.maxQueue }))
   }
   if (plan.maxWait === Infinity) return undefined

@@ -9,6 +9,7 @@ import * as Pacer from "./pacer.ts"
 import * as RetryBudget from "./retryBudget.ts"
 
 /** What is known of one key's server. */
+/** In the line while no request of it is on its way. */
 export interface Remembered extends Line.Place<Remembered> {
   readonly key: string
   clock: ServerClock
@@ -27,11 +28,13 @@ export interface Memory {
   /** Whether servers' limits are learned. */
   readonly adapts: boolean
   readonly keys: Map<string, Remembered>
-  /** By last use, longest ago first. */
-  readonly byUse: Line.Line<Remembered>
+  /** The idle ones by last use, longest ago first. */
+  readonly idle: Line.Line<Remembered>
+  /** The keys that have a series of the learned rate. */
+  readonly series: Set<string>
 }
 
-export const make = (adapts: boolean): Memory => ({ adapts, keys: new Map(), byUse: Line.make() })
+export const make = (adapts: boolean): Memory => ({ adapts, keys: new Map(), idle: Line.make(), series: new Set() })
 
 /** Maximum number of keys that are remembered. An idle one takes 1.2 kB, without learning 0.7 kB. */
 const mostKeys = 10_000
@@ -42,12 +45,23 @@ const kept = 60e9
 /** So many keys are looked at for one to forget. */
 const search = 16
 
+/** Series of the learned rate are never given up, so there are no more than this. */
+const mostSeries = 1_000
+
 /** Begins the use of a key; undefined where no more can be remembered. `now` is monotonic, in nanoseconds. */
 export const enter = (memory: Memory, key: string, now: number): Remembered | undefined => {
-  forget(memory, now, false)
-  let found = memory.keys.get(key)
+  const { idle, keys } = memory
+  let found = keys.get(key)
+  if (found?.requests === 0) {
+    Line.leave(idle, found)
+    if (isOver(found, now)) {
+      keys.delete(key)
+      found = undefined
+    }
+  }
+  forget(memory, now)
   if (found === undefined) {
-    if (memory.keys.size >= mostKeys && !forget(memory, now, true)) return undefined
+    if (keys.size >= mostKeys && !forgetOldest(memory)) return undefined
     found = {
       key,
       clock: unknown,
@@ -59,47 +73,47 @@ export const enter = (memory: Memory, key: string, now: number): Remembered | un
       ahead: undefined,
       behind: undefined
     }
-    memory.keys.set(key, found)
-    Line.enter(memory.byUse, found)
+    keys.set(key, found)
   }
   found.requests++
-  use(memory, found, now)
   return found
 }
 
 /** Ends the use of a key. */
-export const leave = (memory: Memory, remembered: Remembered, now: number): void => {
-  remembered.requests--
-  use(memory, remembered, now)
-}
-
-const use = ({ byUse }: Memory, remembered: Remembered, now: number): void => {
+export const leave = ({ idle }: Memory, remembered: Remembered, now: number): void => {
   remembered.usedAt = now
-  if (byUse.tail === remembered) return
-  Line.leave(byUse, remembered)
-  Line.enter(byUse, remembered)
+  if (--remembered.requests === 0) Line.enter(idle, remembered)
 }
 
-/** Forgets a key that is not in use, among those used longest ago: one whose time is over, or where there must be room any. */
-const forget = ({ byUse, keys }: Memory, now: number, isForced: boolean): boolean => {
-  let oldest = byUse.head
-  for (let i = 0; i < search && oldest !== undefined; i++) {
-    const { pacer, requests, usedAt } = oldest
-    if (!isForced && now - usedAt < kept) return false
-    if (requests === 0 && (isForced || pacer === undefined || now - usedAt >= Learner.windowOf(pacer.learner))) {
-      Line.leave(byUse, oldest)
-      return keys.delete(oldest.key)
-    }
+/** Whether an idle key has not been used for long enough to be forgotten. */
+const isOver = ({ pacer, usedAt }: Remembered, now: number): boolean =>
+  now - usedAt >= kept && (pacer === undefined || now - usedAt >= Learner.windowOf(pacer.learner))
+
+const remove = ({ idle, keys }: Memory, remembered: Remembered): boolean => {
+  Line.leave(idle, remembered)
+  return keys.delete(remembered.key)
+}
+
+/** Makes room, where there is an idle key. */
+const forgetOldest = (memory: Memory): boolean => memory.idle.head !== undefined && remove(memory, memory.idle.head)
+
+/** Forgets a key that is over, among those used longest ago. */
+const forget = (memory: Memory, now: number): void => {
+  let oldest = memory.idle.head
+  for (let i = 0; i < search && oldest !== undefined && now - oldest.usedAt >= kept; i++) {
+    if (isOver(oldest, now)) return void remove(memory, oldest)
     oldest = oldest.behind
   }
-  return false
 }
+
+/** Whether the learned rate of a key may have a series. */
+export const hasSeries = ({ series }: Memory, key: string): boolean =>
+  series.has(key) || (series.size < mostSeries && series.add(key).has(key))
 
 /** What is remembered of each key. */
 export const statistics = ({ keys }: Memory, now: number): ReadonlyMap<string, KeyStatistics> =>
   new Map(
-    Array.from(
-      keys,
+    Array.from(keys).filter(([, found]) => found.requests > 0 || !isOver(found, now)).map(
       ([key, { counters, pacer }]) => [key, { ...(pacer ? Pacer.statistics(pacer, now) : none), ...counters }]
     )
   )

@@ -2,6 +2,7 @@
  * Sends a throttled request: attempts, what their answers mean, and retries.
  */
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -228,12 +229,19 @@ const receive = <E, R>(
     return respond(sending, { response, reading, body: undefined, turn, passage, before, restore })
   }
   const body = Body.make(response)
-  return Effect.flatMap(restore(Body.lookAt(body)), (text) => {
+  // Of a response that the caller does not read, nothing else would close a body that was read in part.
+  const closing = sending.isScoped ? closeWithScope(body) : Effect.void
+  return Effect.flatMap(Effect.andThen(closing, restore(Body.lookAt(body))), (text) => {
     const whole = text === undefined ? reading : readAnswer({ status, headers, body: text }, settings, now, known)
     const received = { response, reading: whole, body, turn, passage, before, restore }
     return respond(sending, received) ?? Effect.undefined
   })
 }
+
+const closeWithScope = (body: Body.Body): Effect.Effect<void> =>
+  Effect.withFiber(({ context }) =>
+    Scope.addFinalizer(Context.getUnsafe(context as Context.Context<Scope.Scope>, Scope.Scope), body.giveUp)
+  )
 
 const respond = <E, R>(sending: Sending<E, R>, received: Received): Effect.Effect<Decision | undefined> | undefined => {
   const { passage, reading } = received

@@ -17,6 +17,8 @@ export interface Learner {
   readonly inFlight: number
   /** The most that ever were at once. */
   readonly mostInFlight: number
+  /** Whether a refused probe has cost no attempt since the last request that was accepted. */
+  readonly isSpared: boolean
 }
 
 /** What a request remembers from its start to its end. */
@@ -33,7 +35,8 @@ export const make = (now: number): Learner => ({
   quota: Quota.unknown,
   started: 0,
   inFlight: 0,
-  mostInFlight: 0
+  mostInFlight: 0,
+  isSpared: false
 })
 
 /** Whether nothing that was learned can hold a request back. */
@@ -60,11 +63,12 @@ export const expectedWait = ({ quota, rate }: Learner, now: number, before: numb
 /** A request starts. `isBound`: whether others wait behind it. */
 export const start = (learner: Learner, now: number, isBound: boolean): readonly [Learner, Sent] => {
   const order = learner.started + 1
-  const quota = Quota.start(learner.quota, now, order)
+  const quota = Quota.start(learner.quota, now, order, learner.inFlight)
   const inFlight = learner.inFlight + 1
   return [
     {
-      rate: Rate.start(learner.rate, now),
+      ...learner,
+      rate: Rate.start(learner.rate, now, learner.inFlight),
       quota,
       started: order,
       inFlight,
@@ -101,7 +105,7 @@ export const accept = (
 ): Learner => {
   const { mark, order } = sent
   const quota = fields !== undefined
-    ? Quota.accepted(learner.quota, now, order)
+    ? Quota.accepted(learner.quota, now, order, fields.remaining)
     : learner.quota.left === Infinity
     ? learner.quota
     : Quota.uncounted(learner.quota, order, mark)
@@ -109,7 +113,8 @@ export const accept = (
     ...learner,
     rate: Rate.accepted(learner.rate, now, sent.isBound, most ?? learner.mostInFlight),
     quota: read({ ...learner, quota }, now, sent, fields),
-    inFlight: learner.inFlight - 1
+    inFlight: learner.inFlight - 1,
+    isSpared: false
   }
 }
 
@@ -139,25 +144,24 @@ export const refuse = (
   const wasProbe = learner.quota.probing === sent.order
   const quota = Quota.refused(read(learner, now, sent, fields), now, sent.order, named)
   const after = { ...learner, quota, inFlight: learner.inFlight - 1 }
-  const done = (
-    rate: Rate.Rate,
-    isCharged: boolean,
-    wait: number,
-    waitsAlone: boolean,
-    isOfRefusal: boolean
-  ): Refusal => {
+  const pauseOf = (wait: number) => {
     const pause = wait > 0 ? Math.ceil(stretch(wait)) : 0
-    const until = pause > 0 ? now + pause : 0
-    return { learner: { ...after, rate: Rate.pause(rate, now, until, isOfRefusal) }, isCharged, pause, waitsAlone }
+    return { pause, until: pause > 0 ? now + pause : 0 }
   }
-  // A refused probe shows that the limit is a window, with nothing left until its end. With an unknown end it is a refusal.
-  if (wasProbe && (named !== undefined || (quota.ends > now && quota.ends < Infinity))) {
-    return done(learner.rate, false, Math.max(named ?? 0, 0), false, false)
+  const uncharged = (isSpared: boolean): Refusal => {
+    const { pause, until } = pauseOf(named ?? 0)
+    const rate = Rate.pause(learner.rate, until)
+    return { learner: { ...after, rate, isSpared }, isCharged: false, pause, waitsAlone: false }
   }
-  if (sent.order <= learner.rate.upTo) return done(learner.rate, false, named ?? 0, false, false)
+  // A refused probe shows that the limit is a window, with nothing left until its end. With an unknown end it is a refusal, and
+  // so is a second one in succession: a server that never states the same limit twice would be probed for ever.
+  const showsWindow = wasProbe && (named !== undefined || (quota.ends > now && quota.ends < Infinity))
+  if (showsWindow && !learner.isSpared) return uncharged(true)
+  if (sent.order <= learner.rate.upTo) return uncharged(learner.isSpared)
   const bucket = quota.kind === "bucket" ? quota.pace : 0
-  const { pause, rate, waitsAlone } = Rate.refused(learner.rate, now, { bucket, named, order: learner.started })
-  return done(rate, true, pause, waitsAlone, true)
+  const { isShut, rate, wait, waitsAlone } = Rate.refused(learner.rate, now, { bucket, named, order: learner.started })
+  const { pause, until } = pauseOf(wait)
+  return { learner: { ...after, rate: Rate.pauseAfter(rate, now, until, isShut) }, isCharged: true, pause, waitsAlone }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -54,6 +54,8 @@ export interface Fields {
   readonly reset: number
   /** As `reset`, with the pause's jitter and no more than the longest pause. */
   readonly pause: number
+  /** The longest pause. */
+  readonly longest: number
   readonly size?: number | undefined
   readonly window?: number | undefined
 }
@@ -94,12 +96,22 @@ export const readyAt = (quota: Quota, now: number, inFlight: number, ahead: numb
   if (left - ahead >= 1 - grain) return now
   const { ends, kind, pace } = quota
   if (kind === "bucket" && pace > 0) return now + Math.ceil((1 + ahead - left) / pace)
-  // Only one is sent to find out, and none before it that could take what it would get.
-  if (ahead > 0 || quota.probing > 0 || (kind === "unknown" && inFlight > 0)) return Infinity
+  if (ahead > 0) return Infinity
+  // Only one is sent to find out, and none before it that could take what it would get. But an answer may take longer than
+  // the limit takes to reset.
+  if (quota.probing > 0 || (kind === "unknown" && inFlight > 0)) return Math.max(now, overdueAt(quota))
   const at = kind === "unknown" && pace > 0 ? Math.min(ends, quota.emptyAt + Math.ceil(1 / pace)) : ends
+  if (at < Infinity) return Math.max(now, at)
   // Without an instant to wait for, and without an answer to come, one has to go.
-  return at < Infinity ? Math.max(now, at) : inFlight === 0 ? now : Infinity
+  return inFlight === 0 ? now : Math.max(now, overdueAt(quota))
 }
+
+/** Servers state whole seconds. */
+const second = 1e9
+
+/** When a request starts though nothing is left and an answer is still to come; Infinity where the limit's time is not known. */
+const overdueAt = ({ emptyAt, ends, pace, size }: Quota): number =>
+  Math.max(emptyAt + second, ends < Infinity ? ends : pace > 0 ? emptyAt + Math.ceil(size / pace) : Infinity)
 
 /** When a request may start behind so many, if the limit is a bucket; at its end, if it is a window. */
 export const expectedAt = (quota: Quota, now: number, before: number): number => {
@@ -109,14 +121,19 @@ export const expectedAt = (quota: Quota, now: number, before: number): number =>
   return Math.max(now, pace > 0 ? Math.min(ends, emptyAt + Math.ceil((1 + before) / pace)) : ends)
 }
 
-/** Counts a request that starts. */
-export const start = (quota: Quota, now: number, order: number): Quota => {
+/** Counts a request that starts. `inFlight`: how many others are on their way. */
+export const start = (quota: Quota, now: number, order: number, inFlight: number): Quota => {
   if (quota.left === Infinity) return quota
   const left = leftAt(quota, now)
-  const isProbe = quota.kind === "unknown" && left < 1 - grain
+  const isEmpty = left < 1 - grain
+  const isProbe = quota.kind === "unknown" && isEmpty
   const isNew = quota.kind === "window" && quota.left < 1 && now >= quota.ends
   return moved(
-    isNew ? { ...quota, ends: Infinity, fix: 0, era: quota.era + 1, least: Infinity } : quota,
+    isNew
+      ? { ...quota, ends: Infinity, fix: 0, era: quota.era + 1, least: Infinity }
+      : isEmpty && inFlight > 0
+      ? extended(quota, now)
+      : quota,
     now,
     left,
     left - 1,
@@ -124,6 +141,12 @@ export const start = (quota: Quota, now: number, order: number): Quota => {
       probing: isProbe ? order : quota.probing
     }
   )
+}
+
+/** No answer has come in time, and one request has started all the same: the next one does after the same time. */
+const extended = (quota: Quota, now: number): Quota => {
+  const { emptyAt, ends } = quota
+  return { ...quota, emptyAt: now, ends: ends < Infinity ? now + Math.max(second, ends - emptyAt) : ends }
 }
 
 export const markOf = ({ era, fix, left }: Quota): Mark => ({ left, fix, era })
@@ -137,11 +160,16 @@ const moved = (quota: Quota, now: number, before: number, left: number, rest: Pa
   emptyAt: left < 1 && !(before < 1) ? now : quota.emptyAt
 })
 
-/** What an accepted probe shows of the kind of limit. That some was left where none was said to be shows nothing. */
-export const accepted = (quota: Quota, now: number, order: number): Quota =>
-  quota.probing !== order
-    ? quota
-    : { ...quota, probing: 0, ...(quota.least < 1 ? { kind: "bucket", leftAt: now } : undefined) }
+/**
+ * What an accepted probe shows of the kind of limit. That some was left where none was said to be shows nothing. Where more
+ * remains than a bucket can have got, a window has begun meanwhile.
+ */
+export const accepted = (quota: Quota, now: number, order: number, remaining: number): Quota => {
+  if (quota.probing !== order) return quota
+  const { emptyAt, least, pace } = quota
+  const isWindow = remaining > 1 + (now - emptyAt) * pace
+  return { ...quota, probing: 0, ...(least < 1 ? { kind: isWindow ? "window" : "bucket", leftAt: now } : undefined) }
+}
 
 /** A request was accepted by an answer without fields: the limit does not count it. */
 export const uncounted = (quota: Quota, order: number, mark: Mark): Quota => ({
@@ -177,6 +205,7 @@ export interface Answered {
 /** What an answer's fields say. */
 export const read = (quota: Quota, now: number, answered: Answered, fields: Fields): Quota => {
   const { mark, order, others, since } = answered
+  const { longest } = fields
   const known = quota.name === fields.name ? quota : { ...unknown, era: quota.era + 1, name: fields.name }
   const next = described(known, now, fields)
   const { remaining } = fields
@@ -185,26 +214,31 @@ export const read = (quota: Quota, now: number, answered: Answered, fields: Fiel
   if (mark.left === Infinity || known !== quota) {
     if (order < known.newest) return next
     const left = leftBy(remaining - since, known, next, remaining, others)
-    return moved(next, now, before, left, { newest: order })
+    return moved(next, now, before, atLeast(left, next, longest), { newest: order })
   }
   if (mark.era !== known.era) return next
   const thought = mark.left + known.fix - mark.fix
   const error = differenceTo(remaining, thought, next.kind)
-  const left = leftBy(before + error, known, next, remaining, others)
+  const left = atLeast(leftBy(before + error, known, next, remaining, others), next, longest)
   return moved(next, now, before, left, { fix: known.fix + left - before, newest: Math.max(order, known.newest) })
 }
 
+/** No request waits longer than the longest pause for a bucket. */
+const atLeast = (left: number, { kind, pace }: Quota, longest: number): number =>
+  kind === "bucket" ? Math.max(left, 1 - longest * pace) : left
+
 /** What is known of the limit besides what is left. */
 const described = (known: Quota, now: number, fields: Fields): Quota => {
-  const { remaining, reset, window } = fields
+  const { longest, remaining, reset, window } = fields
   const size = fields.size ?? Math.max(known.size, remaining + 1)
   const isEmpty = remaining < 1
-  const pace = window !== undefined && window > 0
+  const stated = window !== undefined && window > 0
     ? size / window
     // Of a limit that was never seen with anything left, 1 is no size.
     : isEmpty && reset > 0 && reset < Infinity && (fields.size !== undefined || size > 1)
     ? size / reset
     : known.pace
+  const pace = stated > 0 ? Math.max(stated, 1 / longest) : 0
   const isBucket = known.kind === "unknown" && isEmpty && pace > 0 && reset > 0 && reset <= 1 / pace + 1
   return {
     ...known,

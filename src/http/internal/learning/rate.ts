@@ -22,6 +22,8 @@ export interface Rate {
   readonly creditAt: number
   /** How many may be on their way at once. */
   readonly atOnce: number
+  /** When a request started last, or was refused, since their number is limited. */
+  readonly startedAt: number
   /** Until when nothing should be sent. */
   readonly pausedUntil: number
   /** Refusals in succession. */
@@ -44,6 +46,7 @@ export const make = (now: number): Rate => ({
   credit: 1,
   creditAt: now,
   atOnce: Infinity,
+  startedAt: now,
   pausedUntil: 0,
   fails: 0,
   upTo: 0,
@@ -55,25 +58,41 @@ export const make = (now: number): Rate => ({
 
 const second = 1e9
 
+/** The longest pause after refusals that name no time. Nor is a rate estimated that has a request wait for longer. */
+const longest = 8 * second
+
+/** A server that has accepted nothing for so long is shut: how long it was says nothing of its rate. */
+const shut = 60 * second
+
 /** Less than this beside 1 is the noise of a fraction. */
 const grain = 1e-6
 
 const creditAt = ({ credit, creditAt, rate }: Rate, now: number): number =>
   rate === Infinity ? 1 : Math.min(1, credit + (now - creditAt) * rate)
 
-/** The earliest instant at which a request may start; Infinity while an answer has to come first. */
+/** The earliest instant at which a request may start. */
 export const readyAt = (rate: Rate, now: number, inFlight: number): number => {
-  if (inFlight >= rate.atOnce) return Infinity
   const credit = creditAt(rate, now)
-  return credit >= 1 - grain ? now : now + Math.ceil((1 - credit) / rate.rate)
+  const at = credit >= 1 - grain ? now : now + Math.ceil((1 - credit) / rate.rate)
+  return inFlight < rate.atOnce ? at : Math.max(at, overdueAt(rate))
 }
+
+/**
+ * When a request starts though as many as may be are on their way, for these may take minutes to be answered. Later with each
+ * refusal, since the server may refuse because of them.
+ */
+const overdueAt = ({ fails, startedAt }: Rate): number => startedAt + longest * 2 ** Math.min(6, Math.max(0, fails - 1))
 
 /** When a request may start behind so many, as far as the rate says. */
 export const expectedAt = (rate: Rate, now: number, before: number): number =>
   rate.rate === Infinity ? now : readyAt(rate, now, -Infinity) + Math.ceil(before / rate.rate)
 
-export const start = (rate: Rate, now: number): Rate =>
-  rate.rate === Infinity ? rate : { ...rate, credit: creditAt(rate, now) - 1, creditAt: now }
+/** A request starts. `inFlight`: how many others are on their way; where they are too many, these are overdue. */
+export const start = (rate: Rate, now: number, inFlight: number): Rate => {
+  const { atOnce } = rate
+  const counted = rate.rate === Infinity ? rate : { ...rate, credit: creditAt(rate, now) - 1, creditAt: now }
+  return atOnce === Infinity ? counted : { ...counted, startedAt: now, atOnce: Math.max(atOnce, inFlight + 1) }
+}
 
 /** A request was accepted. `isBound`: others waited when it started. `most`: how many the policy allows at once. */
 export const accepted = (rate: Rate, now: number, isBound: boolean, most: number): Rate => {
@@ -88,10 +107,12 @@ export const accepted = (rate: Rate, now: number, isBound: boolean, most: number
 /** What a refusal means. */
 export interface Refused {
   readonly rate: Rate
-  /** Until when nothing should be sent, without jitter; 0 for no pause. */
-  readonly pause: number
+  /** For how long nothing should be sent, without jitter; 0 for no pause. */
+  readonly wait: number
   /** Whether the refused request waits longer than others, since no time is known. */
   readonly waitsAlone: boolean
+  /** Whether the server has accepted nothing for long. */
+  readonly isShut: boolean
 }
 
 /**
@@ -112,7 +133,7 @@ export const refused = (
   const isRepeated = fails > 1
   const backoff = !isUnknown && !isRepeated
     ? 1 / slowed.rate
-    : Math.min(8 * second, 0.1 * second * 2 ** (fails - (isUnknown ? 1 : 2)))
+    : Math.min(longest, 0.1 * second * 2 ** (fails - (isUnknown ? 1 : 2)))
   const wait = Math.max(named ?? 0, named === undefined || isRepeated ? backoff : 0)
   const isNew = before.accepted > 0 || !before.isWarned
   return {
@@ -120,15 +141,20 @@ export const refused = (
       ...slowed,
       fails,
       atOnce: isUnknown || isRepeated ? 1 : slowed.atOnce,
+      startedAt: now,
       upTo: order,
       isWarned: true,
       ...(isNew ? { since: now, paused: 0 } : undefined),
       accepted: 0
     },
-    pause: wait,
+    wait,
+    isShut: !isNew && now - before.since >= shut,
     waitsAlone: named === undefined && (isUnknown || isRepeated)
   }
 }
+
+/** Of an estimate nine tenths are sent. */
+const slowest = 1 / (0.9 * longest)
 
 /** The estimate of the server's rate after a refusal; as before where nothing was accepted, for then it is shut, not slower. */
 const estimate = (rate: Rate, now: number, bucket: number): Rate => {
@@ -138,15 +164,25 @@ const estimate = (rate: Rate, now: number, bucket: number): Rate => {
   const mean = rate.accepted / all
   const top = rate.rate === Infinity
     // Between the rate with the pauses and the rate without them.
-    ? Math.sqrt(mean * rate.accepted / Math.max(all - rate.paused, all / 100))
-    : Math.min(rate.rate, Math.max(0.7 * rate.rate, Math.sqrt(mean * rate.rate)))
-  const longest = Math.max(5 * second, 12 / top)
-  const climb = Math.min(longest, Math.max(3 / top, rate.climb === 0 ? all : Math.max(rate.climb, all)))
+    ? Math.max(slowest, Math.sqrt(mean * rate.accepted / Math.max(all - rate.paused, all / 100)))
+    : Math.max(
+      Math.min(rate.top, slowest),
+      Math.min(rate.rate, Math.max(0.7 * rate.rate, Math.sqrt(mean * rate.rate)))
+    )
+  const longestClimb = Math.max(5 * second, 12 / top)
+  const climb = Math.min(longestClimb, Math.max(3 / top, rate.climb === 0 ? all : Math.max(rate.climb, all)))
   return { ...rate, top, climb }
 }
 
-/** Nothing is sent until then. A pause that follows a refusal counts as time in which nothing could be accepted. */
-export const pause = (rate: Rate, now: number, until: number, isOfRefusal: boolean): Rate => {
-  const pausedUntil = Math.max(rate.pausedUntil, until)
-  return { ...rate, pausedUntil, paused: rate.paused + (isOfRefusal ? Math.max(0, pausedUntil - now) : 0) }
+/** Nothing is sent until then. */
+export const pause = (rate: Rate, until: number): Rate => ({
+  ...rate,
+  pausedUntil: Math.max(rate.pausedUntil, until)
+})
+
+/** The same after a refusal that is not stale: it counts as time in which nothing could be accepted, or as no time at all. */
+export const pauseAfter = (rate: Rate, now: number, until: number, isShut: boolean): Rate => {
+  const paused = pause(rate, until)
+  const nanos = Math.max(0, paused.pausedUntil - now)
+  return isShut ? { ...paused, since: now + nanos, paused: 0 } : { ...paused, paused: rate.paused + nanos }
 }
