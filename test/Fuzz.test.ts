@@ -197,7 +197,7 @@ const everyPool: ReadonlyArray<Throttle.PolicyData> = [
 ]
 
 /** More with FUZZ, from FROM. */
-const runs = Number(process.env["FUZZ"] ?? 250)
+const runs = Number(process.env["FUZZ"] ?? 150)
 const from = Number(process.env["FROM"] ?? 1)
 
 describe("random programs", () => {

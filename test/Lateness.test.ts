@@ -83,7 +83,7 @@ describe("late timers", () => {
   const cases = { "alone": {}, "weighted": { heaviest: 3 }, "paused": { pauses: true }, "a map's key": { map: true } }
   for (const [name, options] of Object.entries(cases)) {
     it(`rate, ${name}: no more than capacity + (t + 10 ms) / T start in any t`, () => {
-      for (let seed = 1; seed <= 15; seed++) {
+      for (let seed = 1; seed <= 10; seed++) {
         const next = randomNumbers(-seed)
         const interval = 0.2 + next() * 8
         const capacity = 3 + Math.floor(next() * 4)
@@ -95,7 +95,7 @@ describe("late timers", () => {
   }
 
   it("so it is for a rate within an all, and the window beside it stays strict", () => {
-    for (let seed = 1; seed <= 15; seed++) {
+    for (let seed = 1; seed <= 10; seed++) {
       const next = randomNumbers(-seed)
       const interval = 0.2 + next() * 8
       const policy = Throttle.all([
@@ -114,7 +114,7 @@ describe("late timers", () => {
   })
 
   it("spacing beside a rate keeps its gap", () => {
-    for (let seed = 1; seed <= 15; seed++) {
+    for (let seed = 1; seed <= 10; seed++) {
       const next = randomNumbers(-seed)
       const interval = 0.5 + next() * 8
       const policy = Throttle.all([Throttle.rate({ limit: 1, per: interval / 2 }), Throttle.spacing({ interval })])
