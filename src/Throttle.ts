@@ -670,7 +670,8 @@ export interface Options<out U extends string = string> extends Unbounded {
 }
 
 /**
- * How long calls may wait, and how many. They are checked when a call arrives, and only for one that has to wait.
+ * How long calls may wait, and how many. They are checked for a call that has to wait: when it arrives, and `maxWait` also
+ * when a pause or an update makes its wait longer.
  *
  * A policy with a bound adds `ThrottleError` to the errors of the effects it throttles.
  *
@@ -681,8 +682,9 @@ export interface Bounds {
   /** So many calls may wait; 0 = none, never wait. Fails with `QueueFull`. Default: no bound. */
   readonly maxQueue?: number | undefined
   /**
-   * A call whose expected wait is longer is refused at once, with `WaitTooLong`. Default: no bound.
-   * A `RangeError` where only concurrency decides: nobody knows when a running call ends.
+   * A call whose expected wait is longer is refused at once, with `WaitTooLong`: when it arrives, or when a pause or an
+   * update makes the whole wait longer than this. Where permits are held too, only the wait that is still to come is compared
+   * then. Default: no bound. A `RangeError` where only concurrency decides: nobody knows when a running call ends.
    */
   readonly maxWait?: Duration.Input | undefined
   /**
@@ -766,8 +768,8 @@ export const rate: {
    * One start every `per / limit`, and `burst` more at once after a pause. With bounds: a call that would exceed one of them
    * is rejected.
    *
-   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
-   * `maxWait` the longest wait that may be expected, `timeout` the longest wait.
+   * The bounds are checked for a call that has to wait: `maxQueue` is how many calls may wait, `maxWait` the longest wait
+   * that may be expected, on arrival and when a pause or an update makes it longer, `timeout` the longest wait.
    *
    * **Errors**
    *
@@ -857,8 +859,8 @@ export const tokenBucket: {
    * A bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`. With bounds: a call that
    * would exceed one of them is rejected.
    *
-   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
-   * `maxWait` the longest wait that may be expected, `timeout` the longest wait.
+   * The bounds are checked for a call that has to wait: `maxQueue` is how many calls may wait, `maxWait` the longest wait
+   * that may be expected, on arrival and when a pause or an update makes it longer, `timeout` the longest wait.
    *
    * **Errors**
    *
@@ -932,8 +934,8 @@ export const window: {
    * At most `limit` permits in a window of length `per`, any stretch of that length or, with `kind: "fixed"`, those of the
    * clock. With bounds: a call that would exceed one of them is rejected.
    *
-   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
-   * `maxWait` the longest wait that may be expected, `timeout` the longest wait. For calls of different weights a
+   * The bounds are checked for a call that has to wait: `maxQueue` is how many calls may wait, `maxWait` the longest wait
+   * that may be expected, on arrival and when a pause or an update makes it longer, `timeout` the longest wait. For calls of different weights a
    * wait is estimated in time proportional to the line.
    *
    * **Errors**
@@ -1012,8 +1014,7 @@ export const concurrency: {
   /**
    * At most `limit` permits held at once. With bounds: a call that would exceed one of them is rejected.
    *
-   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
-   * `timeout` the longest wait. `maxWait` throws a `RangeError`: when a running call ends cannot be known.
+   * The bounds are checked for a call that has to wait: `maxQueue` is how many calls may wait, `timeout` the longest wait. `maxWait` throws a `RangeError`: when a running call ends cannot be known.
    *
    * **Errors**
    *
@@ -1090,8 +1091,8 @@ export const spacing: {
    * At least `interval` between one start and the next, also for callers that come at once. With bounds: a call that would
    * exceed one of them is rejected.
    *
-   * The bounds are checked when a call arrives, and only for one that has to wait: `maxQueue` is how many calls may wait,
-   * `maxWait` the longest wait that may be expected, `timeout` the longest wait.
+   * The bounds are checked for a call that has to wait: `maxQueue` is how many calls may wait, `maxWait` the longest wait
+   * that may be expected, on arrival and when a pause or an update makes it longer, `timeout` the longest wait.
    *
    * **Errors**
    *
@@ -1178,8 +1179,8 @@ export const all: {
    * Several policies as one, with bounds: an effect starts when every part would let it start, at one instant, and a call that
    * would exceed a bound is rejected.
    *
-   * The bounds of the whole and of its parts count, the smallest of each kind. They are checked when a call arrives, and only
-   * for one that has to wait.
+   * The bounds of the whole and of its parts count, the smallest of each kind. They are checked for a
+   * call that has to wait: when it arrives, and `maxWait` also when a pause or an update makes its wait longer.
    *
    * **Errors**
    *
@@ -1212,10 +1213,9 @@ export const all: {
  *
  * **Details**
  *
- * It keeps a line that is only thought of: a call that would wait is charged at the instant at which it would have
- * started, and those after it find it ahead of them. One that would be refused is charged nothing. How long a call would
- * wait for permits of concurrency nobody can know; it counts as holding them at once, above the limit if need be.
- * Statistics and metrics count what would have happened: `admitted`, `rejected`, `waited`. Log lines and events of calls
+ * It keeps a simulated queue: a call that would wait is charged at the instant at which it would have started, and those
+ * after it find it ahead of them; it holds permits from then on, for as long as it really runs. One that would be refused
+ * is charged nothing. Statistics and metrics count what would have happened: `admitted`, `rejected`, `waited`. Log lines and events of calls
  * that would wait or be refused have `shadow: true`.
  *
  * **Errors**
@@ -1882,10 +1882,14 @@ export const Service =
   <const Id extends string, E, U extends string>(id: Id, policy: Policy<E, U>): ServiceClass<Self, Id, E, U> => {
     const key = Context.Service<Self, Throttle>()(id)
     const use = <A, E1, R>(f: (throttle: Throttle) => Effect.Effect<A, E1, R>) => Effect.flatMap(key, f)
+    // The same Layer for the same policy, which so is one limiter a build.
+    const apart = new WeakMap<Policy<E>, Layer.Layer<Self>>()
     const layerWith = (given: Policy<E>): Layer.Layer<Self> => {
       // Uses of the class may fail, inline uses of this policy may not: they cannot share a limiter that may get bounds.
       if (impl(policy).mayRefuse && !impl(given).mayRefuse) {
-        return Layer.effect(key, makeNamed(given, given.data.name ?? id))
+        const known = apart.get(given) ?? Layer.effect(key, makeNamed(given, given.data.name ?? id))
+        apart.set(given, known)
+        return known
       }
       const layer = impl(given).named(id)
       return Layer.fromBuild((memoMap, scope) =>

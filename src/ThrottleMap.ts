@@ -64,7 +64,7 @@ export interface Statistics extends Throttle.Statistics {
   readonly keys: number
   /** Calls refused because there was no room for their key. */
   readonly keysRefused: number
-  /** Keys forgotten to make room, before they were as good as new. */
+  /** Keys forgotten to make room, before they were as good as new: those that lost what they had spent. */
   readonly keysEvicted: number
 }
 

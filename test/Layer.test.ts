@@ -574,6 +574,19 @@ describe("Service classes", () => {
       assert.strictEqual(replaced, "app/GitHub")
     }))
 
+  it.effect("a policy without bounds is one throttle a build of a class that has some, wherever layerWith is called", () =>
+    Effect.gen(function*() {
+      class Bounded extends Throttle.Service<Bounded>()("test/Bounded", Throttle.rate({ limit: 10, maxQueue: 5 })) {}
+      class A extends Context.Service<A, Throttle.Throttle>()("test/A") {}
+      class B extends Context.Service<B, Throttle.Throttle>()("test/B") {}
+      const given = Throttle.rate({ limit: 1, per: "1 hour" })
+      const context = yield* Layer.build(Layer.merge(
+        Layer.provide(Layer.effect(A, Bounded), Bounded.layerWith(given)),
+        Layer.provide(Layer.effect(B, Bounded), Bounded.layerWith(given))
+      ))
+      assert.strictEqual(Context.get(context, A), Context.get(context, B))
+    }))
+
   it.effect("layerWith replaces one and leaves the other", () =>
     Effect.gen(function*() {
       yield* Effect.gen(function*() {

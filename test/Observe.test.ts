@@ -1161,6 +1161,20 @@ describe("Observer", () => {
         [["throttle.observer-failed", { event: "Waiting" }]]
       )
     }))
+
+  it.effect("that is no function is reported, and changes nothing", () =>
+    Effect.gen(function*() {
+      const seen = collect()
+      const limited = perSecond()
+      const observed = Effect.provideService(Throttle.Observer, 7 as never)
+      const fiber = yield* fork(seen.in(Effect.repeat(limited(Effect.succeed("ran")), { times: 3 })).pipe(observed))
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed("ran"))
+      assert.deepStrictEqual(
+        seen.lines.filter(({ level }) => level === "Error").map(({ message }) => message),
+        ["throttle.observer-failed"]
+      )
+    }))
 })
 
 describe("statistics", () => {

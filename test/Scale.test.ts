@@ -93,4 +93,13 @@ describe("a sliding window with many starts in its log", () => {
       }))
     assert.isBelow(ratio, 15)
   })
+
+  it("cancels a call in the same time, where all start at one instant", () => {
+    const ratio = growth([1_000, 50_000], (size) =>
+      Effect.gen(function*() {
+        const permits = yield* opened(yield* made(window(size)), size)
+        return (yield* timed(Effect.forEach(permits.slice(0, 500), ([permit]) => permit.cancel))) / 500
+      }))
+    assert.isBelow(ratio, 15)
+  })
 })

@@ -6,8 +6,8 @@
 export interface Entry {
   readonly at: number
   readonly order: number
-  /** Undefined when nothing is to be done any more. */
-  action: (() => void) | undefined
+  /** Undefined when nothing is to be done any more. It is given the instant at which it is done. */
+  action: ((at: number) => void) | undefined
 }
 
 export interface Agenda {
@@ -19,7 +19,7 @@ export const make = (): Agenda => ({ heap: [], entered: 0 })
 
 const isBefore = (a: Entry, b: Entry): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
 
-export const enter = (agenda: Agenda, at: number, action: () => void): Entry => {
+export const enter = (agenda: Agenda, at: number, action: (at: number) => void): Entry => {
   const { heap } = agenda
   const entry: Entry = { at, order: agenda.entered++, action }
   let place = heap.length

@@ -50,12 +50,17 @@ export const askFor = (plan: Plan, cost: Cost, units = plan.units): Ask => {
 /** The same cost as other parts see it, after an update: what none of them counts any more costs nothing. */
 export const askAgain = (plan: Plan, { cost }: Ask): Ask => fromGiven(plan, cost, spelled(cost))
 
+/** What it asks of the parts as they are now: a call may be worked out one step before an update, and come one after. */
+export const upToDate = ({ plan }: { readonly plan: Plan }, ask: Ask): Ask =>
+  ask.plan === plan ? ask : askAgain(plan, ask)
+
 /** What a call turns out to have cost: also in units that were counted when it asked, and are no more. */
 export const askActual = (plan: Plan, asked: Ask, actual: Cost): Ask => {
   const before = asked.plan.units
   const checked = askFor(plan, actual, plan.units && before && new Set([...plan.units, ...before]))
   // What is not named stays as it was asked for.
-  return fromGiven(plan, checked.cost, { ...spelled(asked.cost), ...spelled(checked.cost) })
+  const given = { ...spelled(asked.cost), ...spelled(checked.cost) }
+  return fromGiven(plan, given, given)
 }
 
 const senseless = (plan: Plan, why: string) => new RangeError(`throttle ${Formatter.format(plan.name)}: ${why}`)

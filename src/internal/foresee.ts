@@ -70,16 +70,22 @@ export const expectedWait = (
 /**
  * The calls in line that now expect to wait longer, since they came, than `maxWait` allows, and how long they would still
  * have to wait in nanoseconds. Each timing part alone is asked, as for a newcomer; a call that goes delays none behind it.
+ *
+ * A call that may start now is none of them, however long it has waited. Where permits are held nobody knows how much of
+ * the wait so far was for permits, which `maxWait` does not bound: there only the wait still to come is compared.
  */
 export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [call: Call, wait: number]> => {
   const { maxWait } = limiter.plan
   if (maxWait === Infinity || limiter.line.size === 0) return []
   const from = fromNow(limiter, now)
   const found: Array<readonly [Call, number]> = []
+  const holds = limiter.parts.gates.length > 0
+  // A head that was due already, and whose timer is late, is charged when it was due.
+  const due = Math.min(from, limiter.line.head!.due ?? from)
   const parts = limiter.parts.timings.map((part) => ({
     meter: part.meter,
     state: asIfEnded(limiter, part, from),
-    at: from
+    at: from > now ? from : Math.max(due, now - part.meter.lateness)
   }))
   for (const call of Line.members(limiter.line)) {
     const { never, timings } = call.ask
@@ -88,7 +94,7 @@ export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [
       timings[i] === 0 || from === Infinity ? at : meter.readyAt(state, at, timings[i]!, limiter.wall)
     )
     const start = Math.max(from, ...dues.filter((_, i) => timings[i]! > 0))
-    if (start - call.arrival > maxWait + noise) {
+    if (start > now + noise && start - (holds ? now : call.arrival) > maxWait + noise) {
       found.push([call, start - now])
       continue
     }

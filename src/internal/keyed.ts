@@ -127,7 +127,7 @@ export const make = <K>(
     busy,
     evicted: { count: 0 },
     refused: { count: 0 },
-    refusedMetric: Observe.keysRefused(context, series, name),
+    refusedMetric: Observe.keysRefused(series),
     past: { ...Observe.counters(), waited: 0, longestWait: 0 },
     rounds: { idle: idle.values(), busy: busy.values() },
     calls: 0,
@@ -160,7 +160,7 @@ const kindFor = <K>(keyed: Keyed<K>, plan: Plan): Kind => {
 /** A string, a number and the like are equal to themselves alone. */
 const isPlain = (key: unknown): boolean => typeof key !== "object" && typeof key !== "function"
 
-/** The key by which a map knows an equal one. */
+/** The key by which a map knows an equal one: for this step alone, since it may be dropped in the next. */
 const known = <K>({ same }: Keyed<K>, key: K): K =>
   isPlain(key) ? key : Option.getOrElse(MutableHashMap.get(same, key), () => key)
 
@@ -244,7 +244,7 @@ export const beginFor = <K, A, E, R>(
       }
     }
   }
-  return begin(keyed, key, askOf, (limiter, ask, restore) => beginMasked(limiter, ask, self, restore))
+  return begin(keyed, given, askOf, (limiter, ask, restore) => beginMasked(limiter, ask, self, restore))
 }
 
 /** Runs the effect if the key may start it at once; otherwise does not run it at all. Holds nothing it need not hold. */
@@ -272,19 +272,20 @@ export const runIfAvailableFor = <K, A, E, R>(
       return Effect.asSome(self)
     }
   }
-  return begin(keyed, key, askOf, (limiter, ask, restore) => runIfAvailableMasked(limiter, ask, self, restore))
+  return begin(keyed, given, askOf, (limiter, ask, restore) => runIfAvailableMasked(limiter, ask, self, restore))
 }
 
 /** Begins a call with the limiter of a key of its own. */
 const begin = <K, A, E, R>(
   keyed: Keyed<K>,
-  key: K,
+  given: K,
   askOf: (limiter: Limiter) => Ask,
   f: (limiter: Limiter, ask: Ask, restore: Restore) => Effect.Effect<A, E | ThrottleError, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   // It is found in the step in which it is used: one step later the key may be idle again, and its limiter another key's.
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     if (keyed.closed) return Effect.interrupt
+    const key = known(keyed, given)
     const busy = find(keyed, key)
     if (busy === undefined) return refuse(keyed, askOf(kindOf(keyed, key).scratch).cost)
     const begun = f(busy.limiter, askOf(busy.limiter), restore)
@@ -474,8 +475,8 @@ const isOver = ({ limiter, limiter: { holders, line, open, plan }, users }: Busy
 }
 
 /** Whether no instant that the limiter remembers is still to come. */
-const isOutOfTime = ({ agenda, lateUntil, pausedUntil }: Limiter, now: number): boolean =>
-  pausedUntil <= now && lateUntil <= now && agenda.heap.length === 0
+const isOutOfTime = ({ agenda, lateUntil, pausedUntil }: Limiter, now: number, ignoresLateness = false): boolean =>
+  pausedUntil <= now && (ignoresLateness || lateUntil <= now) && agenda.heap.length === 0
 
 const takeBack = <K>(keyed: Keyed<K>, lent: Busy, now: number): void => {
   const { kind, limiter } = lent
@@ -557,7 +558,7 @@ const tidy = <K>(keyed: Keyed<K>): void => {
 const makeRoom = <K>(keyed: Keyed<K>): boolean => {
   const { maxKeys, onFull } = keyed.options
   if (size(keyed) < maxKeys) return true
-  search(keyed, 2 * calls)
+  search(keyed, 2 * calls, true)
   return size(keyed) < maxKeys || (onFull === "evict" && evict(keyed))
 }
 
@@ -565,15 +566,19 @@ const makeRoom = <K>(keyed: Keyed<K>): boolean => {
 const evict = <K>(keyed: Keyed<K>): boolean => {
   const oldest = keyed.oldest.head
   if (oldest === undefined) return false
+  // One that is as good as new loses nothing.
+  if (!isFresh(oldest.kind, oldest.state, timeOf(keyed))) keyed.evicted.count++
   forget(keyed, oldest)
-  keyed.evicted.count++
   return true
 }
 
 export const size = <K>({ busy, idle }: Keyed<K>): number => busy.size + idle.size
 
-/** Looks at some keys, where the last search ended, and drops those that are as good as new. */
-const search = <K>(keyed: Keyed<K>, count: number): void => {
+/**
+ * Looks at some keys, where the last search ended, and drops those that are as good as new. `isFull`: where there is no room
+ * for another key, also takes the limiters of those that are over but for a late start that may still be made up for.
+ */
+const search = <K>(keyed: Keyed<K>, count: number, isFull = false): void => {
   const { busy, idle, rounds } = keyed
   const now = timeOf(keyed)
   // An iterator that is left where it is keeps all that a Map has deleted since.
@@ -586,7 +591,7 @@ const search = <K>(keyed: Keyed<K>, count: number): void => {
       next = rounds.busy.next()
     }
     if (next.done === true) break
-    if (isOver(next.value) && isOutOfTime(next.value.limiter, now)) takeBack(keyed, next.value, now)
+    if (isOver(next.value) && isOutOfTime(next.value.limiter, now, isFull)) takeBack(keyed, next.value, now)
   }
   for (let i = 0; i < count && idle.size > 0; i++) {
     let next = rounds.idle.next()

@@ -28,7 +28,7 @@ import * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
 import type * as Types from "effect/Types"
 import type { ThrottleError } from "../ThrottleError.ts"
-import { type Ask, askAgain } from "./ask.ts"
+import { type Ask, upToDate } from "./ask.ts"
 import * as Foresee from "./foresee.ts"
 import { expectedToTell } from "./foresee.ts"
 import * as Ledger from "./ledger.ts"
@@ -178,7 +178,9 @@ const leave = (limiter: Limiter, call: Call): void => {
   Line.leave(limiter.line, call)
   count(limiter, call.ask, -1)
   if (!wasHead) return
-  limiter.headSince = Math.max(limiter.headSince, Math.min(time(limiter), call.arrival + limiter.plan.timeout))
+  // One that an update has made time out did so then.
+  const deadline = Math.max(call.arrival + limiter.plan.timeout, limiter.permitsSince)
+  limiter.headSince = Math.max(limiter.headSince, Math.min(time(limiter), deadline))
   wakeHead(limiter)
 }
 
@@ -323,9 +325,6 @@ export const begin = <A, E, R>(
     ? self
     : Effect.uninterruptibleMask((restore) => beginMasked(limiter, ask, self, restore))
 
-/** What it asks of the parts as they are now: a call may be worked out one step before an update, and come one after. */
-const upToDate = (limiter: Limiter, ask: Ask): Ask => ask.plan === limiter.plan ? ask : askAgain(limiter.plan, ask)
-
 /**
  * Runs the effect when its turn comes, in a region that cannot be interrupted but where
  * `restore` says. So what is taken and the hook that gives it back belong together. (In
@@ -410,7 +409,7 @@ export const takeScoped = (
     const charges: Array<Charge> = []
     const holding = () => ask.holds ? hold(limiter, ask, tie) : undefined
     if (limiter.plan.shadow && !limiter.closed) {
-      const { call, told } = arriveInShadow(limiter, ask, charges)
+      const { call, told } = arriveInShadow(limiter, ask, charges, tie)
       const kept = call.state === "gone"
         ? Effect.succeed(nothing)
         : keep(limiter, { ...nothing, charges, shadow: call, open: true, settled: false }, granted)
@@ -446,7 +445,7 @@ export const takeScoped = (
       () =>
         keep(
           limiter,
-          granting(limiter.plan.shadow ? [] : permitsOf(call.parts, call.ask), call.ask.holds ? call : undefined),
+          granting(call.startedInShadow ? [] : permitsOf(call.parts, call.ask), call.ask.holds ? call : undefined),
           granted
         )
     )
@@ -536,9 +535,13 @@ const arrive = (
   const own = limiter.plan.timeout === Infinity ? reentered(limiter, ask, fiber) : undefined
   if (own === undefined) return enter(limiter, ask, self, fiber, now, charges, tie)
   if (own.nested === "die") return Effect.die(new Error(deadlock(limiter, own)))
-  limiter.counters.admitted++
-  limiter.series.admitted++
+  countPassed(limiter)
   return self as Effect.Effect<any, any>
+}
+
+const countPassed = ({ counters, series }: Limiter): void => {
+  counters.admitted++
+  series.admitted++
 }
 
 /** So many holders are looked at to find out whether a fiber waits for itself. */
@@ -600,6 +603,7 @@ const waiter = (
   tie,
   charges,
   state: "waiting",
+  startedInShadow: false,
   tooLong: undefined,
   due: undefined,
   short: false,
@@ -646,6 +650,8 @@ const start = (limiter: Limiter, call: Call): Effect.Effect<any, any, any> => {
     return isWatched(call) ? Effect.flatMap(turn(limiter, call), () => start(limiter, call)) : turn(limiter, call)
   }
   Ledger.startHead(limiter, call, now, due)
+  // Decided here and not later: an update may come before it has its permits of the Semaphores.
+  call.startedInShadow = limiter.plan.shadow
   wakeHead(limiter)
   const told = tellWaited(limiter, call, "Admitted")
   // With its permits in hand, for an observer may take its time.
@@ -729,18 +735,17 @@ const inShadow = <A, E, R>(
 }
 
 /** Counts a call and tells of it, as if the policy were in force. */
-const arriveInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => {
+const arriveInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>, tie: Tie = "call") => {
   const fiber = current()
   const now = time(limiter)
   Shadow.advance(limiter, now)
   const queued = limiter.line.size + 1
   const expected = ask.never === undefined && Observe.isHeard(fiber) ? expectedToTell(limiter, ask, now) : undefined
   const call: Shadow.Shadow = {
-    ...waiter(limiter, ask, fiber, now, charges, "call"),
+    ...waiter(limiter, ask, fiber, now, charges, tie),
     queued,
     expected,
     startedAt: Infinity,
-    isOver: false,
     later: []
   }
   if (canStart(limiter, ask, now)) {
@@ -751,6 +756,11 @@ const arriveInShadow = (limiter: Limiter, ask: Ask, charges?: Array<Charge>) => 
   if (refused !== undefined) {
     call.state = "gone"
     return { call, told: countRejection(limiter, fiber, ask, refused, 0) }
+  }
+  if (limiter.plan.timeout === Infinity && reentered(limiter, ask, fiber)?.nested === "pass") {
+    call.state = "gone"
+    countPassed(limiter)
+    return { call, told: undefined }
   }
   Shadow.wait(limiter, call)
   const told = Observe.tell(fiber, "Waiting", () => ({
@@ -827,6 +837,8 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
   Pauses.extend(limiter.pauses, now, until)
   limiter.pausedUntil = until
   limiter.barred = true
+  // What was late before a pause is not made up for after it.
+  limiter.lateUntil = -Infinity
   rejectTooLong(limiter, now)
   reconsider(limiter)
   // In shadow it holds nobody back.

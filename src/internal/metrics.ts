@@ -4,9 +4,10 @@
  * The limiters count in plain numbers, which Effect's metrics read when a snapshot is taken: a call costs no metric update.
  * Throttles of one name, under the same attributes and in the same registry, count in the same series.
  *
- * A registry keeps the series of 1,000 names. What a throttle has counted stays when it is closed, until other names need
- * the place: then the series of the throttle that was closed first is added to that of the name "other" and removed. Where
- * as many throttles are open, further names count as "other" from the beginning.
+ * A registry keeps 1,000 series, of names under their attributes. What a throttle has counted stays when it is closed, until
+ * others need the place: then the series of the throttle that was closed first is added to that of the name "other" and
+ * removed. Where as many throttles are open, further ones count as "other" from the beginning. There is one "other", without
+ * attributes: one for each set of them would again be without bound.
  */
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
@@ -64,6 +65,8 @@ export interface Series extends Counters {
   /** How many throttles that are open count in it. */
   users: number
   readonly registered: Array<Metric.Registration>
+  /** Registers one more metric of this series. */
+  readonly register: <State>(metric: Metric.Metric<number, State>, get: () => State, reason?: string) => void
   /** The series of its registry, and under what they have this one. */
   readonly all: All
   readonly id: string
@@ -131,11 +134,13 @@ const find = (context: Context.Context<never>, all: All, name: string): Series =
   const id = idOf(context, name)
   const found = all.named.get(id)
   if (found !== undefined) return found
-  if (name !== other && all.named.size >= mostNames && !makeRoom(context, all)) return find(context, all, other)
-  const made = register(context, all, id, name)
-  all.named.set(id, made)
-  return made
+  return id === other || all.named.size < mostNames || makeRoom(context, all)
+    ? register(context, all, id, name)
+    : findOther(context, all)
 }
+
+const findOther = (context: Context.Context<never>, all: All): Series =>
+  find(Context.add(context, Metric.CurrentMetricAttributes, {}), all, other)
 
 export const release = (series: Series): void => {
   if (--series.users === 0) series.all.closed.add(series)
@@ -151,21 +156,22 @@ export const countRejected = (context: Context.Context<never>, name: string, rea
 /** Adds the series that was closed first, and counts nothing any more, to those of no name of their own. */
 const makeRoom = (context: Context.Context<never>, all: All): boolean => {
   for (const series of all.closed) {
-    if (series.running > 0 || series.waiting > 0) continue
+    for (const catchUp of series.behind.values()) catchUp()
+    if (series.id === other || series.running > 0 || series.waiting > 0) continue
     all.closed.delete(series)
     all.named.delete(series.id)
     for (const one of series.registered) one.remove()
-    addTo(find(context, all, other), series, context)
+    addTo(findOther(context, all), series)
     return true
   }
   return false
 }
 
-const addTo = (sum: Series, series: Series, context: Context.Context<never>): void => {
+const addTo = (sum: Series, series: Series): void => {
   sum.admitted += series.admitted
   sum.interrupted += series.interrupted
   for (const reason of Object.keys(sum.rejected) as Array<Rejection>) sum.rejected[reason] += series.rejected[reason]
-  if (series.keysRefused !== undefined) keysRefused(context, sum, other).count += series.keysRefused.count
+  if (series.keysRefused !== undefined) keysRefused(sum).count += series.keysRefused.count
   const { waits } = sum
   series.waits.buckets.forEach((count, i) => waits.buckets[i]! += count)
   waits.count += series.waits.count
@@ -174,12 +180,11 @@ const addTo = (sum: Series, series: Series, context: Context.Context<never>): vo
   waits.sum += series.waits.sum
 }
 
-/** How often maps of this name had no room for a key: a metric of theirs alone. */
-export const keysRefused = (context: Context.Context<never>, series: Series, name: string): { count: number } => {
+/** How often maps that count in this series had no room for a key: a metric of theirs alone. */
+export const keysRefused = (series: Series): { count: number } => {
   if (series.keysRefused === undefined) {
     const refused = series.keysRefused = { count: 0 }
-    const get = () => ({ count: refused.count, incremental: true })
-    series.registered.push(pull(context, name, metrics.rejected, get, "KeysExhausted"))
+    series.register(metrics.rejected, () => ({ count: refused.count, incremental: true }), "KeysExhausted")
   }
   return series.keysRefused
 }
@@ -215,16 +220,17 @@ const register = (context: Context.Context<never>, all: All, id: string, name: s
     keysRefused: undefined,
     users: 0,
     registered: [],
+    register: (metric, get, reason) => {
+      const upToDate = () => {
+        for (const catchUp of series.behind.values()) catchUp()
+        return get()
+      }
+      series.registered.push(pull(context, name, metric, upToDate, reason))
+    },
     all,
     id
   }
-  const add = <State>(metric: Metric.Metric<number, State>, get: () => State, reason?: string): void => {
-    const upToDate = () => {
-      for (const catchUp of series.behind.values()) catchUp()
-      return get()
-    }
-    series.registered.push(pull(context, name, metric, upToDate, reason))
-  }
+  const add = series.register
   const count = (count: number) => ({ count, incremental: true })
   add(metrics.admitted, () => count(series.admitted))
   for (const reason of ["QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity"] as const) {
@@ -234,5 +240,6 @@ const register = (context: Context.Context<never>, all: All, id: string, name: s
   add(metrics.waiting, () => ({ value: series.waiting }))
   add(metrics.running, () => ({ value: series.running }))
   add(metrics.waitSeconds, () => histogram(series.waits))
+  all.named.set(id, series)
   return series
 }

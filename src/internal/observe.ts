@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import * as Formatter from "effect/Formatter"
 import * as LogLevel from "effect/LogLevel"
 import type { ThrottleError } from "../ThrottleError.ts"
 
@@ -99,6 +100,9 @@ const Reported = Context.Reference<WeakSet<object>>("effect-throttle/internal/Re
   defaultValue: () => new WeakSet()
 })
 
+/** Stands for all observers that are no functions. */
+const noFunction = {}
+
 /** Runs an observer, whose failures and whatever else it returns are nothing to the call. */
 const notify = (
   fiber: AnyFiber,
@@ -107,12 +111,16 @@ const notify = (
 ): Effect.Effect<void> => {
   const report = (cause: Cause.Cause<unknown>): Effect.Effect<void> => {
     const reported = fiber.getRef(Reported)
-    if (Cause.hasInterruptsOnly(cause) || reported.has(observer)) return Effect.void
-    reported.add(observer)
+    const identity = typeof observer === "function" ? observer : noFunction
+    if (Cause.hasInterruptsOnly(cause) || reported.has(identity)) return Effect.void
+    reported.add(identity)
     return Effect.annotateLogs(Effect.logError("throttle.observer-failed", cause), { event: event._tag })
   }
   return Effect.catchCause(
     Effect.suspend(() => {
+      if (typeof observer !== "function") {
+        throw new TypeError(`Throttle.Observer must be a function, received ${Formatter.format(observer)}`)
+      }
       const returned: unknown = observer(event)
       return Effect.isEffect(returned) ? Effect.asVoid(returned as Effect.Effect<unknown>) : Effect.void
     }),

@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { ThrottleError } from "../ThrottleError.ts"
 import * as Agenda from "./agenda.ts"
-import type { Ask } from "./ask.ts"
+import { type Ask, upToDate } from "./ask.ts"
 import * as Ledger from "./ledger.ts"
 import * as Line from "./line.ts"
 import * as Refuse from "./refuse.ts"
@@ -22,8 +22,6 @@ import { type Call, dueFrom, hasPermits, type Limiter, noise, time } from "./sta
 export interface Shadow extends Call {
   /** When it would have started. */
   startedAt: number
-  /** Whether its effect has ended. */
-  isOver: boolean
   /** What it did so long after its real start, and will do so long after this one. */
   readonly later: Array<{ readonly nanos: number; readonly action: (at: number) => void }>
 }
@@ -55,20 +53,40 @@ export const advance = (limiter: Limiter, now: number): void => {
     const head = limiter.line.head === undefined || isShadow(limiter.line.head) ? limiter.line.head : undefined
     const due = head === undefined ? Infinity : dueOf(limiter, head)
     const deadline = head === undefined ? Infinity : head.arrival + limiter.plan.timeout
+    const starts = due <= deadline + noise
+    // An update may have brought the deadline into the past: then it times out at the update.
+    const leaves = starts ? due : Math.max(deadline, limiter.permitsSince)
     const next = limiter.agenda.heap[0]?.at ?? Infinity
-    const first = Math.min(due, deadline, next)
+    const first = Math.min(leaves, next)
     if (first > now + noise || first === Infinity) break
-    if (next <= first + noise) Agenda.next(limiter.agenda)!.action!()
-    else if (due <= deadline + noise) start(limiter, head!, due)
-    else timeOut(limiter, head!, deadline)
+    if (next <= first + noise) act(limiter, now)
+    else if (starts) start(limiter, head!, due)
+    else timeOut(limiter, head!, leaves)
   }
-  if (limiter.line.size === 0) limiter.series.behind.delete(limiter)
+  if (limiter.line.size === 0 && limiter.agenda.heap.length === 0) limiter.series.behind.delete(limiter)
+}
+
+/** Does what is next on the agenda: at its instant, but not later than now. */
+const act = (limiter: Limiter, now: number): void => {
+  const { action, at } = Agenda.next(limiter.agenda)!
+  action!(Math.min(at, now))
+}
+
+/** Puts something on the agenda. The numbers of the limiter are not up to date until it is done. */
+const schedule = (limiter: Limiter, at: number, action: (at: number) => void): void => {
+  Agenda.enter(limiter.agenda, at, action)
+  noteBehind(limiter)
+}
+
+const noteBehind = (limiter: Limiter): void => {
+  const { behind } = limiter.series
+  if (!behind.has(limiter)) behind.set(limiter, () => advance(limiter, time(limiter)))
 }
 
 const start = (limiter: Limiter, call: Shadow, at: number): void => {
   call.startedAt = at
   Ledger.startHead(limiter, call, at, at)
-  for (const { action, nanos } of call.later) Agenda.enter(limiter.agenda, at + nanos, () => action(at + nanos))
+  for (const { action, nanos } of call.later) schedule(limiter, at + nanos, action)
 }
 
 const timeOut = (limiter: Limiter, call: Shadow, at: number): void =>
@@ -109,7 +127,7 @@ export const wait = (limiter: Limiter, call: Shadow): void => {
   }
   Line.enter(limiter.line, call)
   Ledger.count(limiter, call.ask, 1)
-  limiter.series.behind.set(limiter, () => advance(limiter, time(limiter)))
+  noteBehind(limiter)
 }
 
 /** Does something so long after its start as it is now after its real one. */
@@ -121,7 +139,7 @@ const after = (limiter: Limiter, call: Shadow, action: (at: number) => void): vo
   if (call.state === "waiting") call.later.push({ nanos, action })
   else if (!limiter.plan.shadow) action(now)
   else {
-    Agenda.enter(limiter.agenda, call.startedAt + nanos, () => action(call.startedAt + nanos))
+    schedule(limiter, call.startedAt + nanos, action)
     advance(limiter, now)
   }
 }
@@ -129,7 +147,6 @@ const after = (limiter: Limiter, call: Shadow, action: (at: number) => void): vo
 /** The call's effect has really ended. One that was interrupted would have been interrupted while it waited, too. */
 export const end = (limiter: Limiter, call: Shadow, exit: Exit.Exit<unknown, unknown>): void => {
   advance(limiter, time(limiter))
-  call.isOver = true
   if (call.state === "waiting" && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) {
     return interrupt(limiter, call)
   }
@@ -147,12 +164,13 @@ export const close = (limiter: Limiter, call: Shadow, isCharged: boolean): void 
   after(limiter, call, (at) => {
     if (call.charges !== undefined) Ledger.closeCharges(limiter, call.charges)
     if (call.ask.holds) Ledger.giveBack(limiter, call, isCharged, at)
-    limiter.permitsSince = at
+    if (limiter.plan.shadow) limiter.permitsSince = at
   })
 
 export const settle = (limiter: Limiter, call: Shadow, actual: Ask): void =>
   after(limiter, call, (at) => {
-    Ledger.settleCharges(limiter, call.charges!, actual, at)
+    // By then an update may have given the parts another order.
+    Ledger.settleCharges(limiter, call.charges!, upToDate(limiter, actual), at)
     rejudge(limiter, at)
   })
 
@@ -178,13 +196,13 @@ const rejudge = (limiter: Limiter, at: number): void => {
  */
 export const putInForce = (limiter: Limiter, now: number): void => {
   advance(limiter, now)
-  for (let entry = Agenda.next(limiter.agenda); entry !== undefined; entry = Agenda.next(limiter.agenda)) {
-    entry.action!()
-  }
+  while (limiter.agenda.heap.length > 0) act(limiter, now)
   for (const call of Array.from(Line.members(limiter.line))) {
     if (!isShadow(call)) continue
     leave(limiter, call, -Infinity)
     call.state = "started"
+    // It has run since it came: put in shadow again, it ends when it really does.
+    call.startedAt = call.arrival
     if (call.charges !== undefined) limiter.open++
     Ledger.admit(limiter, call.ask)
     if (call.ask.holds) Line.enter(limiter.holders, call)
@@ -205,5 +223,4 @@ export const rejectExcessive = (limiter: Limiter, now: number): void => {
 export const closeAll = (limiter: Limiter): void => {
   advance(limiter, time(limiter))
   for (const call of Array.from(Line.members(limiter.line))) if (isShadow(call)) interrupt(limiter, call)
-  limiter.series.behind.delete(limiter)
 }

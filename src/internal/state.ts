@@ -78,6 +78,8 @@ export interface Call extends Line.Place<Call> {
   /** Where its charges are noted, if it may be settled later. */
   readonly charges: Array<Charge> | undefined
   state: "waiting" | "started" | "gone"
+  /** Whether it started while the policy was in shadow: then it takes no permits of Semaphores. */
+  startedInShadow: boolean
   /** Nanoseconds that it would still have to wait, where that has become more than `maxWait` allows. */
   tooLong: number | undefined
   /** When it may start; undefined until it is the head and the permits it asks for are free. */
@@ -108,7 +110,7 @@ export interface Limiter {
   headSince: number
   /** In shadow: what calls would do after their starts. */
   readonly agenda: Agenda.Agenda
-  /** In shadow: when permits came back last, or when an update may have added some. */
+  /** In shadow: when permits came back last, or when an update may have added some. In force: when the last update was. */
   permitsSince: number
   /** How late the last start was, and until when the calls that come are judged as if they had come as much earlier. */
   late: number

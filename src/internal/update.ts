@@ -40,6 +40,7 @@ export const update = (limiter: Limiter, plan: Plan): void => {
   limiter.parts = { timings, gates }
   limiter.one = askOne(limiter.plan)
   limiter.permitsSince = now
+  if (!plan.catchesUp) limiter.lateUntil = -Infinity
   for (const call of Line.members(limiter.line)) {
     call.ask = askAgain(limiter.plan, call.ask)
     call.parts = limiter.parts

@@ -94,7 +94,7 @@ export const make = (late: number): World => {
       Agenda.next(agenda)
       if (first.action === undefined) continue
       now = first.at
-      first.action()
+      first.action(now)
       settle()
     }
   }

@@ -5,7 +5,7 @@
  * `MaxOpsBeforeYield` of 3: coming back from a yield costs two operations, so with 1 or 2 a fiber never gets on.) Nothing
  * is asynchronous: a whole simulation runs inside one call of `run`.
  */
-import { Clock, Context, Duration, Effect, Fiber, Scheduler } from "effect"
+import { Clock, Context, Duration, Effect, Exit, Fiber, Metric, Scheduler } from "effect"
 
 export interface Simulator {
   /** Starts a fiber at the current instant. */
@@ -115,3 +115,15 @@ export const make = (options: {
     clock
   }
 }
+
+/** What an effect gives that ends without anything else being done. */
+export const result = <A, E>(simulator: Simulator, effect: Effect.Effect<A, E>): A => {
+  const fiber = simulator.fork(effect)
+  simulator.run()
+  const exit = fiber.pollUnsafe()
+  if (exit !== undefined && Exit.isSuccess(exit)) return exit.value
+  throw new Error(`an effect has ended as ${exit}`)
+}
+
+/** A context with metrics of its own. */
+export const ownMetrics = (): Context.Context<never> => Context.make(Metric.MetricRegistry, new Map())

@@ -18,9 +18,14 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
   const { limit, per } = options
   // The wall clock shows whole milliseconds, so the end of a window is known too late by up to one.
   const rounding = per < 2e6 ? 0 : Math.min(1e6, per / 4)
-  /** Whether the window is over at `at`: by the monotonic clock, or in its last millisecond by the wall clock. */
+  /** By so much the wall clock may be set back right behind a boundary before an unused state opens the window again: 1 s. */
+  const lag = Math.min(1e9, per / 2)
+  /**
+   * Whether the window is over at `at`: by the monotonic clock, or in its last millisecond by the wall clock. What is just
+   * before a boundary is on it, for a window that is open as for one that opens.
+   */
   const isOver = (state: FixedState, at: number, wall: Wall): boolean =>
-    at >= state.end ||
+    state.end - at < grain ||
     (at >= state.end - rounding && state.isForeign !== true && pastBoundary(at, per, wall) < per / 2)
   /** The window that `at` falls in. */
   const windowAt = (state: FixedState, at: number, wall: Wall): FixedState => {
@@ -55,7 +60,8 @@ export const fixed = (options: { readonly limit: number; readonly per: number })
     interval: per,
     remaining: (state, now, wall) => isOver(state, now, wall) ? limit : Math.max(0, limit - state.used),
     // One that was charged nothing in the end, too: otherwise those whom another limit refuses would fill a map.
-    isInitial: (state, now) => (state.used === 0 && state.isForeign !== true) || now >= state.end + per / 2,
+    // Right behind its end a wall clock that is set back would open a window twice: so not before that can be foreseen.
+    isInitial: (state, now) => (state.used === 0 && state.isForeign !== true) || now >= state.end + lag,
     readyBehind: (state, from, cost, ahead, wall) => {
       const { end, used } = windowAt(state, from, wall)
       const left = Math.max(0, limit - used)

@@ -88,6 +88,19 @@ export const sumTo = (layers: Layers | undefined, key: number): number => {
   return sum
 }
 
+/** The largest key up to this one; 0 where there is none. */
+export const keyUpTo = (layers: Layers | undefined, key: number): number => {
+  let found = 0
+  while (layers !== undefined) {
+    if (layers.key > key) layers = layers.left
+    else {
+      found = layers.key
+      layers = layers.right
+    }
+  }
+  return found
+}
+
 /** Makes the layer of a key part of the next one above it; `top` is the key of that where there is none. */
 export const lift = (layers: Layers | undefined, key: number, top: number): Layers | undefined => {
   let above = top

@@ -35,6 +35,21 @@ interface Open {
 interface Lost {
   readonly amount: number
   readonly upTo: number
+  /** What was owed beyond the larger bucket. None of it was lost: a refund returns it first, as far as it has not drained. */
+  readonly owed: number
+}
+
+const lostOf = ({ lost }: Open): number => lost.reduce((sum, { amount }) => sum + amount, 0)
+
+/** Those that no refund can tell apart, since the same open charges came before them, as one. */
+const merged = (all: ReadonlyArray<Lost>, layers: Layers.Layers | undefined): ReadonlyArray<Lost> => {
+  const byTicket = new Map<number, Lost>()
+  for (const { amount, owed, upTo } of all) {
+    const ticket = Layers.keyUpTo(layers, upTo)
+    const same = byTicket.get(ticket)
+    byTicket.set(ticket, { amount: amount + (same?.amount ?? 0), upTo: ticket, owed: owed + (same?.owed ?? 0) })
+  }
+  return Array.from(byTicket.values())
 }
 
 /** The layers when so much has drained; less than 0 where a start is charged a little before the latest charge. */
@@ -101,45 +116,55 @@ export const rate = (options: {
       const { count, layers, lost, next } = open
       return { level, at, open: { next, count: count - 1, layers: Layers.lift(layers, ticket, next), lost } }
     },
-    refund: (state, ticket, now, cost) => {
-      const before = level(state, now)
-      const { open } = state
-      if (open === undefined) return { level: Math.max(0, before - cost * interval), at: now }
-      const layers = drained(open, state.level - before)
-      const there = Layers.sumTo(layers, ticket) - lostBefore(open, ticket)
-      const taken = Math.max(0, Math.min(cost * interval, there))
+    // As of the latest charge, not of now: what would have drained since then does so all the same. And a bucket that has
+    // been empty since stays so: a late call that is charged before now would pay for one that is empty only now.
+    refund: (state, ticket, _now, cost) => {
+      const { at, open } = state
+      if (open === undefined) return { level: Math.max(0, state.level - cost * interval), at }
+      const taken = Math.min(cost * interval, Layers.sumTo(open.layers, ticket) - lostBefore(open, ticket))
+      if (taken <= 0) return state
+      const all = lostOf(open)
       let back = taken
       const lost = open.lost.flatMap((one) => {
-        const less = one.upTo >= ticket ? Math.min(one.amount, back) : 0
+        if (one.upTo < ticket) return [one]
+        const owed = one.owed === 0
+          ? 0
+          : Math.min(one.owed, back, Math.max(0, Layers.sumTo(open.layers, one.upTo) - all))
+        const less = Math.min(one.amount, back - owed)
         back -= less
-        return one.amount > less ? [{ ...one, amount: one.amount - less }] : []
+        return one.amount > less ? [{ ...one, amount: one.amount - less, owed: one.owed - owed }] : []
       })
       return {
-        level: before - back,
-        at: now,
-        open: { ...open, layers: Layers.drainFrom(layers, ticket, taken), lost }
+        level: state.level - back,
+        at,
+        open: { ...open, layers: Layers.drainFrom(open.layers, ticket, taken), lost }
       }
     },
     adopt: (state, from, now) => {
       // What was let in counts for at most what could be now; what was settled for more than there was stays owed. (A
-      // store charges a slot that is still to come: it counts as of now.)
-      const before = level(state, Math.max(now, state.at))
+      // store charges a slot that is still to come: it stays to come.)
+      const since = Math.max(now, state.at)
+      const before = level(state, since)
       const spent = before / from.interval
       const above = Math.max(0, Math.min(spent, from.capacity) - capacity) * interval
-      const scaled = { level: spent * interval - above, at: now }
+      // One that is empty has been so since it ran empty, for a late call that is charged before now.
+      const at = before > 0 ? since : Math.min(since, state.at + state.level)
+      const scaled = { level: spent * interval - above, at }
       if (state.open === undefined) return scaled
       const { count, lost, next } = state.open
       const factor = interval / from.interval
+      const layers = Layers.scale(drained(state.open, state.level - before), factor)
+      const owed = Math.max(0, spent - from.capacity) * interval
       return {
         ...scaled,
         open: {
           next,
           count,
-          layers: Layers.scale(drained(state.open, state.level - before), factor),
-          lost: [
-            ...lost.map(({ amount, upTo }) => ({ amount: amount * factor, upTo })),
-            ...(above > 0 ? [{ amount: above, upTo: next - 1 }] : [])
-          ]
+          layers,
+          lost: merged([
+            ...lost.map((one) => ({ amount: one.amount * factor, upTo: one.upTo, owed: one.owed * factor })),
+            ...(above > 0 ? [{ amount: above, upTo: next - 1, owed }] : [])
+          ], layers)
         }
       }
     },

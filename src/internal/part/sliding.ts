@@ -48,7 +48,10 @@ const chunkOf = (starts: ReadonlyArray<number>): Chunk => {
 }
 
 /** The instant of the newest start; -Infinity if there is none. */
-const newest = ({ chunks, latest }: SlidingState): number => latest?.at ?? chunks.at(-1)?.starts.at(-2) ?? -Infinity
+const newest = ({ chunks, latest }: SlidingState): number =>
+  latest !== undefined ? latest.at : chunks.length > 0 ? lastOf(chunks[chunks.length - 1]!) : -Infinity
+
+const lastOf = ({ starts }: Chunk): number => starts[starts.length - 2]!
 
 /** The log with its list made part of the chunks. */
 const flushed = ({ chunks, gone, latest, sum }: SlidingState): SlidingState => {
@@ -65,25 +68,26 @@ const flushed = ({ chunks, gone, latest, sum }: SlidingState): SlidingState => {
   }
 }
 
+const empty: SlidingState = { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 }
+
 /** The log without the starts that have left the window. */
 const since = (state: SlidingState, now: number, per: number): SlidingState => {
-  for (;;) {
-    const first = state.chunks[0]
-    if (first === undefined) {
-      const { latest, length } = state
-      if (latest === undefined || (length === 1 && latest.at + per > now)) return state
-      if (latest.at + per <= now) return { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 }
-      state = flushed(state)
-      continue
-    }
-    const { starts } = first
-    let { gone, sum } = state
-    if (starts[2 * gone]! + per > now) return state
-    for (; 2 * gone < starts.length && starts[2 * gone]! + per <= now; gone++) sum -= starts[2 * gone + 1]!
-    const { chunks, latest, length } = state
-    if (2 * gone < starts.length) return { chunks, gone, latest, length, sum }
-    state = { chunks: chunks.slice(1), gone: 0, latest, length, sum }
+  if (newest(state) + per <= now) return state.sum === 0 ? state : empty
+  // The oldest may have left a list: it is looked at as a chunk.
+  if (state.chunks.length === 0 && state.length > 1) state = flushed(state)
+  const { chunks, latest, length } = state
+  let { gone, sum } = state
+  let out = 0
+  for (; out < chunks.length && lastOf(chunks[out]!) + per <= now; out++) {
+    sum -= chunks[out]!.sum
+    // Of the first chunk these are gone already.
+    for (; gone > 0; gone--) sum += chunks[0]!.starts[2 * gone - 1]!
   }
+  if (out === chunks.length) return out === 0 ? state : since({ chunks: none, gone: 0, latest, length, sum }, now, per)
+  const { starts } = chunks[out]!
+  if (out === 0 && starts[2 * gone]! + per > now) return state
+  for (; starts[2 * gone]! + per <= now; gone++) sum -= starts[2 * gone + 1]!
+  return { chunks: out === 0 ? chunks : chunks.slice(out), gone, latest, length, sum }
 }
 
 /**
@@ -117,12 +121,14 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     return leaving(inOrder(latest), 0) ?? from
   }
   const charge = (state: SlidingState, at: number, cost: number): SlidingState => {
+    // Kept in order: a start may come up to a microsecond before it is due, and be charged as of then.
+    at = Math.max(at, newest(state))
     const { chunks, gone, latest, length, sum } = since(state, at, per)
     const charged = { chunks, gone, latest: { at, cost, next: latest }, length: length + 1, sum: sum + cost }
     return length + 1 < listed ? charged : flushed(charged)
   }
   return {
-    initial: { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 },
+    initial: empty,
     capacity: limit,
     lateness: 0,
     interval: per,
@@ -138,30 +144,44 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     tryCharge: (state, now, cost) => readyAt(state, now, cost) > now ? undefined : charge(state, now, cost),
     open: (state) => ({ state, ticket: newest(state) }),
     close: (state) => state,
-    // Those that started at one instant are alike: it does not matter which of them the cost is taken from.
+    // Those that started at one instant are alike: it does not matter which of them the cost is taken from. One that costs
+    // nothing any more is dropped.
     refund: (state, at, _now, cost) => {
       let left = cost
-      const chunks = state.chunks.map((chunk, i) => {
-        const { starts } = chunk
-        if (left === 0 || starts[0]! > at || starts.at(-2)! < at) return chunk
-        const reduced = starts.slice()
-        const before = left
-        for (let j = i > 0 ? 0 : 2 * state.gone; j < starts.length && starts[j]! <= at; j += 2) {
-          if (starts[j] !== at) continue
-          const less = Math.min(left, starts[j + 1]!)
-          reduced[j + 1]! -= less
-          left -= less
+      let { chunks, gone, length } = state
+      let i = 0
+      while (i < chunks.length && lastOf(chunks[i]!) < at) i++
+      while (left > 0 && i < chunks.length && chunks[i]!.starts[0]! <= at) {
+        const { starts, sum } = chunks[i]!
+        let from = i > 0 ? 0 : 2 * gone
+        while (from < starts.length && starts[from]! < at) from += 2
+        let to = from
+        let back = 0
+        for (; to < starts.length && starts[to] === at && back + starts[to + 1]! <= left; to += 2) {
+          back += starts[to + 1]!
         }
-        return { starts: reduced, sum: chunk.sum - (before - left) }
-      })
+        const rest = starts.toSpliced(from, to - from)
+        // The next one keeps a part of its cost.
+        if (starts[to] === at && back < left) {
+          rest[from + 1]! -= left - back
+          back = left
+        }
+        left -= back
+        chunks = rest.length > 0 ? chunks.with(i, { starts: rest, sum: sum - back }) : chunks.toSpliced(i, 1)
+        // Of the first chunk only such as are gone may be left, or none.
+        if (rest.length > 0) i++
+        else if (i === 0) gone = 0
+      }
       const reduced = (list: List | undefined): List | undefined => {
         if (list === undefined || list.at < at || left === 0) return list
         const less = list.at === at ? Math.min(left, list.cost) : 0
         left -= less
-        return { at: list.at, cost: list.cost - less, next: reduced(list.next) }
+        if (less === list.cost) length--
+        const next = reduced(list.next)
+        return less === list.cost ? next : { at: list.at, cost: list.cost - less, next }
       }
       const latest = reduced(state.latest)
-      return { chunks, gone: state.gone, latest, length: state.length, sum: state.sum - (cost - left) }
+      return { chunks, gone, latest, length, sum: state.sum - (cost - left) }
     },
     remaining: (state, now) => Math.max(0, limit - since(state, now, per).sum),
     adopt: (state) => state,
