@@ -1,5 +1,5 @@
 /**
- * What a throttle fails with: one error, {@link ThrottleError}, and the reason for it.
+ * The error of rejected calls, {@link ThrottleError}, and its reasons.
  *
  * @since 0.1.0
  * @module
@@ -10,21 +10,21 @@ import * as Schema from "effect/Schema"
 const cost = Schema.Record(Schema.String, Schema.Number)
 
 const common = {
-  /** The throttle's name. */
+  /** The name of the throttle. */
   throttle: Schema.String,
-  /** What the call asked for, by unit. */
+  /** The call's cost, by unit. */
   cost,
-  /** How many calls waited when this one was refused. */
+  /** The number of calls that waited, this one not counted. */
   queued: Schema.Number,
-  /** The parts of the policy that stood in the way. */
+  /** The parts of the policy that blocked the call, by name or else description; "pause" during a pause. */
   parts: Schema.Array(Schema.String)
 }
 
 const retryable = {
   ...common,
   /**
-   * How long until a call of this cost could start behind those now waiting, if nobody else came; whole milliseconds,
-   * rounded up. Absent where only those who run stand in the way: nobody can foresee when they end.
+   * How long until a call of this cost could start behind the waiting calls, if no other call came. Whole milliseconds,
+   * rounded up. Absent if only held permits block the call, since the end of a running call is unknown.
    */
   retryAfter: Schema.optionalKey(Schema.Duration)
 }
@@ -32,15 +32,16 @@ const retryable = {
 const spell = (value: Readonly<Record<string, number>>): string =>
   Object.entries(value).map(([unit, amount]) => `${unit}: ${amount}`).join(", ")
 
-const behind = (parts: ReadonlyArray<string>): string => parts.length === 0 ? "" : ` (held up by ${parts.join(", ")})`
+const blockedBy = (parts: ReadonlyArray<string>): string =>
+  parts.length === 0 ? "" : ` (blocked by ${parts.join(", ")})`
 
 const retry = (after: Duration.Duration | undefined): string =>
-  after === undefined ? "" : `; try again in ${Duration.format(after)}`
+  after === undefined ? "" : `; retry after ${Duration.format(after)}`
 
 /**
- * The line was full: `maxQueue` calls waited already.
+ * The call would have had to wait, and `maxQueue` calls waited already.
  *
- * `limit` is the bound. Nothing was charged.
+ * `limit` is `maxQueue`. Nothing was charged. Retry after `retryAfter`, or do without.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -51,15 +52,15 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   limit: Schema.Number
 }) {
   override get message(): string {
-    const why = this.limit === 0 ? "it would have to wait" : `${this.queued} waiting`
-    return `${why}, maxQueue is ${this.limit}${behind(this.parts)}${retry(this.retryAfter)}`
+    const why = this.limit === 0 ? "the call would have to wait" : `${this.queued} waiting`
+    return `${why}, maxQueue is ${this.limit}${blockedBy(this.parts)}${retry(this.retryAfter)}`
   }
 }
 
 /**
- * The expected wait was longer than `maxWait`, so waiting was not begun.
+ * The call's estimated wait exceeded `maxWait`, when it arrived or after a pause or an update.
  *
- * `limit` is the bound. Nothing was charged.
+ * `limit` is `maxWait`. Nothing was charged. Retry after `retryAfter`, or do without.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -70,7 +71,7 @@ export class WaitTooLong extends Schema.TaggedError<WaitTooLong>()("WaitTooLong"
   limit: Schema.Duration
 }) {
   override get message(): string {
-    return `the wait would be longer than maxWait, ${Duration.format(this.limit)}${behind(this.parts)}${
+    return `the call would wait longer than maxWait, ${Duration.format(this.limit)}${blockedBy(this.parts)}${
       retry(this.retryAfter)
     }`
   }
@@ -79,7 +80,7 @@ export class WaitTooLong extends Schema.TaggedError<WaitTooLong>()("WaitTooLong"
 /**
  * The call waited for `timeout` and was not admitted.
  *
- * `limit` is the bound. Nothing was charged; the effect never started.
+ * `limit` is `timeout`. Nothing was charged, and the effect never started. Retry after `retryAfter`, or do without.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -90,14 +91,16 @@ export class TimedOut extends Schema.TaggedError<TimedOut>()("TimedOut", {
   limit: Schema.Duration
 }) {
   override get message(): string {
-    return `not admitted within timeout, ${Duration.format(this.limit)}${behind(this.parts)}${retry(this.retryAfter)}`
+    return `not admitted within timeout, ${Duration.format(this.limit)}${blockedBy(this.parts)}${
+      retry(this.retryAfter)
+    }`
   }
 }
 
 /**
- * The call asked for more permits than the policy can ever grant, so waiting would never end.
+ * The call requested more permits than the policy can ever grant.
  *
- * `limit` is the most that could be granted. Nothing was charged. Ask for less, in several calls, or raise the limit.
+ * `limit` is the maximum. Nothing was charged. Request less, in several calls, or raise the policy's limit.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -108,14 +111,14 @@ export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapac
   limit: Schema.Number
 }) {
   override get message(): string {
-    return `asked for ${spell(this.cost)}; at most ${this.limit} can ever be granted${behind(this.parts)}`
+    return `requested ${spell(this.cost)}; at most ${this.limit} can ever be granted${blockedBy(this.parts)}`
   }
 }
 
 /**
- * A `ThrottleMap` has `maxKeys` keys, and found none of them as good as new, and none that it may forget.
+ * A `ThrottleMap` has `maxKeys` keys, and no key can be dropped or evicted.
  *
- * `limit` is `maxKeys`. Nothing was charged. Raise the limit, or let the map evict the key used longest ago.
+ * `limit` is `maxKeys`. Nothing was charged. Raise `maxKeys`, or let the map evict keys.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -126,18 +129,17 @@ export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExha
   limit: Schema.Number
 }) {
   override get message(): string {
-    return `there are ${this.limit} keys already, which is all that maxKeys allows`
+    return `no room for another key, maxKeys is ${this.limit}`
   }
 }
 
 /**
- * The store that several processes share gave no decision: it was not reachable, did not answer in time, refused this
- * request (its key holds something else), or has failed so often that it is left alone for a while. A throttle in memory
- * never fails with it.
+ * The store that processes share made no decision. Throttles in memory never fail with it.
  *
- * `outcome` says which. After "timeout" the permits may have been spent all the same, so do not retry blindly; after the
- * others nothing was charged as far as this process knows. Where `outcome` is "open", `retryAfter` says
- * when the store is asked again.
+ * `outcome` is the cause: "timeout" if the store did not answer in time, "unavailable" if it could not be reached,
+ * "refused" if it rejected the request (for example because its key holds something else), "open" if its circuit
+ * breaker is open. After "timeout" the permits may have been spent, so do not retry blindly; otherwise nothing was
+ * charged as far as this process knows. With "open", `retryAfter` is how long until the store is tried again.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -146,20 +148,19 @@ export class KeysExhausted extends Schema.TaggedError<KeysExhausted>()("KeysExha
 export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   ...retryable,
   outcome: Schema.Literals(["timeout", "unavailable", "refused", "open"]),
-  /** What the store or its client said. */
+  /** The message of the store or of its client. */
   detail: Schema.String
 }) {
   override get message(): string {
-    return `the store gave no decision (${this.outcome}): ${this.detail}${retry(this.retryAfter)}`
+    return `the store made no decision (${this.outcome}): ${this.detail}${retry(this.retryAfter)}`
   }
 }
 
 /**
- * The lease on permits that several processes share was lost while the work ran, and the work was interrupted: no
- * renewal reached the store in time, or the store lost the key. A throttle in
- * memory never fails with it.
+ * The lease of permits that processes share was lost while the effect ran, and the effect was interrupted: no renewal
+ * reached the store in time, or the store lost the key. Throttles in memory never fail with it.
  *
- * `fence` is the lease's fencing number: whoever holds the permits now has a larger one.
+ * `fence` is the lease's fencing number. A later holder of the permits has a larger one.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -175,11 +176,13 @@ export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
 }
 
 /**
- * A call was refused. Its effect did not start and nothing was charged. (The two reasons of a store that several processes
- * share differ: after a `StoreError` the permits may have been spent, and a `LeaseLost` interrupts work that has begun.)
+ * The error of a rejected call: its effect did not start, and nothing was charged.
  *
- * `Effect.catchTag("ThrottleError", …)` catches all of them, `Effect.catchReason("ThrottleError", "QueueFull", …)` one
- * reason. The error is a Schema, so it can cross a process boundary.
+ * Two reasons of a shared store differ: after a `StoreError` the permits may have been spent, and a `LeaseLost`
+ * interrupts an effect that has started.
+ *
+ * `Effect.catchTag("ThrottleError", …)` catches all reasons, `Effect.catchReason("ThrottleError", "QueueFull", …)` one.
+ * The error is a Schema, so it can be encoded for another process.
  *
  * **Example**
  *
@@ -197,8 +200,8 @@ export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
  * await Effect.runPromise(program) // "found"
  * ```
  *
- * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity}, {@link KeysExhausted} for the
- * reasons; {@link StoreError}, {@link LeaseLost} for those of a store that several processes share
+ * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity}, {@link KeysExhausted}
+ * for the reasons; {@link StoreError}, {@link LeaseLost} for those of a store that processes share
  * @category errors
  * @since 0.1.0
  */
@@ -210,7 +213,7 @@ export class ThrottleError extends Schema.TaggedError<ThrottleError>()("Throttle
   }
 
   /**
-   * When to ask again; see the reason's `retryAfter`. Always absent for `PermitsExceedCapacity`,
+   * How long to wait before a retry: the reason's `retryAfter`. Always absent for `PermitsExceedCapacity`,
    * `KeysExhausted` and `LeaseLost`.
    *
    * @since 0.1.0

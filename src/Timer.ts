@@ -9,48 +9,47 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { format } from "effect/Formatter"
 import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
-import * as Predicate from "effect/Predicate"
 import * as Ref from "effect/Ref"
+import * as Rules from "./internal/options.ts"
 
 /**
- * How a timer writes its lines.
+ * Options of a timer.
  *
  * @see {@link timed} and {@link make}, which take them
  * @category models
  * @since 0.1.0
  */
 export interface Options {
-  /** Write a line when a run begins too. Default `false`: only the line at its end. */
+  /** Whether a line is written when a run begins, too. Default: `false`, only the line at its end. */
   readonly verbose?: boolean | undefined
-  /** The level of the lines in Effect's logger. Default `"Info"`. Without effect where `print` is given. */
+  /** The level of the lines in Effect's logger. Default: `"Info"`. Not used if `print` is given. */
   readonly level?: LogLevel.Severity | undefined
   /**
-   * Takes each line instead of Effect's logger; what it logs itself carries the line's annotations. Its time is not
-   * measured. A defect of it becomes the run's. Default: log at `level`.
+   * Writes each line, instead of Effect's logger. Its own log entries carry the annotations of the line. Its time is not
+   * measured. A defect of `print` becomes a defect of the run. Default: logs at `level`.
    */
   readonly print?: ((line: string) => Effect.Effect<void>) | undefined
 }
 
 /**
- * What a timer knows of the runs that have ended, in Effect `Duration`s, exact to the nanosecond.
+ * Statistics of the runs that have ended. Durations are exact to the nanosecond.
  *
- * Before the first run `runs` is 0 and `total` zero, and the rest is `Option.none()`: there is nothing to tell. Runs
- * that failed or were interrupted are counted like those that succeeded; a run still going is not counted yet. Runs
- * that overlap each add all of their own time, so `total` can exceed the time that went by.
+ * Before the first run ends `runs` is 0, `total` is zero and the other fields are `Option.none()`. Failed and interrupted
+ * runs count like successful ones; a run in progress does not count yet. Runs that overlap each add all of their own time,
+ * so `total` can exceed the elapsed time.
  *
  * @see {@link Timer} whose `statistics` these are
  * @category models
  * @since 0.1.0
  */
 export interface Statistics {
-  /** How many runs have ended. */
+  /** The number of runs that have ended. */
   readonly runs: number
-  /** All of them together. */
+  /** The sum of their durations. */
   readonly total: Duration.Duration
-  /** The run that ended last. */
+  /** The duration of the run that ended last. */
   readonly last: Option.Option<Duration.Duration>
   /** `total / runs`, rounded down to the nanosecond. */
   readonly average: Option.Option<Duration.Duration>
@@ -59,28 +58,28 @@ export interface Statistics {
 }
 
 /**
- * A timer: a function that times effects, and the statistics of the runs it has timed.
+ * A timer: a function that times effects, and the statistics of their runs.
  *
  * @see {@link make} to make one
  * @category models
  * @since 0.1.0
  */
 export interface Timer {
-  /** The name in its lines, and of its spans. */
+  /** The name of its lines and spans. */
   readonly name: string
   /** Times each run of an effect, as {@link timed} describes it. */
   readonly timed: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  /** The runs so far, as one consistent reading. */
+  /** The statistics of the runs so far, read in one step. */
   readonly statistics: Effect.Effect<Statistics>
-  /** Forgets the runs so far. A run still going counts as the first of the new ones. */
+  /** Resets the statistics. A run in progress counts when it ends. */
   readonly reset: Effect.Effect<void>
 }
 
 /**
- * Times each run of an effect: writes how it ended, how long it took and the average of the runs so far.
+ * Times each run of an effect and writes a line with its outcome, its duration and the average of the runs so far.
  *
- * Time is monotonic time of the fiber's `Clock`, so a wall clock that steps does not matter, and a TestClock is exact.
- * By default one line a run, at its end, through Effect's logger at level `"Info"`; see {@link Options}:
+ * Time is the monotonic time of the fiber's `Clock`: steps of the wall clock have no effect, and a TestClock is exact.
+ * By default one line is logged for each run, at its end, at level `"Info"`; see {@link Options}:
  *
  * ```text
  * parse: begin                                       (with verbose)
@@ -92,22 +91,22 @@ export interface Timer {
  *
  * **When to use**
  *
- * Use around an effect, piped or as the last argument of `Effect.fn`, when the lines and the spans are all you want.
+ * Around an effect, piped or as the last argument of `Effect.fn`, where the lines and the spans suffice.
  *
  * **Gotchas**
  *
- * The runs are kept in the function that `timed` returns, nowhere else. Make it once, outside the function that uses
- * it: `(id) => get(id).pipe(Timer.timed("get"))` makes a new one for each call, and each average is of one run.
- * Programs that share the function share its runs; {@link make} starts afresh each time it is run.
+ * The function that `timed` returns holds the statistics. Make it once, outside the function that uses it:
+ * `(id) => get(id).pipe(Timer.timed("get"))` makes a new one for each call, and each average is of one run. Programs that
+ * share the function share its statistics; {@link make} makes new ones each time it is run.
  *
  * **Interruption**
  *
- * The effect stays as interruptible as it was. An interrupted run is counted and its line says so; writing a line is
- * not interruptible, so each begin line gets its end line. Runs may overlap, each is measured on its own.
+ * The effect stays as interruptible as it was. An interrupted run counts, and its line says so. Lines are written
+ * uninterruptibly, so each begin line has its end line. Runs may overlap; each is measured separately.
  *
  * **Errors**
  *
- * Adds none: the effect's exit passes through, a failed run is counted and its line says so. Throws a `RangeError` at
+ * Adds none: the effect's exit is returned unchanged; a failed run counts, and its line says so. Throws a `RangeError` at
  * once for an empty name, an unknown option or one of the wrong type.
  *
  * **Example** (Timing a function)
@@ -140,11 +139,11 @@ export const timed = (name: string, options: Options = {}): Timer["timed"] =>
  *
  * **When to use**
  *
- * Use when a program wants to know the number of runs, their total, average, shortest and longest.
+ * Where a program reads the number of runs, their total, average, shortest and longest duration.
  *
  * **Interruption**
  *
- * As with {@link timed}: an interrupted run is counted.
+ * As with {@link timed}: an interrupted run counts.
  *
  * **Errors**
  *
@@ -168,7 +167,7 @@ export const timed = (name: string, options: Options = {}): Timer["timed"] =>
  * console.log(runs, Option.map(longest, Duration.format))
  * ```
  *
- * @see {@link timed} when the lines and the spans are enough
+ * @see {@link timed} where the lines and the spans suffice
  * @category constructors
  * @since 0.1.0
  */
@@ -201,7 +200,7 @@ const fromState = ({ name, print, verbose }: Settings, state: Ref.Ref<Statistics
 
   return {
     name,
-    // Only the effect itself can be interrupted, so that each begin line gets its end line
+    // Only the effect itself can be interrupted, so each begin line has its end line.
     timed: (self) =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
         if (verbose) yield* Effect.annotateLogs(print(`${name}: begin`), { timer: name })
@@ -216,7 +215,7 @@ const fromState = ({ name, print, verbose }: Settings, state: Ref.Ref<Statistics
 const outcomeOf = (exit: Exit.Exit<unknown, unknown>): "success" | "failure" | "interrupted" =>
   Exit.isSuccess(exit) ? "success" : Cause.hasInterruptsOnly(exit.cause) ? "interrupted" : "failure"
 
-/** People read the lines: microseconds are fine enough, and milliseconds from a second on. */
+/** Rounds to microseconds, and to milliseconds from one second on. */
 const text = (duration: Duration.Duration): string => {
   const millis = Duration.toMillis(duration)
   return millis < 1_000 ? `${Number(millis.toFixed(3))}ms` : Duration.format(Duration.millis(Math.round(millis)))
@@ -259,26 +258,14 @@ interface Settings {
 
 const severities = LogLevel.values.filter((level) => level !== "All" && level !== "None")
 
-const rules: { readonly [K in keyof Options]-?: readonly [allowed: string, holds: Predicate.Predicate<unknown>] } = {
-  verbose: ["a boolean", Predicate.isBoolean],
-  level: [`one of ${severities.join(", ")}`, (level) => severities.some((severity) => severity === level)],
-  print: ["a function", Predicate.isFunction]
+const rules = {
+  verbose: Rules.boolean,
+  level: Rules.oneOf(...severities),
+  print: Rules.func<(line: string) => Effect.Effect<void>>("a function from a line to an Effect")
 }
 
-/** Checks what the user wrote, and fills in the defaults. */
+/** Checks the name and the options, and fills in the defaults. Throws a RangeError. */
 const settle = (caller: string, name: string, options: Options): Settings => {
-  const insist = (holds: boolean, what: string, got: unknown): void => {
-    if (!holds) throw new RangeError(`${caller}: ${what}, got ${format(got)}`)
-  }
-  insist(Predicate.isString(name) && name !== "", "name must be a non-empty string", name)
-  insist(Predicate.isObject(options), "options must be an object", options)
-  for (const key of Object.keys(options)) {
-    insist(Object.hasOwn(rules, key), `an option must be one of ${Object.keys(rules).join(", ")}`, key)
-  }
-  for (const [key, [allowed, holds]] of Object.entries(rules)) {
-    const value = options[key as keyof Options]
-    insist(value === undefined || holds(value), `${key} must be ${allowed}`, value)
-  }
-  const { level = "Info", print = Effect.logWithLevel(level), verbose = false } = options
-  return { name, verbose, print }
+  const { level = "Info", print = Effect.logWithLevel(level), verbose = false } = Rules.readAll(caller, rules, options)
+  return { name: Rules.read(caller, "name", Rules.text, name), verbose, print }
 }

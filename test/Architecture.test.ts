@@ -17,19 +17,23 @@ const effectSource = (module: string): string | undefined => {
   return existsSync(path) ? readFileSync(path, "utf8") : undefined
 }
 
-describe("the house", () => {
-  test("imports run one way", () => expect(rules.direction(src)).toEqual([]))
-  test("no cycles", () => expect(rules.cycles(src)).toEqual([]))
-  test("meters import nothing", () => expect(rules.pureMeters(src)).toEqual([]))
-  test("the core uses stable modules of Effect only", () => expect(rules.stableOnly(src, effectSource)).toEqual([]))
-  test("no clock but Effect's", () => expect(rules.noOtherClock(src)).toEqual([]))
-  test("no state in modules", () => expect(rules.noModuleState(src)).toEqual([]))
-  test("exports close internal", () => expect(rules.closedExports(exports, src)).toEqual([]))
-  test("nobody imports internal by name", () => expect(rules.noInternalByName({ ...src, ...others })).toEqual([]))
+describe("the architecture", () => {
+  test("imports run in one direction", () => expect(rules.direction(src)).toEqual([]))
+  test("no import cycles", () => expect(rules.cycles(src)).toEqual([]))
+  test("meters import nothing from outside their folder", () => expect(rules.pureMeters(src)).toEqual([]))
+  test("the core imports only stable modules of Effect", () => expect(rules.stableOnly(src, effectSource)).toEqual([]))
+  test("time is read from Effect's Clock alone", () => expect(rules.noOtherClock(src)).toEqual([]))
+  test("no module has state", () => expect(rules.noModuleState(src)).toEqual([]))
+  test("package.json exports each public module and nothing internal", () =>
+    expect(rules.closedExports(exports, src)).toEqual([]))
+  test("no file imports an internal module by the package's name", () =>
+    expect(rules.noInternalByName({ ...src, ...others })).toEqual([]))
+  test("no file has more than 400 lines of code", () => expect(rules.shortFiles(src)).toEqual([]))
+  test("no export of a public module is marked as internal", () => expect(rules.nothingMarkedInternal(src)).toEqual([]))
 })
 
-// A rule that cannot fail holds nothing: each one must object to every line of its table.
-describe("the rules bite", () => {
+// Each rule reports each line of its table.
+describe("each rule reports a violation", () => {
   const table = (rule: (files: Files) => ReadonlyArray<string>, bad: ReadonlyArray<Files>) =>
     test.each(bad)("%j", (files) => expect(rule(files)).toHaveLength(1))
 
@@ -42,9 +46,18 @@ describe("the rules bite", () => {
       { "src/internal/limiter.ts": `import { make } from "../Throttle.ts"` },
       { "src/internal/limiter.ts": `import { timed } from "../Timer.ts"` },
       { "src/internal/deeper/other.ts": `import type * as Map from "../../ThrottleMap.ts"` },
-      { "src/internal/line.ts": `import {\n  type Limiter\n} from "./limiter.ts"` },
-      { "src/internal/observe.ts": `export type X = import("./limiter.ts").Limiter` },
-      { "src/internal/part/rate.ts": `import { Line } from "../line.ts"` },
+      { "src/internal/list.ts": `import {\n  type Limiter\n} from "./limiter.ts"` },
+      { "src/internal/observe.ts": `import type * as Limiter from "./limiter.ts"` },
+      { "src/internal/local.ts": `import * as Keyed from "./keyed/keyed.ts"` },
+      { "src/internal/budget.ts": `import type { Limiter } from "./limiter.ts"` },
+      { "src/internal/waiter.ts": `import * as Local from "./local.ts"` },
+      { "src/internal/admission.ts": `import * as Keyed from "./keyed/keyed.ts"` },
+      { "src/internal/part/rate.ts": `import { List } from "../list.ts"` },
+      { "src/internal/queue/fair.ts": `import type { Backend } from "../backend.ts"` },
+      { "src/internal/queue/fair.ts": `import * as Local from "../local.ts"` },
+      { "src/internal/limit/adaptive.ts": `import * as Backend from "../../redis/internal/backend.ts"` },
+      { "src/internal/limit/adaptive.ts": `import type { Limiter } from "../limiter.ts"` },
+      { "src/internal/data/schema.ts": `import * as Plan from "../plan.ts"` },
       { "src/http/client.ts": `import "../index.ts"` },
       { "src/simulation/run.ts": `import * as Limiter from "../internal/limiter.ts"` },
       { "src/simulation/run.ts": `import { svg } from "./index.ts"` },
@@ -92,11 +105,23 @@ describe("the rules bite", () => {
     table(rules.noModuleState, [
       { "src/Throttle.ts": `let count = 0` },
       { "src/Throttle.ts": `const a = 1\nexport let b = a` },
-      { "src/internal/line.ts": `var last` }
+      { "src/internal/list.ts": `var last` }
+    ]))
+
+  describe("length", () => {
+    const lines = (n: number) => "// a comment\n\n" + "const a = 1\n".repeat(n)
+    table(rules.shortFiles, [{ "src/internal/long.ts": lines(401) }])
+    test("400 lines of code are allowed", () => expect(rules.shortFiles({ "src/long.ts": lines(400) })).toEqual([]))
+  })
+
+  describe("marked as internal", () =>
+    table(rules.nothingMarkedInternal, [
+      { "src/Throttle.ts": "/** @internal */\nexport const a = 1" },
+      { "src/http/client.ts": "/**\n * A client.\n *\n * @internal\n */\nexport const a = 1" }
     ]))
 
   describe("internal by name", () => {
-    // Built from parts, for this file is held to the rule as well.
+    // Built from parts, since this file is subject to the rule as well.
     const internal = `"${"effect-throttle"}/internal/limiter"`
     table(rules.noInternalByName, [
       { "test/A.test.ts": `import { make } from ${internal}` },
@@ -111,7 +136,7 @@ describe("the rules bite", () => {
     ["forgotten", { "./internal/*": null }, { "src/ThrottleMap.ts": "" }]
   ])("exports: %s", (_, bad, files) => expect(rules.closedExports(bad, files)).toHaveLength(1))
 
-  test("but not at what is allowed", () => {
+  test("none of them reports what is allowed", () => {
     const good: Files = {
       "src/index.ts": `export * as Throttle from "./Throttle.ts"`,
       "src/Throttle.ts": `/** import { x } from "./index.ts"; let y = Date.now() */
@@ -121,11 +146,14 @@ import type { Policy } from "./Policy.ts"
 const f = () => {
   let inside = 0 // setTimeout would be wrong
 }`,
-      "src/Policy.ts": `import { Schema } from "effect"`,
-      "src/internal/limiter.ts": `import type { Policy } from "../Policy.ts"
-import * as Line from "./line.ts"
+      "src/Policy.ts": `import { Schema } from "effect"\nexport * from "./internal/data/schema.ts"`,
+      "src/ThrottleError.ts": "",
+      "src/internal/limiter.ts": `import type { ThrottleError } from "../ThrottleError.ts"
+import * as List from "./list.ts"
 import { rate } from "./part/rate.ts"`,
-      "src/internal/line.ts": "",
+      "src/internal/list.ts": "",
+      "src/internal/data/schema.ts": "",
+      "src/internal/queue/fifo.ts": `import type * as List from "../list.ts"`,
       "src/internal/part/meter.ts": "",
       "src/internal/part/rate.ts": `import type { Meter } from "./meter.ts"`,
       "src/http/client.ts": `import { HttpClient } from "effect/http"\nimport { Throttle } from "../Throttle.ts"`
@@ -135,7 +163,7 @@ import { rate } from "./part/rate.ts"`,
     expect(stableOnly(good, effectSource)).toEqual([])
   })
 
-  test("the linter, at every other clock", () => {
+  test("the linter reports every other clock", () => {
     const folder = mkdtempSync(join(tmpdir(), "effect-throttle-"))
     try {
       mkdirSync(join(folder, "src"))

@@ -63,7 +63,7 @@ const play = (seed: number, owes: boolean): void => {
       const kind = next()
       if (kind < 0.5) {
         const cost = 1 + int(own.capacity)
-        if (!Option.exists(yield* throttle.nextAvailable(cost), Duration.isZero)) continue
+        if (!Option.exists(yield* throttle.estimateWait(cost), Duration.isZero)) continue
         const scope = yield* Scope.make()
         const permit = yield* Scope.provide(throttle.takeScoped(cost), scope)
         const charge = { at: now, cost }
@@ -84,7 +84,7 @@ const play = (seed: number, owes: boolean): void => {
         own = to
       }
       // A call of all permits waits until the bucket is empty.
-      const wait = Duration.toMillis(Option.getOrThrow(yield* throttle.nextAvailable(own.capacity))) * 1e3
+      const wait = Duration.toMillis(Option.getOrThrow(yield* throttle.estimateWait(own.capacity))) * 1e3
       assert.closeTo(wait, replay(history, first, now), 2, `seed ${seed}, step ${step}`)
     }
   })
@@ -110,10 +110,10 @@ describe("a bucket is as full as if each call had cost what it came to", () => {
       // 15 are spent of 10, and 5 owed: of a bucket of 5 that makes 10, and without the second call 5.
       yield* first.settle(10)
       yield* throttle.update(bucket(5))
-      assert.deepStrictEqual(yield* throttle.nextAvailable(5), Option.some(Duration.seconds(10)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(5), Option.some(Duration.seconds(10)))
       yield* second.cancel
-      assert.deepStrictEqual(yield* throttle.nextAvailable(5), Option.some(Duration.seconds(5)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(5), Option.some(Duration.seconds(5)))
       yield* TestClock.adjust("5 seconds")
-      assert.deepStrictEqual(yield* throttle.nextAvailable(5), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* throttle.estimateWait(5), Option.some(Duration.zero))
     }))
 })

@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
+import { reasonOf } from "./utils/kit.ts"
 
 /** Each admits one call at once and makes the second wait until 100 ms have passed or the first has ended. */
 const policies: Record<string, (bounds: Throttle.Bounded<Throttle.Options>) => Throttle.Policy<any>> = {
@@ -27,11 +28,6 @@ const policies: Record<string, (bounds: Throttle.Bounded<Throttle.Options>) => T
 const holds = (name: string) => name === "concurrency" || name.includes("with concurrency") || name.includes("end")
 
 const started = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
-
-const reasonOf = <A>(exit: Exit.Exit<A, any>) =>
-  Exit.isFailure(exit)
-    ? Option.getOrUndefined(Cause.findErrorOption(exit.cause))?.reason._tag
-    : undefined
 
 for (const [name, make] of Object.entries(policies)) {
   describe(`contract: ${name}`, () => {
@@ -78,7 +74,7 @@ for (const [name, make] of Object.entries(policies)) {
         assert.strictEqual(yield* Fiber.join(waiting), waiting.id)
       }))
 
-    it.effect("a waiter that is interrupted costs nothing, and those behind it move up", () =>
+    it.effect("an interrupted waiting call is not charged, and the calls behind it move up", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(make({}))
         const first = yield* started(throttle.withPermit(Effect.sleep("10 millis")))
@@ -129,7 +125,7 @@ for (const [name, make] of Object.entries(policies)) {
         assert.strictEqual((yield* throttle.statistics).running, 0)
       }))
 
-    it.effect("IfAvailable never waits, never passes the line, and runs nothing when it may not start", () =>
+    it.effect("withPermitsIfAvailable never waits, never overtakes a waiting call, and runs nothing unless it starts at once", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(make({}))
         yield* started(throttle.withPermit(Effect.sleep("50 millis")))
@@ -163,7 +159,7 @@ for (const [name, make] of Object.entries(policies)) {
       }))
 
     if (name !== "concurrency") {
-      it.effect("maxWait: what would wait longer is refused at once", () =>
+      it.effect("maxWait: a call that would wait longer is rejected at once", () =>
         Effect.gen(function*() {
           const throttle = yield* Throttle.make(make({ maxWait: "250 millis" }))
           const fibers = []
@@ -191,7 +187,7 @@ for (const [name, make] of Object.entries(policies)) {
         assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))
       }))
 
-    it.effect("a waiter inside Effect.timeout is gone when its time is up", () =>
+    it.effect("a waiting call inside Effect.timeout leaves the queue when it times out", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(make({}))
         yield* started(throttle.withPermit(Effect.never))
@@ -201,7 +197,7 @@ for (const [name, make] of Object.entries(policies)) {
         assert.strictEqual((yield* throttle.statistics).waiting, 0)
       }))
 
-    it.effect("when the scope closes those who wait are interrupted, and so are later calls", () =>
+    it.effect("closing the scope interrupts waiting calls and later calls", () =>
       Effect.gen(function*() {
         const scope = yield* Scope.make()
         const throttle = yield* Scope.provide(Throttle.make(make({})), scope)

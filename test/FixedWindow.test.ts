@@ -162,7 +162,7 @@ describe("the end of a fixed window", () => {
   const hour = 3_600_000
   const window = (limit: number, per: number) => Throttle.window({ limit, per, kind: "fixed" })
   const waitOf = (throttle: Throttle.Throttle) =>
-    Effect.map(throttle.nextAvailable(), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
+    Effect.map(throttle.estimateWait(), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
 
   it.effect("stays where it is, however often an update comes", () =>
     Effect.gen(function*() {

@@ -20,9 +20,9 @@ const play = (seed: number, shadows: boolean): void => {
       case 1:
         return { _tag: "Window", limit: 3 + int(4), per: 5 + int(20), kind: pick("fixed", "sliding"), ...given }
       case 2:
-        return { _tag: "Spacing", interval: 1 + int(4), from: pick("end", "start"), nested: "pass", ...given }
+        return { _tag: "Spacing", interval: 1 + int(4), from: pick("end", "start"), onReentry: "bypass", ...given }
       default:
-        return { _tag: "Concurrency", limit: 1 + int(6), nested: "pass", ...given }
+        return { _tag: "Concurrency", limit: 1 + int(6), onReentry: "bypass", ...given }
     }
   }
   const policyOf = (): Throttle.Policy<any> => {
@@ -192,8 +192,8 @@ const play = (seed: number, shadows: boolean): void => {
 
 /** Whose permits the parts of all policies above become. */
 const everyPool: ReadonlyArray<Throttle.PolicyData> = [
-  { _tag: "Concurrency", limit: 6, nested: "pass" },
-  { _tag: "Concurrency", limit: 6, nested: "pass", unit: "slots" }
+  { _tag: "Concurrency", limit: 6, onReentry: "bypass" },
+  { _tag: "Concurrency", limit: 6, onReentry: "bypass", unit: "slots" }
 ]
 
 /** More with FUZZ, from FROM. */

@@ -7,8 +7,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Metric, References, Scope, Tracer } from "effect"
 import { Throttle } from "effect-throttle"
-import { limiterOf } from "./utils/perform.ts"
+import { assertIdle, statisticsOf } from "./utils/kit.ts"
 import * as Simulator from "./utils/simulator.ts"
+import * as Sweep from "./utils/sweep.ts"
 
 const policies: Record<string, Throttle.Policy<any>> = {
   rate: Throttle.rate({ limit: 100 }),
@@ -31,9 +32,7 @@ const policies: Record<string, Throttle.Policy<any>> = {
   ])
 }
 
-type Use = (throttle: Throttle.Throttle, self: Effect.Effect<void>) => Effect.Effect<unknown, unknown>
-
-const uses: Record<string, Use> = {
+const uses: Record<string, Sweep.Use> = {
   withPermit: (throttle, self) => throttle.withPermit(self),
   takeScoped: (throttle, self) => Effect.scoped(Effect.andThen(throttle.takeScoped(), self)),
   "withPermit, uninterruptible": (throttle, self) => Effect.uninterruptible(throttle.withPermit(self)),
@@ -41,132 +40,55 @@ const uses: Record<string, Use> = {
   "a dying effect": (throttle, self) => throttle.withPermit(Effect.andThen(self, Effect.die("no")))
 }
 
-/** Everything that must hold when nothing runs any more. */
-const assertIdle = (throttle: Throttle.Throttle, where: string) => {
-  const limiter = limiterOf(throttle)
-  assert.strictEqual(limiter.line.size, 0, `${where}: line`)
-  assert.isUndefined(limiter.line.head, `${where}: head`)
-  assert.isUndefined(limiter.line.tail, `${where}: tail`)
-  assert.strictEqual(limiter.counters.waiting, 0, `${where}: waiting`)
-  assert.strictEqual(limiter.counters.running, 0, `${where}: running`)
-  assert.strictEqual(limiter.holders.size, 0, `${where}: holders`)
-  assert.strictEqual(limiter.open, 0, `${where}: open grants`)
-  assert.isFalse(limiter.pumping, `${where}: pumping`)
-  for (const timing of limiter.parts.timings) {
-    assert.strictEqual(timing.calls, 0, `${where}: calls ahead`)
-    assert.strictEqual(timing.total, 0, `${where}: total ahead`)
-  }
-  for (const gate of limiter.parts.gates) {
-    assert.strictEqual(gate.free, gate.limit, `${where}: free permits`)
-    assert.isTrue(Effect.runSync(gate.semaphore.takeIfAvailable(gate.limit)), `${where}: permits of the Semaphore`)
-    assert.strictEqual(Effect.runSync(gate.semaphore.release(gate.limit)), gate.limit)
-  }
-}
-
-interface Outcome {
-  readonly steps: number
-  readonly hit: boolean
-}
-
 const callers = 5
 
-/** One run: five calls at the same instant and one later, some of them interrupted before one step. */
-const run = (
-  policy: Throttle.Policy<any>,
-  use: Use,
-  victims: ReadonlyArray<number>,
-  step: number,
-  where: string,
-  context: Context.Context<never> = Context.make(Metric.MetricRegistry, new Map())
-): Outcome => {
-  let hit = false
-  const order: Array<number> = []
-  const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
-  const simulator = Simulator.make({
-    context,
-    limit: 100_000,
-    beforeStep: (current) => {
-      if (current !== step || fibers.length < callers) return
-      hit = true
-      for (const victim of victims) fibers[victim]!.interruptUnsafe()
-    }
-  })
-  const scope = Scope.makeUnsafe()
-  let throttle: Throttle.Throttle | undefined
-  simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), scope), (made) => {
-    throttle = made
-  }))
-  simulator.run()
-  const built = throttle!
-  const start = simulator.steps()
-  step += start
-  const call = (i: number) =>
-    fibers.push(simulator.fork(use(
-      built,
-      Effect.suspend(() => {
-        order.push(i)
-        return Effect.sleep(2)
-      })
-    )))
-  for (let i = 0; i < callers; i++) call(i)
-  simulator.run()
-  assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
-  for (const fiber of fibers) assert.isDefined(fiber.pollUnsafe(), `${where}: a call hangs`)
-  assertIdle(built, where)
-  assert.deepStrictEqual(order, order.toSorted((a, b) => a - b), `${where}: order`)
-  const { admitted, interrupted, rejected } = limiterOf(built).counters
-  const refused = Object.values(rejected).reduce((a, b) => a + b, 0)
-  const begun = order.length
-  // A call interrupted between the charge and its first operation was admitted and did nothing; at most the victims.
-  assert.isAtLeast(admitted, begun, `${where}: admitted`)
-  assert.isAtMost(admitted - begun, hit ? victims.length : 0, `${where}: charged without a start`)
-  assert.isAtMost(interrupted, victims.length, `${where}: interrupted`)
-  // A victim may have gone before it arrived; nobody else may get lost.
-  assert.isAtMost(callers - admitted - interrupted - refused, hit ? victims.length : 0, `${where}: lost`)
-  for (let i = 0; i < callers; i++) {
-    const exit = fibers[i]!.pollUnsafe()!
-    const isVictim = hit && victims.includes(i)
-    if (!isVictim && !order.includes(i)) assert.isTrue(Exit.isFailure(exit), `${where}: call ${i} never started`)
-  }
-  // As good as new: the throttle still lets calls in, in order, none of them lost.
-  const again: Array<number> = []
-  for (let i = 0; i < 2; i++) {
-    simulator.fork(Effect.delay(
-      Effect.suspend(() => built.withPermit(Effect.sync(() => void again.push(i)))),
-      1_000 + 1_000 * i
-    ))
-  }
-  simulator.run()
-  assert.deepStrictEqual(again, [0, 1], `${where}: afterwards`)
-  simulator.fork(Scope.close(scope, Exit.void))
-  simulator.run()
-  return { steps: simulator.steps() - start, hit }
-}
-
+/** Five calls at one instant, some of them interrupted before a step, for every step. Returns the number of steps. */
 const sweep = (
   policy: Throttle.Policy<any>,
-  use: Use,
+  use: Sweep.Use,
   victims: ReadonlyArray<number>,
   name: string,
   context?: Context.Context<never>
-): number => {
-  let runs = 0
-  for (let step = 0; step < 2_000; step++) {
-    const { hit } = run(policy, use, victims, step, `${name}, victims ${victims}, step ${step}`, context)
-    runs++
-    if (!hit) return runs
-  }
-  throw new Error("the sweep does not end")
-}
+): number =>
+  Sweep.everyStep(
+    {
+      policy,
+      calls: callers,
+      use,
+      act: Sweep.interrupt(...victims),
+      ...(context === undefined ? undefined : { context })
+    },
+    `${name}, victims ${victims}`,
+    (swept, where) => {
+      const { fibers, hit, order, scope, simulator, throttle } = swept
+      assertIdle(throttle, where)
+      Sweep.assertOrder(swept, where)
+      const { admitted, interrupted, rejected } = statisticsOf(throttle)
+      const rejections = Object.values(rejected).reduce((a, b) => a + b, 0)
+      // A call interrupted between the charge and its first operation was admitted and did nothing; at most the victims.
+      assert.isAtLeast(admitted, order.length, `${where}: admitted`)
+      assert.isAtMost(admitted - order.length, hit ? victims.length : 0, `${where}: charged without a start`)
+      assert.isAtMost(interrupted, victims.length, `${where}: interrupted`)
+      // An interrupted call may have ended before it arrived; no other call may be lost.
+      assert.isAtMost(callers - admitted - interrupted - rejections, hit ? victims.length : 0, `${where}: lost`)
+      for (const [i, fiber] of fibers.entries()) {
+        const isVictim = hit && victims.includes(i)
+        if (isVictim || order.includes(i)) continue
+        assert.isTrue(Exit.isFailure(fiber.pollUnsafe()!), `${where}: call ${i} never started`)
+      }
+      Sweep.assertUsable(swept, where)
+      simulator.fork(Scope.close(scope, Exit.void))
+      simulator.run()
+    }
+  )
 
 describe("interruption at every scheduler step", () => {
   for (const [name, policy] of Object.entries(policies)) {
     it(name, () => {
-      const runs = [[0], [1], [2], [4], [1, 2]].map((victims) =>
+      const steps = [[0], [1], [2], [4], [1, 2]].map((victims) =>
         sweep(policy, uses["withPermit"]!, victims, `${name}, withPermit`)
       )
-      // The sweep really was one: many steps, each with a run of its own.
-      assert.isAbove(Math.min(...runs), 30)
+      assert.isAtLeast(Math.min(...steps), 30)
     })
   }
 
@@ -210,8 +132,8 @@ describe("closing the scope at every scheduler step", () => {
           }
         })
         let context: Context.Context<Throttle.Throttle> | undefined
-        simulator.fork(Effect.map(Layer.buildWithScope(policies[name]!, scope), (built) => {
-          context = built
+        simulator.fork(Effect.map(Layer.buildWithScope(policies[name]!, scope), (throttle) => {
+          context = throttle
         }))
         simulator.run()
         const throttle = Context.get(context!, Throttle.Throttle)
@@ -230,7 +152,7 @@ describe("closing the scope at every scheduler step", () => {
           assert.isDefined(exit, `${name}, step ${step}: left hanging`)
         }
         assertIdle(throttle, `${name}, step ${step}`)
-        if (hit) assert.isAtLeast(limiterOf(throttle).counters.admitted, begun)
+        if (hit) assert.isAtLeast(statisticsOf(throttle).admitted, begun)
         step -= before
         if (!hit) {
           assert.isAbove(step, 30)
@@ -242,11 +164,11 @@ describe("closing the scope at every scheduler step", () => {
 })
 
 describe("an observer of a fiber that throws", () => {
-  it("holds up nobody in line", () => {
+  it("delays no waiting call", () => {
     const simulator = Simulator.make({ operations: 2_048 })
     let context: Context.Context<Throttle.Throttle> | undefined
-    simulator.fork(Effect.map(Layer.buildWithScope(policies["concurrency 1"]!, Scope.makeUnsafe()), (built) => {
-      context = built
+    simulator.fork(Effect.map(Layer.buildWithScope(policies["concurrency 1"]!, Scope.makeUnsafe()), (throttle) => {
+      context = throttle
     }))
     simulator.run()
     const throttle = Context.get(context!, Throttle.Throttle)

@@ -5,6 +5,8 @@ import { assert, describe, it, vi } from "@effect/vitest"
 import {
   Cause,
   Clock,
+  Config,
+  ConfigProvider,
   Context,
   Duration,
   Effect,
@@ -21,6 +23,7 @@ import {
   pipe,
   Scope,
   Stdio,
+  Stream,
   Terminal
 } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
@@ -29,18 +32,15 @@ import { ChildProcessSpawner } from "effect/process"
 import { AsyncResult, Atom, AtomRegistry } from "effect/reactivity"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
+import { errorOf, fork, now, reasonOf } from "./utils/kit.ts"
 
 const admittedBy = (throttle: Throttle.Throttle) => Effect.map(throttle.statistics, ({ admitted }) => admitted)
 
-/** How many calls the provided throttle has let in. */
+/** The number of calls that the provided throttle has admitted. */
 const admitted = Effect.flatMap(Throttle.Throttle, admittedBy)
 
-/** How many calls the throttle that this policy has inline has let in. */
-const admittedInline = (policy: Throttle.Policy<any>) => Effect.flatMap(Throttle.of(policy), admittedBy)
+/** The number of calls that the inline throttle of this policy has admitted. */
+const admittedInline = (policy: Throttle.Policy<any>) => Effect.flatMap(Throttle.inline(policy), admittedBy)
 
 const call = Throttle.withPermit(Effect.void)
 
@@ -49,7 +49,7 @@ const once = (options?: Throttle.Options) => Throttle.tokenBucket({ capacity: 1,
 
 /** Whether a call could start now. */
 const isFree = (throttle: Throttle.Throttle) =>
-  Effect.map(throttle.nextAvailable(), (wait) => Option.isSome(wait) && Duration.isZero(wait.value))
+  Effect.map(throttle.estimateWait(), (wait) => Option.isSome(wait) && Duration.isZero(wait.value))
 
 describe("a policy is a Layer", () => {
   const policy = once()
@@ -325,13 +325,13 @@ describe("inline", () => {
 
   it.effect.each([1, 2, 3])("each test starts fresh (%s)", () =>
     Effect.gen(function*() {
-      const throttle = yield* Throttle.of(shared)
+      const throttle = yield* Throttle.inline(shared)
       assert.isTrue(yield* isFree(throttle))
       yield* shared(Effect.void)
       assert.isFalse(yield* isFree(throttle))
     }))
 
-  it.effect("one policy value is one limiter, whoever uses it", () =>
+  it.effect("one policy value is one limiter for all uses", () =>
     Effect.gen(function*() {
       const limited = Throttle.rate({ limit: 1 })
       const a = Effect.succeed("a").pipe(limited, Effect.andThen(now))
@@ -341,7 +341,7 @@ describe("inline", () => {
       assert.deepStrictEqual(yield* Fiber.joinAll(fibers), [0, 1_000, 2_000, 3_000])
     }))
 
-  it.effect("two policy values are two limiters, though they say the same", () =>
+  it.effect("two policy values are two limiters, even with equal data", () =>
     Effect.gen(function*() {
       const [a, b] = [once(), once()]
       yield* a(Effect.void)
@@ -362,17 +362,17 @@ describe("inline", () => {
       const onOther = Effect.provideService(Clock.Clock, other)
       yield* limited(Effect.void)
       yield* limited(Effect.void).pipe(onOther)
-      assert.isFalse(yield* Effect.flatMap(Throttle.of(limited), isFree))
+      assert.isFalse(yield* Effect.flatMap(Throttle.inline(limited), isFree))
       assert.strictEqual(yield* admittedInline(limited), 1)
       assert.strictEqual(yield* admittedInline(limited).pipe(onOther), 1)
-      assert.strictEqual(yield* Throttle.of(limited), yield* Throttle.of(limited))
-      assert.notStrictEqual(yield* Throttle.of(limited), yield* Throttle.of(limited).pipe(onOther))
+      assert.strictEqual(yield* Throttle.inline(limited), yield* Throttle.inline(limited))
+      assert.notStrictEqual(yield* Throttle.inline(limited), yield* Throttle.inline(limited).pipe(onOther))
     }))
 
   it.effect("Throttle.of is the limiter of inline use: statistics, weighted calls", () =>
     Effect.gen(function*() {
       const limited = Throttle.tokenBucket({ capacity: 3, refill: 1 })
-      const throttle = yield* Throttle.of(limited)
+      const throttle = yield* Throttle.inline(limited)
       yield* throttle.withPermits(Effect.void, 2)
       yield* limited(Effect.void)
       const third = yield* fork(limited(now))
@@ -474,7 +474,7 @@ describe("provided", () => {
       const [count, free] = yield* Effect.gen(function*() {
         yield* limited(Effect.void)
         const throttle = yield* Throttle.Throttle
-        assert.strictEqual(yield* Throttle.of(limited), throttle)
+        assert.strictEqual(yield* Throttle.inline(limited), throttle)
         return [yield* admitted, yield* isFree(throttle)] as const
       }).pipe(Effect.provide(limited))
       assert.deepStrictEqual([count, free], [1, false])
@@ -492,7 +492,7 @@ describe("provided", () => {
   it.effect("inline use finds the nearest: provided again afresh it is reset", () =>
     Effect.gen(function*() {
       const spend = limited(Effect.void)
-      const free = Effect.flatMap(Throttle.of(limited), isFree)
+      const free = Effect.flatMap(Throttle.inline(limited), isFree)
       yield* spend
       assert.isFalse(yield* free)
       const [inOuter, inInner] = yield* Effect.gen(function*() {
@@ -510,7 +510,7 @@ describe("provided", () => {
       const concurrency = Throttle.concurrency({ limit: 1 })
       for (const [first, last] of [[rate, concurrency], [concurrency, rate]] as const) {
         yield* Effect.gen(function*() {
-          assert.strictEqual(yield* Throttle.Throttle, yield* Throttle.of(last))
+          assert.strictEqual(yield* Throttle.Throttle, yield* Throttle.inline(last))
           yield* call
           assert.deepStrictEqual([yield* admittedInline(first), yield* admittedInline(last)], [0, 1])
         }).pipe(Effect.provide(Layer.merge(first, last)))
@@ -525,12 +525,12 @@ describe("provided", () => {
       const two = Throttle.all([slot, part])
       const twice = Throttle.all([Throttle.all([part]), part])
       for (const policy of [part, one, two, twice]) {
-        assert.isTrue(yield* Effect.flatMap(Throttle.of(policy), isFree))
+        assert.isTrue(yield* Effect.flatMap(Throttle.inline(policy), isFree))
         yield* policy(Effect.void)
-        assert.isFalse(yield* Effect.flatMap(Throttle.of(policy), isFree))
+        assert.isFalse(yield* Effect.flatMap(Throttle.inline(policy), isFree))
       }
       yield* Effect.gen(function*() {
-        const whole = yield* Throttle.of(two)
+        const whole = yield* Throttle.inline(two)
         yield* fork(slot(Effect.never))
         yield* fork(one(Effect.never))
         assert.isTrue(yield* isFree(whole))
@@ -569,7 +569,7 @@ describe("Service classes", () => {
       )
       assert.deepStrictEqual(names, ["app/GitHub", "gitlab"])
       assert.strictEqual(yield* Effect.flatMap(Throttle.Throttle, nameOf).pipe(Effect.provide(once())), "tokenBucket")
-      assert.strictEqual(yield* Effect.flatMap(Throttle.of(GitHub.policy), nameOf), "tokenBucket")
+      assert.strictEqual(yield* Effect.flatMap(Throttle.inline(GitHub.policy), nameOf), "tokenBucket")
       const replaced = yield* Effect.flatMap(GitHub, nameOf).pipe(Effect.provide(GitHub.layerWith(once())))
       assert.strictEqual(replaced, "app/GitHub")
     }))
@@ -615,7 +615,7 @@ describe("Service classes", () => {
       yield* Effect.gen(function*() {
         yield* GitHub.policy(Effect.void)
         assert.strictEqual((yield* GitHub.statistics).admitted, 1)
-        assert.strictEqual(yield* Throttle.of(GitHub.policy), yield* GitHub)
+        assert.strictEqual(yield* Throttle.inline(GitHub.policy), yield* GitHub)
       }).pipe(Effect.provide(GitHub.layer))
       assert.strictEqual(yield* admittedInline(GitHub.policy), 0)
     }))
@@ -632,7 +632,7 @@ describe("Service classes", () => {
       assert.strictEqual(yield* admittedInline(GitHub.policy), 1)
     }))
 
-  it.effect("in one graph it is the same limiter as its policy's own Layer, whoever is built first", () =>
+  it.effect("in one graph it is the same limiter as its policy's own Layer, in either order of building", () =>
     Effect.gen(function*() {
       const policy = once()
       class Search extends Throttle.Service<Search>()("app/Search", policy) {}
@@ -659,7 +659,7 @@ describe("Service classes", () => {
       assert.notStrictEqual(a, c)
     }))
 
-  it.effect("a class is a key like any other: it can be asked for, replaced and used", () =>
+  it.effect("a class is a key like any other: it can be required, replaced and used", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(once())
       yield* GitHub.withPermit(Effect.void).pipe(Effect.provideService(GitHub, throttle))
@@ -669,7 +669,7 @@ describe("Service classes", () => {
       assert.strictEqual(GitHub.key, "app/GitHub")
     }))
 
-  it.effect("a throttle of somebody else's, and one with a withPermit of its own, are asked by it", () =>
+  it.effect("a throttle from elsewhere, and one with its own withPermit, is called by it", () =>
     Effect.gen(function*() {
       class Counting implements Pick<Throttle.Throttle, "withPermit"> {
         asked = 0
@@ -734,7 +734,7 @@ describe("Service classes", () => {
     }).pipe(Effect.provide(policy))
   })
 
-  it.effect("where it is not provided, a call dies and says which is missing", () =>
+  it.effect("where it is not provided, a call dies with the missing service's name", () =>
     Effect.gen(function*() {
       const exit = yield* Effect.exit(GitHub.withPermit(Effect.void) as Effect.Effect<void>)
       assert.isTrue(Exit.hasDies(exit))
@@ -771,7 +771,7 @@ describe("when the scope closes", () => {
     })
 
   for (const [name, policy] of Object.entries(policies)) {
-    it.effect(`${name}: those who wait are interrupted, who runs ends`, () =>
+    it.effect(`${name}: waiting calls are interrupted, running calls end`, () =>
       Effect.gen(function*() {
         const { close, context, throttle } = yield* closable(policy)
         let started = 0
@@ -850,7 +850,7 @@ describe("when the scope closes", () => {
       }))
   }
 
-  it.effect("later calls are interrupted, not refused, and nobody hears of them", () =>
+  it.effect("later calls are interrupted, not rejected, and emit no event", () =>
     Effect.gen(function*() {
       const { close, throttle } = yield* closable(Throttle.rate({ limit: 1, maxQueue: 0, maxWait: 1, timeout: 1 }))
       yield* throttle.wait()
@@ -869,7 +869,7 @@ describe("when the scope closes", () => {
       assert.deepStrictEqual([left, ...Object.values(rejected)], [0, 0, 0, 0, 0])
     }))
 
-  it.effect("who runs gives its permits back, also those taken for a scope", () =>
+  it.effect("running calls release their permits, also those taken for a scope", () =>
     Effect.gen(function*() {
       const { close, throttle } = yield* closable(Throttle.concurrency({ limit: 3 }))
       const scope = yield* Scope.make()
@@ -883,7 +883,7 @@ describe("when the scope closes", () => {
       assert.strictEqual((yield* throttle.statistics).running, 0)
     }))
 
-  it.effect("in the order of the line, and each one's finalizers run", () =>
+  it.effect("in queue order, and the finalizers of each call run", () =>
     Effect.gen(function*() {
       const { close, throttle } = yield* closable(Throttle.rate({ limit: 1 }))
       yield* throttle.withPermit(Effect.void)
@@ -896,7 +896,7 @@ describe("when the scope closes", () => {
       assert.deepStrictEqual(left, [1, 2, 3])
     }))
 
-  it.effect("a fiber that outlives Effect.provide is interrupted in line", () =>
+  it.effect("a fiber that outlives Effect.provide is interrupted while it waits", () =>
     Effect.gen(function*() {
       const policy = once()
       const fiber = yield* Effect.andThen(policy(Effect.void), Effect.forkDetach(policy(Effect.void))).pipe(
@@ -934,10 +934,10 @@ describe("when the scope closes", () => {
       yield* throttle.withPermit(Effect.void)
       yield* close
       assert.strictEqual(yield* admittedBy(throttle), 1)
-      yield* throttle.nextAvailable()
+      yield* throttle.estimateWait()
     }))
 
-  it.effect("closing twice does no harm, nor does closing with nobody there", () =>
+  it.effect("closing twice, or without any call, has no effect", () =>
     Effect.gen(function*() {
       const { close } = yield* closable(once())
       yield* close
@@ -1000,14 +1000,107 @@ describe("none in several classes", () => {
     }).pipe(Effect.provide(Layer.mergeAll(Here.layerWith(Throttle.none), There.layerWith(Throttle.none)))))
 })
 
+describe("statics of a Service class", () => {
+  class Free extends Throttle.Service<Free>()("app/Free", Throttle.rate({ limit: 1 })) {}
+  class Bounded extends Throttle.Service<Bounded>()("app/Bounded", Throttle.rate({ limit: 1, maxQueue: 0 })) {}
+
+  const config = (data: object) => (self: Effect.Effect<any, any, never>) =>
+    Effect.provideService(
+      self,
+      ConfigProvider.ConfigProvider,
+      ConfigProvider.fromEnv({ env: { API_THROTTLE: JSON.stringify(data) } })
+    )
+
+  it.effect("layerConfig provides the policy that the configuration describes", () =>
+    Effect.gen(function*() {
+      yield* Free.wait()
+      assert.deepStrictEqual(yield* Free.estimateWait(), Option.some(Duration.millis(250)))
+    }).pipe(
+      Effect.provide(Free.layerConfig(Throttle.config("API_THROTTLE"))),
+      config({ _tag: "Rate", limit: 4 })
+    ))
+
+  it.effect("layerConfig fails with a ConfigError for a bounded policy where calls of the class cannot fail", () =>
+    Effect.gen(function*() {
+      for (const bounds of [{ maxQueue: 0 }, { maxWait: 5 }, { timeout: 5 }]) {
+        const error = yield* Effect.flip(Effect.provide(
+          Free.wait(),
+          Free.layerConfig(Throttle.config("API_THROTTLE"))
+        )).pipe(config({ _tag: "All", policies: [{ _tag: "Rate", limit: 4, ...bounds }] }))
+        assert.instanceOf(error, Config.ConfigError)
+        assert.include(error.message, "app/Free")
+      }
+    }))
+
+  it.effect("layerConfig takes a bounded policy in shadow where calls of the class cannot fail", () =>
+    Effect.gen(function*() {
+      yield* Free.wait()
+      yield* Free.wait()
+      assert.strictEqual((yield* Free.statistics).rejected.QueueFull, 1)
+    }).pipe(
+      Effect.provide(Free.layerConfig(Throttle.config("API_THROTTLE"))),
+      config({ _tag: "Shadow", policy: { _tag: "Rate", limit: 4, maxQueue: 0 } })
+    ))
+
+  it.effect("layerConfig takes a bounded policy where calls of the class may fail", () =>
+    Effect.gen(function*() {
+      yield* Bounded.wait()
+      assert.strictEqual(reasonOf(yield* Effect.exit(Bounded.wait())), "QueueFull")
+    }).pipe(
+      Effect.provide(Bounded.layerConfig(Throttle.config("API_THROTTLE"))),
+      config({ _tag: "Rate", limit: 4, maxQueue: 0 })
+    ))
+
+  it.effect("layerConfig fails with a ConfigError for what is not a policy", () =>
+    Effect.gen(function*() {
+      for (const service of [Free, Bounded]) {
+        const layer: Layer.Layer<any, Config.ConfigError> = service.layerConfig(Throttle.config("API_THROTTLE"))
+        const exit = yield* Effect.exit(Effect.scoped(Layer.build(layer))).pipe(config({ _tag: "Rate", limit: 0 }))
+        assert.instanceOf(errorOf(exit), Config.ConfigError)
+      }
+    }))
+
+  it.effect("stream charges each element", () =>
+    Effect.gen(function*() {
+      const starts: Array<number> = []
+      yield* fork(
+        Stream.runForEach(
+          Stream.make("a", "b", "c").pipe(Free.stream()),
+          () => Effect.map(now, (at) => void starts.push(at))
+        )
+      )
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(starts, [0, 1_000, 2_000])
+      assert.strictEqual((yield* Free.statistics).admitted, 3)
+    }).pipe(Effect.provide(Free.layer)))
+
+  it.effect("stream charges the cost of each element", () =>
+    Effect.gen(function*() {
+      const stream = Stream.make(0, 1, 0).pipe(Free.stream({ cost: (n: number) => n }))
+      assert.deepStrictEqual(yield* Stream.runCollect(stream), [0, 1, 0])
+      assert.deepStrictEqual(yield* Free.estimateWait(), Option.some(Duration.seconds(1)))
+      const tooMuch = Stream.make(2).pipe(Free.stream({ cost: (n: number) => n }))
+      assert.strictEqual(reasonOf(yield* Effect.exit(Stream.runDrain(tooMuch))), "PermitsExceedCapacity")
+    }).pipe(Effect.provide(Free.layer)))
+
+  it.effect("estimateWait takes nothing", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* Bounded.estimateWait(), Option.some(Duration.zero))
+      yield* Bounded.wait()
+      assert.deepStrictEqual(yield* Bounded.estimateWait(), Option.some(Duration.seconds(1)))
+      assert.deepStrictEqual(yield* Bounded.estimateWait(2), Option.none())
+      assert.strictEqual((yield* Bounded.statistics).admitted, 1)
+    }).pipe(Effect.provide(Bounded.layer)))
+})
+
 describe("what is no policy", () => {
-  it.effect("is refused by name", () =>
+  it.effect("throws a RangeError that names it", () =>
     Effect.gen(function*() {
       for (const bad of [undefined, null, 5, {}, () => {}] as ReadonlyArray<any>) {
-        assert.throws(() => Throttle.make(bad), RangeError, "a policy is needed here")
-        assert.throws(() => Throttle.Service<any>()("app/Bad", bad), RangeError, "a policy is needed here")
-        assert.throws(() => Effect.runSync(Throttle.of(bad)), "a policy is needed here")
+        assert.throws(() => Throttle.make(bad), RangeError, "\"policy\" must be a policy")
+        assert.throws(() => Throttle.Service<any>()("app/Bad", bad), RangeError, "\"policy\" must be a policy")
+        assert.throws(() => Effect.runSync(Throttle.inline(bad)), "\"policy\" must be a policy")
       }
-      assert.notInclude(Object.keys(yield* Throttle.of(Throttle.none)), "limiter")
+      assert.notInclude(Object.keys(yield* Throttle.inline(Throttle.none)), "limiter")
     }))
 })

@@ -21,7 +21,7 @@ describe("a client of a language model", () => {
           [against(sendAll(unthrottled)), against(sendAll(estimated)), against(sendAll(settled))],
           { concurrency: "unbounded" }
         )
-        // A machine that is busy sends more slowly, and is refused less.
+        // A busy machine sends more slowly, so fewer of its requests are rejected.
         assert.isAbove(without.refused, 0)
         for (const { answered, refused } of [standing, settling]) assert.deepStrictEqual([answered, refused], [24, 0])
         // 24 estimates of 1,000 tokens at 3,700 a second take 5.5 s, what they really cost less than 1.5.

@@ -99,7 +99,7 @@ const play = (seed: number, options: Options): void => {
     if (one === 8 && scopes.length > 0) {
       return void simulator.fork(Scope.close(scopes.splice(int(scopes.length), 1)[0]!, Exit.void))
     }
-    if (one === 9) return void tricks.push(simulator.fork(Effect.andThen(map.nextAvailable(key()), map.statistics)))
+    if (one === 9) return void tricks.push(simulator.fork(Effect.andThen(map.estimateWait(key()), map.statistics)))
     if (fibers.length > 0) pick(...fibers).interruptUnsafe()
   }
   const first = simulator.steps()

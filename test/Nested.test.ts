@@ -3,41 +3,17 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Option, Scope } from "effect"
-import { Throttle, ThrottleError } from "effect-throttle"
+import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import { limiterOf } from "./utils/perform.ts"
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
+import { assertIdle, fork, now, onlyFreeOf, reasonOf } from "./utils/kit.ts"
 
 const defectOf = (exit: Exit.Exit<unknown, unknown> | undefined): Error | undefined => {
   const died = exit !== undefined && Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isDieReason) : undefined
   return died?.defect as Error | undefined
 }
 
-const reasonOf = (exit: Exit.Exit<unknown, unknown> | undefined): string | undefined => {
-  const error = exit === undefined ? undefined : Option.getOrUndefined(Exit.findErrorOption(exit))
-  return error instanceof ThrottleError ? error.reason._tag : undefined
-}
-
-/** Everything that must hold when nothing runs any more. */
-const assertIdle = (throttle: Throttle.Throttle) => {
-  const { counters, holders, line, open, parts } = limiterOf(throttle)
-  assert.deepStrictEqual(
-    { waiting: counters.waiting, running: counters.running, holders: holders.size, line: line.size, open },
-    { waiting: 0, running: 0, holders: 0, line: 0, open: 0 }
-  )
-  for (const { free, limit, semaphore } of parts.gates) {
-    assert.strictEqual(free, limit)
-    assert.isTrue(Effect.runSync(semaphore.takeIfAvailable(limit)))
-    assert.isFalse(Effect.runSync(semaphore.takeIfAvailable(1)))
-    Effect.runSync(semaphore.release(limit))
-  }
-}
-
 /** Each lets one call run at a time. */
-const singles: Record<string, (options?: { readonly nested?: "die" | "pass" }) => Throttle.Policy<never>> = {
+const singles: Record<string, (options?: { readonly onReentry?: "die" | "bypass" }) => Throttle.Policy<never>> = {
   concurrency: (options) => Throttle.concurrency({ limit: 1, name: "inner", ...options }),
   "spacing from the end": (options) => Throttle.spacing({ interval: 10, from: "end", name: "inner", ...options }),
   "a part of an all": (options) =>
@@ -48,7 +24,7 @@ const singles: Record<string, (options?: { readonly nested?: "die" | "pass" }) =
 }
 
 for (const [kind, make] of Object.entries(singles)) {
-  describe(`nested use: ${kind}`, () => {
+  describe(`re-entry: ${kind}`, () => {
     it.effect("dies with a message that names throttle, part and a way out", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(Throttle.all([make()], { name: "outer" }))
@@ -57,7 +33,7 @@ for (const [kind, make] of Object.entries(singles)) {
         assert.instanceOf(defect, Error)
         assert.include(defect!.message, `throttle "outer"`)
         assert.include(defect!.message, `"inner"`)
-        assert.include(defect!.message, `nested: "pass"`)
+        assert.include(defect!.message, `onReentry: "bypass"`)
         // What the outer call held has come back.
         assertIdle(throttle)
         yield* TestClock.adjust(10)
@@ -82,15 +58,15 @@ for (const [kind, make] of Object.entries(singles)) {
       Effect.gen(function*() {
         const policy = make()
         assert.include(defectOf(yield* Effect.exit(policy(policy(Effect.void))))!.message, `"inner"`)
-        const passing = make({ nested: "pass" })
+        const passing = make({ onReentry: "bypass" })
         assert.strictEqual(yield* passing(passing(passing(Effect.succeed(3)))), 3)
-        assertIdle(yield* Throttle.of(policy))
-        assertIdle(yield* Throttle.of(passing))
+        assertIdle(yield* Throttle.inline(policy))
+        assertIdle(yield* Throttle.inline(passing))
       }))
 
-    it.effect("pass: runs without asking, as deep as it goes, and gives back once", () =>
+    it.effect("bypass: nested calls run without permits at any depth, and the permit is released once", () =>
       Effect.gen(function*() {
-        const throttle = yield* Throttle.make(make({ nested: "pass" }))
+        const throttle = yield* Throttle.make(make({ onReentry: "bypass" }))
         const exit = yield* Effect.exit(throttle.withPermit(Effect.gen(function*() {
           const inner = yield* throttle.withPermit(throttle.withPermit(Effect.succeed("in")))
           const { running } = yield* throttle.statistics
@@ -101,9 +77,9 @@ for (const [kind, make] of Object.entries(singles)) {
         assertIdle(throttle)
       }))
 
-    it.effect("pass: an inner call that fails, dies or is interrupted does not give back what the outer one holds", () =>
+    it.effect("bypass: an inner call that fails, dies or is interrupted does not release the outer call's permit", () =>
       Effect.gen(function*() {
-        const throttle = yield* Throttle.make(make({ nested: "pass" }))
+        const throttle = yield* Throttle.make(make({ onReentry: "bypass" }))
         yield* throttle.withPermit(Effect.gen(function*() {
           assert.deepStrictEqual(yield* Effect.exit(throttle.withPermit(Effect.fail("no"))), Exit.fail("no"))
           assert.isTrue(Exit.isFailure(yield* Effect.exit(throttle.withPermit(Effect.die("bug")))))
@@ -120,7 +96,7 @@ for (const [kind, make] of Object.entries(singles)) {
 
     it.effect("pass: others wait all the same", () =>
       Effect.gen(function*() {
-        const throttle = yield* Throttle.make(make({ nested: "pass" }))
+        const throttle = yield* Throttle.make(make({ onReentry: "bypass" }))
         let ran = false
         yield* fork(throttle.withPermit(throttle.withPermit(Effect.sleep(50))))
         yield* fork(throttle.withPermit(Effect.sync(() => {
@@ -177,7 +153,7 @@ for (const [kind, make] of Object.entries(singles)) {
         const dying = yield* Throttle.make(make())
         assert.isDefined(defectOf(yield* Effect.exit(dying.withPermit(Effect.scoped(dying.takeScoped())))))
         assertIdle(dying)
-        const passing = yield* Throttle.make(make({ nested: "pass" }))
+        const passing = yield* Throttle.make(make({ onReentry: "bypass" }))
         yield* passing.withPermit(Effect.scoped(Effect.gen(function*() {
           const permit = yield* passing.takeScoped()
           // It was granted nothing, so there is nothing to settle or to give back.
@@ -199,7 +175,7 @@ for (const [kind, make] of Object.entries(singles)) {
         assert.isUndefined(waits.pollUnsafe())
         yield* Fiber.interrupt(waits)
         assertIdle(dying)
-        const passing = yield* Throttle.make(make({ nested: "pass" }))
+        const passing = yield* Throttle.make(make({ onReentry: "bypass" }))
         assert.strictEqual(yield* nest(passing), "in")
         assertIdle(passing)
       }))
@@ -216,8 +192,8 @@ for (const [kind, make] of Object.entries(singles)) {
 
     it.effect("with a timeout it times out instead", () =>
       Effect.gen(function*() {
-        for (const nested of ["die", "pass"] as const) {
-          const throttle = yield* Throttle.make(Throttle.all([make({ nested })], { timeout: 25 }))
+        for (const nested of ["die", "bypass"] as const) {
+          const throttle = yield* Throttle.make(Throttle.all([make({ onReentry: nested })], { timeout: 25 }))
           const fiber = yield* fork(throttle.withPermit(throttle.withPermit(Effect.void)))
           yield* TestClock.adjust(24)
           assert.isUndefined(fiber.pollUnsafe())
@@ -227,7 +203,7 @@ for (const [kind, make] of Object.entries(singles)) {
         }
       }))
 
-    it.effect("with maxQueue: 0 it is refused instead", () =>
+    it.effect("with maxQueue: 0 it is rejected instead", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(Throttle.all([make()], { maxQueue: 0 }))
         assert.strictEqual(
@@ -237,10 +213,10 @@ for (const [kind, make] of Object.entries(singles)) {
         assertIdle(throttle)
       }))
 
-    it.effect("if available: none, whatever nested says", () =>
+    it.effect("withPermitsIfAvailable: Option.none(), with either onReentry", () =>
       Effect.gen(function*() {
-        for (const nested of ["die", "pass"] as const) {
-          const throttle = yield* Throttle.make(make({ nested }))
+        for (const nested of ["die", "bypass"] as const) {
+          const throttle = yield* Throttle.make(make({ onReentry: nested }))
           const inner = yield* throttle.withPermit(throttle.withPermitsIfAvailable(Effect.succeed(1), 1))
           assert.deepStrictEqual(inner, Option.none())
           assertIdle(throttle)
@@ -266,17 +242,17 @@ for (const [kind, make] of Object.entries(singles)) {
         const policy = make()
         const [a, b] = yield* Effect.all([Throttle.make(policy), Throttle.make(policy)])
         assert.strictEqual(yield* a.withPermit(b.withPermit(policy(Effect.succeed(1)))), 1)
-        for (const throttle of [a, b, yield* Throttle.of(policy)]) assertIdle(throttle)
+        for (const throttle of [a, b, yield* Throttle.inline(policy)]) assertIdle(throttle)
       }))
 
-    it.effect("one after the other is not nested", () =>
+    it.effect("calls one after the other are no re-entry", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(make())
         yield* Effect.forEach([1, 2, 3], () => Effect.andThen(throttle.withPermit(Effect.void), TestClock.adjust(10)))
         assert.strictEqual((yield* throttle.statistics).admitted, 3)
       }))
 
-    it.effect("an inner call of cost 0 that only waits behind others is not stopped where nobody needs what it holds", () =>
+    it.effect("an inner call of cost 0 does not die where no waiting call needs the outer call's permit", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(make())
         assert.strictEqual(yield* throttle.withPermit(throttle.withPermits(Effect.succeed("in"), 0)), "in")
@@ -285,7 +261,7 @@ for (const [kind, make] of Object.entries(singles)) {
   })
 }
 
-describe("nested use: several permits", () => {
+describe("re-entry: several permits", () => {
   it.effect("one that holds one of two gets the other", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
@@ -295,10 +271,10 @@ describe("nested use: several permits", () => {
       assertIdle(throttle)
     }))
 
-  it.effect("one that holds one of two waits for the other where somebody else holds it", () =>
+  it.effect("a call that holds one of two permits waits for the other where another fiber holds it", () =>
     Effect.gen(function*() {
-      for (const nested of ["die", "pass"] as const) {
-        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2, nested }))
+      for (const nested of ["die", "bypass"] as const) {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2, onReentry: nested }))
         yield* fork(throttle.withPermit(Effect.sleep(30)))
         const fiber = yield* fork(throttle.withPermit(throttle.withPermit(now)))
         yield* TestClock.adjust(30)
@@ -332,14 +308,14 @@ describe("nested use: several permits", () => {
 
   it.effect("pass: a heavy inner call runs without what is missing", () =>
     Effect.gen(function*() {
-      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 5, nested: "pass" }))
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 5, onReentry: "bypass" }))
       yield* throttle.withPermits(
         Effect.gen(function*() {
           assert.strictEqual(yield* throttle.withPermits(Effect.succeed("in"), 4), "in")
-          assert.strictEqual(limiterOf(throttle).parts.gates[0]!.free, 3)
+          assert.strictEqual(onlyFreeOf(throttle), 3)
           // One that fits asks as ever.
           yield* throttle.withPermits(
-            Effect.sync(() => assert.strictEqual(limiterOf(throttle).parts.gates[0]!.free, 0)),
+            Effect.sync(() => assert.strictEqual(onlyFreeOf(throttle), 0)),
             3
           )
         }),
@@ -350,7 +326,7 @@ describe("nested use: several permits", () => {
 
   it.effect("more than there ever is fails as ever", () =>
     Effect.gen(function*() {
-      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 5, nested: "pass" }))
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 5, onReentry: "bypass" }))
       const exit = yield* Effect.exit(throttle.withPermit(throttle.withPermits(Effect.void, 6)))
       assert.strictEqual(reasonOf(exit), "PermitsExceedCapacity")
       assertIdle(throttle)
@@ -358,8 +334,8 @@ describe("nested use: several permits", () => {
 
   it.effect("behind a heavy head that needs what it holds it waits, since that may give up, or passes", () =>
     Effect.gen(function*() {
-      for (const nested of ["die", "pass"] as const) {
-        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2, nested }))
+      for (const nested of ["die", "bypass"] as const) {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2, onReentry: nested }))
         const inner = yield* Effect.forkChild(
           throttle.withPermit(Effect.andThen(Effect.sleep(10), throttle.withPermit(now))),
           { startImmediately: true }
@@ -397,7 +373,7 @@ describe("nested use: several permits", () => {
       assertIdle(throttle)
     }))
 
-  it.effect("two that hold and each ask for what the other holds wait for each other: that is not nested use", () =>
+  it.effect("two calls that each request what the other holds wait for each other: that is no re-entry", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
       const nest = throttle.withPermit(Effect.andThen(Effect.sleep(10), throttle.withPermit(Effect.void)))
@@ -408,7 +384,7 @@ describe("nested use: several permits", () => {
       assertIdle(throttle)
     }))
 
-  it.effect("an inner call that asks for no permit behind a waiter with a timeout of its own starts when that is gone", () =>
+  it.effect("an inner call of cost 0 behind a waiting call with its own timeout starts when that call times out", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.all([
         Throttle.concurrency({ limit: 1 }),
@@ -454,7 +430,7 @@ describe("nested use: several permits", () => {
   it.effect("pass of one part does not open another", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.all([
-        Throttle.concurrency({ limit: 2, name: "open", nested: "pass" }),
+        Throttle.concurrency({ limit: 2, name: "open", onReentry: "bypass" }),
         Throttle.concurrency({ limit: 1, name: "shut" })
       ]))
       assert.include(
@@ -468,7 +444,7 @@ describe("nested use: several permits", () => {
     Effect.gen(function*() {
       for (const shutFirst of [true, false]) {
         const parts = [
-          Throttle.concurrency({ limit: 1, name: "open", nested: "pass" }),
+          Throttle.concurrency({ limit: 1, name: "open", onReentry: "bypass" }),
           Throttle.concurrency({ limit: 1, name: "shut" })
         ]
         const throttle = yield* Throttle.make(Throttle.all(shutFirst ? parts.toReversed() : parts))
@@ -511,7 +487,7 @@ describe("nested use: several permits", () => {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       const nest = throttle.withPermit(throttle.withPermit(Effect.succeed("in")))
       assert.isDefined(defectOf(yield* Effect.exit(nest)))
-      yield* throttle.update(Throttle.concurrency({ limit: 1, nested: "pass" }))
+      yield* throttle.update(Throttle.concurrency({ limit: 1, onReentry: "bypass" }))
       assert.strictEqual(yield* nest, "in")
       yield* throttle.update(Throttle.concurrency({ limit: 2 }))
       assert.strictEqual(yield* nest, "in")
@@ -524,24 +500,28 @@ describe("nested use: several permits", () => {
       const exit = yield* Effect.exit(Effect.provide(Api.withPermit(Api.withPermit(Effect.void)), Api.layer))
       assert.include(defectOf(exit)!.message, `throttle "app/Api"`)
       const generic = Throttle.withPermit(Throttle.withPermits(Effect.void, 1))
-      const passing = Throttle.concurrency({ limit: 1, nested: "pass" })
+      const passing = Throttle.concurrency({ limit: 1, onReentry: "bypass" })
       assert.deepStrictEqual(yield* Effect.exit(Effect.provide(generic, passing)), Exit.void)
     }))
 })
 
-describe("nested as data", () => {
+describe("onReentry as data", () => {
   it("is left out of the data unless it is given", () => {
-    assert.notProperty(Throttle.concurrency({ limit: 1 }).data, "nested")
-    assert.notProperty(Throttle.spacing({ interval: 1, from: "end" }).data, "nested")
-    assert.notProperty(Throttle.concurrency({ limit: 1, nested: undefined }).data, "nested")
-    for (const nested of ["die", "pass"] as const) {
-      assert.deepStrictEqual(Throttle.concurrency({ limit: 1, nested }).data, { _tag: "Concurrency", limit: 1, nested })
-      assert.deepStrictEqual(Throttle.spacing({ interval: 5, from: "end", nested }).data, {
+    assert.notProperty(Throttle.concurrency({ limit: 1 }).data, "onReentry")
+    assert.notProperty(Throttle.spacing({ interval: 1, from: "end" }).data, "onReentry")
+    assert.notProperty(Throttle.concurrency({ limit: 1, onReentry: undefined }).data, "onReentry")
+    for (const nested of ["die", "bypass"] as const) {
+      assert.deepStrictEqual(Throttle.concurrency({ limit: 1, onReentry: nested }).data, {
+        _tag: "Concurrency",
+        limit: 1,
+        onReentry: nested
+      })
+      assert.deepStrictEqual(Throttle.spacing({ interval: 5, from: "end", onReentry: nested }).data, {
         _tag: "Spacing",
         interval: 5,
         align: false,
         from: "end",
-        nested
+        onReentry: nested
       })
     }
   })
@@ -550,8 +530,8 @@ describe("nested as data", () => {
     Effect.gen(function*() {
       for (
         const policy of [
-          Throttle.concurrency({ limit: 1, nested: "pass" }),
-          Throttle.all([Throttle.spacing({ interval: 5, from: "end", nested: "pass" })])
+          Throttle.concurrency({ limit: 1, onReentry: "bypass" }),
+          Throttle.all([Throttle.spacing({ interval: 5, from: "end", onReentry: "bypass" })])
         ]
       ) {
         const json = JSON.parse(JSON.stringify(policy.data))
@@ -566,28 +546,32 @@ describe("nested as data", () => {
     Effect.gen(function*() {
       for (const nested of ["wait", "", true, null]) {
         assert.throws(
-          () => Throttle.concurrency({ limit: 1, nested: nested as any }),
+          () => Throttle.concurrency({ limit: 1, onReentry: nested as any }),
           RangeError,
-          /Throttle\.concurrency: nested must be "die" or "pass", got/
+          /Throttle\.concurrency: "onReentry" must be "die" or "bypass", received/
         )
         assert.throws(
-          () => Throttle.spacing({ interval: 1, from: "end", nested: nested as any }),
+          () => Throttle.spacing({ interval: 1, from: "end", onReentry: nested as any }),
           RangeError,
-          /Throttle\.spacing: nested must be "die" or "pass", got/
+          /Throttle\.spacing: "onReentry" must be "die" or "bypass", received/
         )
-        const error = yield* Effect.flip(Throttle.decode({ _tag: "Concurrency", limit: 1, nested }))
+        const error = yield* Effect.flip(Throttle.decode({ _tag: "Concurrency", limit: 1, onReentry: nested }))
         assert.strictEqual(error._tag, "SchemaError")
       }
       for (const data of [{ _tag: "Rate", limit: 1 }, { _tag: "Window", limit: 1, per: 1 }, { _tag: "None" }]) {
-        assert.throws(() => Throttle.fromData({ ...data, nested: "die" } as any), RangeError, /unknown option "nested"/)
-        yield* Effect.flip(Throttle.decode({ ...data, nested: "die" }))
+        assert.throws(
+          () => Throttle.fromData({ ...data, onReentry: "die" } as any),
+          RangeError,
+          /unknown option "onReentry"/
+        )
+        yield* Effect.flip(Throttle.decode({ ...data, onReentry: "die" }))
       }
     }))
 
   it("does not change the policy's sentence", () => {
-    assert.strictEqual(Throttle.describe(Throttle.concurrency({ limit: 5, nested: "pass" })), "at most 5 at once")
+    assert.strictEqual(Throttle.describe(Throttle.concurrency({ limit: 5, onReentry: "bypass" })), "at most 5 at once")
     assert.strictEqual(
-      Throttle.describe(Throttle.spacing({ interval: 5, from: "end", nested: "pass" })),
+      Throttle.describe(Throttle.spacing({ interval: 5, from: "end", onReentry: "bypass" })),
       "5 milliseconds from an end to the next start"
     )
   })

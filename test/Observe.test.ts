@@ -2,9 +2,10 @@
  * What can be seen of a throttle: log lines, the span, metrics, events, statistics; and that nothing else is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, type LogLevel, Metric, Option, References, Scope } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, type LogLevel, Metric, Option, References, Scope } from "effect"
 import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
+import { errorOf, fork, inMillis, noRejections, now } from "./utils/kit.ts"
 import { collect } from "./utils/telemetry.ts"
 
 /** Collects what a program logs, its spans and the throttles' events. */
@@ -23,10 +24,6 @@ const observed = () => {
   }
 }
 
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
 const logging = (level: LogLevel.LogLevel) => Effect.provideService(References.MinimumLogLevel, level)
 
 const levelOfWaits = (level: LogLevel.LogLevel) => Effect.provideService(Throttle.WaitLogLevel, level)
@@ -35,20 +32,8 @@ const levelOfWaits = (level: LogLevel.LogLevel) => Effect.provideService(Throttl
 const perSecond = (bounds: Throttle.Bounds = {}) => Throttle.rate({ limit: 1, name: "api", ...bounds })
 const about = { throttle: "api", policy: "1 per second", cost: 1 }
 
-/** Statistics with every Duration in milliseconds. */
-const inMillis = ({ longestWait, waited, ...others }: Throttle.Statistics) => ({
-  ...others,
-  waited: Duration.toMillis(waited),
-  longestWait: Duration.toMillis(longestWait)
-})
-
-const noRejection = { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 }
-
-const errorOf = (exit: Exit.Exit<unknown, unknown> | undefined): unknown =>
-  exit === undefined ? undefined : Option.getOrUndefined(Exit.findErrorOption(exit))
-
-describe("log lines", () => {
-  it.effect("one when a call has to wait and one when it is let in, at Debug", () =>
+describe("log entries", () => {
+  it.effect("one when a call starts to wait and one when it is admitted, at Debug", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = perSecond()
@@ -83,7 +68,7 @@ describe("log lines", () => {
       ])
     }))
 
-  it.effect("tell the cost as it was asked", () =>
+  it.effect("contain the cost as it was passed", () =>
     Effect.gen(function*() {
       const seen = observed()
       const throttle = yield* Throttle.make(
@@ -100,7 +85,7 @@ describe("log lines", () => {
       }])
     }))
 
-  it.effect("leave out what nobody can expect", () =>
+  it.effect("omit the estimate where the wait cannot be estimated", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = Throttle.concurrency({ limit: 1 })
@@ -111,7 +96,7 @@ describe("log lines", () => {
       ])
     }))
 
-  it.effect("carry the caller's annotations, and leave the effect's own lines alone", () =>
+  it.effect("carry the caller's annotations, and do not change the effect's own log entries", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = perSecond()
@@ -186,7 +171,7 @@ describe("log lines", () => {
         yield* throttle.withPermits(Effect.void, 0)
         yield* throttle.withPermitsIfAvailable(Effect.void, 1)
         yield* Effect.scoped(throttle.takeScoped())
-        yield* throttle.nextAvailable()
+        yield* throttle.estimateWait()
         yield* throttle.statistics
         yield* Throttle.none(Effect.void)
         // One that may not wait does not: it says so to its caller alone.
@@ -195,7 +180,7 @@ describe("log lines", () => {
       assert.deepStrictEqual([seen.lines, seen.spans, seen.events], [[], [], []])
     }))
 
-  it.effect("a rejection is told at Debug, whatever the level of waits", () =>
+  it.effect("a rejection is logged at Debug, whatever the level of waits", () =>
     Effect.gen(function*() {
       for (const level of ["None", "Debug", "Error"] as const) {
         const seen = observed()
@@ -216,7 +201,7 @@ describe("log lines", () => {
       }
     }))
 
-  it.effect("a rejection after a wait says how long", () =>
+  it.effect("a rejection after a wait contains the duration of the wait", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = perSecond({ timeout: 250 })
@@ -224,14 +209,14 @@ describe("log lines", () => {
       const waiting = yield* fork(seen.in(limited(Effect.void)).pipe(logging("Debug")))
       yield* TestClock.adjust(250)
       const error = yield* Effect.flip(Fiber.join(waiting))
-      const policy = "1 per second (giving up after 250 milliseconds)"
+      const policy = "1 per second (timing out after 250 milliseconds)"
       assert.deepStrictEqual(seen.lines.map(({ annotations, message }) => [message, annotations]), [
         ["throttle.waiting", { ...about, policy, queued: 1, expected: 1_000 }],
         ["throttle.rejected", { ...about, policy, waited: 250, reason: "TimedOut", message: error.message }]
       ])
     }))
 
-  it.effect("an interruption is told at Debug", () =>
+  it.effect("an interruption is logged at Debug", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = perSecond()
@@ -244,7 +229,7 @@ describe("log lines", () => {
       ])
     }))
 
-  it.effect("interrupted while it runs, a call says nothing", () =>
+  it.effect("a call that is interrupted while it runs logs nothing", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = Throttle.concurrency({ limit: 1 })
@@ -316,7 +301,7 @@ describe("the span", () => {
       }
     }))
 
-  it.effect("leaves out what nobody can expect", () =>
+  it.effect("omits the estimate where the wait cannot be estimated", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = Throttle.concurrency({ limit: 1 })
@@ -373,7 +358,7 @@ describe("the span", () => {
       assert.isTrue(status._tag === "Ended" && Exit.hasInterrupts(status.exit))
     }))
 
-  it.effect("is not made for a call that is refused on arrival", () =>
+  it.effect("is not made for a call that is rejected on arrival", () =>
     Effect.gen(function*() {
       const seen = observed()
       const throttle = yield* Throttle.make(perSecond({ maxQueue: 0 }))
@@ -570,7 +555,11 @@ describe("metrics", () => {
       const { buckets: _, ...waits } =
         after["throttle_wait_seconds{throttle=api,unit=seconds}"] as Metric.HistogramState
       assert.deepStrictEqual(waits, { count: 3, min: 0.5, max: 1, sum: 2.5 })
-      assert.strictEqual((yield* (yield* Throttle.of(a)).statistics).admitted, 2, "statistics are one throttle's own")
+      assert.strictEqual(
+        (yield* (yield* Throttle.inline(a)).statistics).admitted,
+        2,
+        "statistics are one throttle's own"
+      )
     }).pipe(inRegistry()))
 
   it.effect("of two names are apart", () =>
@@ -602,7 +591,7 @@ describe("metrics", () => {
       assert.deepStrictEqual(yield* use.pipe(inRegistry()), count(1))
     }))
 
-  it.effect("stay when the throttle is gone, and say that nobody waits", () =>
+  it.effect("remain after the throttle has closed, with 0 waiting calls", () =>
     Effect.gen(function*() {
       const spend = Effect.gen(function*() {
         const throttle = yield* Throttle.make(perSecond())
@@ -710,7 +699,7 @@ describe("metrics", () => {
 })
 
 describe("how much of a wait was a pause", () => {
-  /** What is told of one call: by each event, and by the span. */
+  /** The attributes of one call, in each event and in the span. */
   const told = (act: (throttle: Throttle.Throttle) => Effect.Effect<unknown>) =>
     Effect.gen(function*() {
       const seen = observed()
@@ -799,7 +788,7 @@ describe("how much of a wait was a pause", () => {
       assert.deepStrictEqual(told, [300, 300, 300, 300])
     }))
 
-  it.effect("and a line says when a pause begins or becomes longer", () =>
+  it.effect("and a log entry marks the begin and the extension of a pause", () =>
     Effect.gen(function*() {
       const telemetry = collect()
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, name: "api" }))
@@ -856,11 +845,11 @@ describe("how much of a wait was a pause", () => {
 })
 
 describe("Observer", () => {
-  it.effect("hears of calls that wait, are let in, refused, interrupted; of none else", () =>
+  it.effect("receives events of calls that wait, are admitted, rejected or interrupted, and no others", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = perSecond({ maxQueue: 2, timeout: 1_500 })
-      const policy = "1 per second (at most 2 waiting, giving up after 1500 milliseconds)"
+      const policy = "1 per second (at most 2 waiting, timing out after 1500 milliseconds)"
       const call = seen.in(limited(Effect.void))
       yield* call
       yield* fork(call)
@@ -886,7 +875,7 @@ describe("Observer", () => {
       ])
     }))
 
-  it.effect("hears of each kind of refusal", () =>
+  it.effect("receives each kind of rejection", () =>
     Effect.gen(function*() {
       const seen = observed()
       const throttle = yield* Throttle.make(perSecond({ maxWait: 500 }))
@@ -944,7 +933,7 @@ describe("Observer", () => {
         assert.deepStrictEqual(starts, [["a", 0], ["b", 1_000], ["c", 2_000]])
         assert.deepStrictEqual(inMillis(yield* throttle.statistics), {
           admitted: 3,
-          rejected: noRejection,
+          rejected: noRejections,
           interrupted: 0,
           waiting: 0,
           running: 0,
@@ -953,7 +942,7 @@ describe("Observer", () => {
         })
       }))
 
-    it.effect("at Waiting: slower than the wait, it is not passed and loses nobody", () =>
+    it.effect("at Waiting: an observer slower than the wait is not overtaken, and each call starts", () =>
       Effect.gen(function*() {
         const { call, starts, throttle } = yield* playground
         yield* call("a")
@@ -965,7 +954,7 @@ describe("Observer", () => {
         assert.deepStrictEqual({ admitted, running, waiting }, { admitted: 3, running: 0, waiting: 0 })
       }))
 
-    it.effect("at Waiting: interrupted meanwhile, the call leaves the line and those behind it move up", () =>
+    it.effect("at Waiting: a call that is interrupted meanwhile leaves the queue, and the calls behind it move up", () =>
       Effect.gen(function*() {
         const { call, starts, throttle } = yield* playground
         yield* call("a")
@@ -1024,7 +1013,7 @@ describe("Observer", () => {
         assert.deepStrictEqual({ admitted, running, waiting }, { admitted: 4, running: 0, waiting: 0 })
       }))
 
-    it.effect("at Rejected: the call fails after it, nobody else notices", () =>
+    it.effect("at Rejected: the call fails after the observer, and other calls are not delayed", () =>
       Effect.gen(function*() {
         const { call, starts, throttle } = yield* playground
         yield* call("a")
@@ -1037,7 +1026,7 @@ describe("Observer", () => {
         assert.deepStrictEqual(starts, [["a", 0], ["b", 1_000], ["c", 2_000], ["d", 3_000]])
       }))
 
-    it.effect("at Rejected after a wait: those behind do not wait for it", () =>
+    it.effect("at Rejected after a wait: the calls behind do not wait for the observer", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(perSecond({ timeout: 1_500 }))
         yield* throttle.wait()
@@ -1052,7 +1041,7 @@ describe("Observer", () => {
         assert.instanceOf(errorOf(late.pollUnsafe()), ThrottleError)
       }))
 
-    it.effect("at Interrupted: those behind move up at once", () =>
+    it.effect("at Interrupted: the calls behind move up at once", () =>
       Effect.gen(function*() {
         const { call, starts, throttle } = yield* playground
         yield* call("a")
@@ -1178,12 +1167,12 @@ describe("Observer", () => {
 })
 
 describe("statistics", () => {
-  it.effect("of a throttle that nobody has used", () =>
+  it.effect("of a throttle that was not used", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(perSecond())
       assert.deepStrictEqual(inMillis(yield* throttle.statistics), {
         admitted: 0,
-        rejected: noRejection,
+        rejected: noRejections,
         interrupted: 0,
         waiting: 0,
         running: 0,
@@ -1209,7 +1198,7 @@ describe("statistics", () => {
           const statistics = inMillis(yield* throttle.statistics)
           assert.deepStrictEqual(
             statistics,
-            { interrupted: 0, rejected: noRejection, waited: 0, longestWait: 0, ...expected } as any
+            { interrupted: 0, rejected: noRejections, waited: 0, longestWait: 0, ...expected } as any
           )
           const refused = Object.values(statistics.rejected).reduce((a, b) => a + b)
           assert.strictEqual(
@@ -1227,7 +1216,7 @@ describe("statistics", () => {
       yield* check({ admitted: 2, running: 1, waiting: 3 })
       yield* call(0)
       yield* call(0, 4)
-      const rejected = { ...noRejection, QueueFull: 1, PermitsExceedCapacity: 1 }
+      const rejected = { ...noRejections, QueueFull: 1, PermitsExceedCapacity: 1 }
       yield* check({ admitted: 2, running: 1, waiting: 3, rejected })
       yield* TestClock.adjust(1_000)
       yield* check({ admitted: 3, running: 2, waiting: 2, rejected, waited: 1_000, longestWait: 1_000 })
@@ -1258,7 +1247,7 @@ describe("statistics", () => {
       const throttle = yield* Throttle.make(perSecond({ maxWait: 500 }))
       yield* throttle.wait()
       yield* Effect.flip(throttle.wait())
-      assert.deepStrictEqual((yield* throttle.statistics).rejected, { ...noRejection, WaitTooLong: 1 })
+      assert.deepStrictEqual((yield* throttle.statistics).rejected, { ...noRejections, WaitTooLong: 1 })
     }))
 
   it.effect("count holders of permits only as running", () =>
@@ -1282,7 +1271,7 @@ describe("statistics", () => {
       yield* throttle.wait()
       yield* Effect.flip(throttle.wait())
       assert.strictEqual(before.admitted, 0)
-      assert.deepStrictEqual(before.rejected, noRejection)
+      assert.deepStrictEqual(before.rejected, noRejections)
     }))
 
   it.effect("a call that fails, dies or is interrupted while it runs was admitted all the same", () =>
@@ -1297,7 +1286,7 @@ describe("statistics", () => {
       assert.deepStrictEqual({ admitted, interrupted, held }, { admitted: 4, interrupted: 0, held: 0 })
     }))
 
-  it.effect("are the same whoever watches", () =>
+  it.effect("are the same with any observer", () =>
     Effect.gen(function*() {
       const run = <A, E>(
         watch: (effect: Effect.Effect<A, E>) => Effect.Effect<A, E>,

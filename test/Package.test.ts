@@ -15,7 +15,7 @@ import { broken } from "./utils/links.ts"
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8"))
 const readme = readFileSync(join(root, "README.md"), "utf8")
 
-/** The project of somebody who has just installed it. */
+/** A project that has just installed the package. */
 const project = mkdtempSync(join(tmpdir(), "effect-throttle-"))
 afterAll(() => rmSync(project, { recursive: true }))
 

@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { fixed } from "../src/internal/part/fixed.ts"
 import type { Layers } from "../src/internal/part/layers.ts"
-import { boundary, foresee, type Meter, type Wall } from "../src/internal/part/meter.ts"
+import { boundary, estimateReadyAt, type Meter, type Wall } from "../src/internal/part/meter.ts"
 import { rate } from "../src/internal/part/rate.ts"
 import { sliding } from "../src/internal/part/sliding.ts"
 import { spacing } from "../src/internal/part/spacing.ts"
@@ -58,7 +58,7 @@ const check = <S>(meter: Meter<S, any>, rows: ReadonlyArray<Row>) => {
 
 describe("rate", () => {
   it("paces by the interval from an empty bucket", () =>
-    check(rate({ interval: 200 * ms, capacity: 1, lateness: 0 }), [
+    check(rate({ kind: "rate", interval: 200 * ms, capacity: 1 }), [
       { at: 0, due: 0 },
       { at: 0, due: 200 },
       { at: 250, due: 400 },
@@ -67,7 +67,7 @@ describe("rate", () => {
     ]))
 
   it("lets the capacity start at once, and wins it back by unused time alone", () =>
-    check(rate({ interval: 200 * ms, capacity: 4, lateness: 0 }), [
+    check(rate({ kind: "rate", interval: 200 * ms, capacity: 4 }), [
       { at: 0, due: 0 },
       { at: 0, due: 0 },
       { at: 0, due: 0 },
@@ -79,7 +79,7 @@ describe("rate", () => {
     ]))
 
   it("spends what a call costs", () =>
-    check(rate({ interval: 100 * ms, capacity: 10, lateness: 0 }), [
+    check(rate({ kind: "rate", interval: 100 * ms, capacity: 10 }), [
       { at: 0, cost: 4, due: 0 },
       { at: 1, cost: 6, due: 1 },
       { at: 2, cost: 5, due: 500 },
@@ -87,7 +87,7 @@ describe("rate", () => {
     ]))
 
   it("does not drift after a year of uptime, where a number of nanoseconds has a grain of 4", () => {
-    const meter = rate({ interval: 1e9 / 3_000_001, capacity: 1, lateness: 0 })
+    const meter = rate({ kind: "rate", interval: 1e9 / 3_000_001, capacity: 1 })
     const year = 365 * 24 * 3_600 * 1e9
     let state = meter.initial
     let at = year
@@ -101,7 +101,7 @@ describe("rate", () => {
 })
 
 describe("sliding window", () => {
-  const meter = sliding({ limit: 3, per: 1_000 * ms })
+  const meter = sliding({ kind: "sliding", limit: 3, per: 1_000 * ms })
 
   it("frees a permit exactly one window after it was taken", () =>
     check(meter, [
@@ -130,7 +130,7 @@ describe("sliding window", () => {
 })
 
 describe("fixed window", () => {
-  const meter = fixed({ limit: 2, per: 1_000 * ms })
+  const meter = fixed({ kind: "fixed", limit: 2, per: 1_000 * ms })
 
   it("counts in the windows of the wall clock", () =>
     check(meter, [
@@ -159,14 +159,14 @@ describe("fixed window", () => {
 
 describe("spacing", () => {
   it("keeps the interval from charge to charge, whatever the cost", () =>
-    check(spacing({ interval: 500 * ms, align: false, fromEnd: false }), [
+    check(spacing({ kind: "spacing", interval: 500 * ms, align: false, fromEnd: false }), [
       { at: 0, due: 0 },
       { at: 0, cost: 7, due: 500, charged: 512 },
       { at: 600, due: 1_012 }
     ]))
 
   it("aligned, is due on multiples of the interval, the first too", () =>
-    check(spacing({ interval: 500 * ms, align: true, fromEnd: false }), [
+    check(spacing({ kind: "spacing", interval: 500 * ms, align: true, fromEnd: false }), [
       { at: 130, due: 500 },
       { at: 500, due: 1_000 },
       { at: 2_001, due: 2_500 },
@@ -174,18 +174,18 @@ describe("spacing", () => {
     ]))
 
   it("aligned, follows the wall clock", () =>
-    check(spacing({ interval: 60_000 * ms, align: true, fromEnd: false }), [
+    check(spacing({ kind: "spacing", interval: 60_000 * ms, align: true, fromEnd: false }), [
       { at: 5, wall: 90_000, due: 30_005 }
     ]))
 
   it("aligned, keeps the interval from an end, however close to a slot that came", () =>
-    check(spacing({ interval: 1_000 * ms, align: true, fromEnd: true }), [
+    check(spacing({ kind: "spacing", interval: 1_000 * ms, align: true, fromEnd: true }), [
       { at: 0, due: 0, charged: 1_001.5 },
       { at: 1_002, due: 3_000 }
     ]))
 
   it("aligned, keeps the interval when the wall clock is set forward", () =>
-    check(spacing({ interval: 1_000 * ms, align: true, fromEnd: false }), [
+    check(spacing({ kind: "spacing", interval: 1_000 * ms, align: true, fromEnd: false }), [
       { at: 0, wall: 0, due: 0 },
       // 300 ms ahead now: the next multiple would come after 700 ms, too soon.
       { at: 10, wall: 310, due: 1_700 }
@@ -206,18 +206,18 @@ describe("boundary", () => {
   })
 })
 
-describe("foresee", () => {
+describe("estimateReadyAt", () => {
   const cases: ReadonlyArray<readonly [string, Meter<any, any>]> = [
-    ["rate", rate({ interval: 100 * ms, capacity: 7, lateness: 0 })],
-    ["sliding window", sliding({ limit: 7, per: 1_000 * ms })],
-    ["fixed window", fixed({ limit: 7, per: 1_000 * ms })],
-    ["spacing", spacing({ interval: 300 * ms, align: false, fromEnd: false })],
-    ["spacing, aligned", spacing({ interval: 300 * ms, align: true, fromEnd: false })]
+    ["rate", rate({ kind: "rate", interval: 100 * ms, capacity: 7 })],
+    ["sliding window", sliding({ kind: "sliding", limit: 7, per: 1_000 * ms })],
+    ["fixed window", fixed({ kind: "fixed", limit: 7, per: 1_000 * ms })],
+    ["spacing", spacing({ kind: "spacing", interval: 300 * ms, align: false, fromEnd: false })],
+    ["spacing, aligned", spacing({ kind: "spacing", interval: 300 * ms, align: true, fromEnd: false })]
   ]
   const wall = (at: number) => at / ms + 123
 
   for (const [name, meter] of cases) {
-    it(`${name}: agrees with letting everyone ahead start in turn`, () => {
+    it(`${name}: equals the result of starting the calls ahead one by one`, () => {
       let seed = 1
       const random = (n: number) => {
         seed = (seed * 48_271) % 2_147_483_647
@@ -245,7 +245,12 @@ describe("foresee", () => {
         }
         expected = meter.readyAt(virtual, expected, cost, wall)
         const ahead = { calls: costs.length, total: costs.reduce((a, b) => a + b, 0), costs }
-        assert.closeTo(foresee(meter, state, from, cost, ahead, wall)! / ms, expected / ms, 1e-3, `round ${round}`)
+        assert.closeTo(
+          estimateReadyAt(meter, state, from, cost, ahead, wall)! / ms,
+          expected / ms,
+          1e-3,
+          `round ${round}`
+        )
       }
     })
   }
@@ -269,9 +274,9 @@ const unixTime: Wall = (at) => at / ms
 
 describe("settling", () => {
   const kinds: ReadonlyArray<readonly [string, Meter<any, any>]> = [
-    ["rate", rate({ interval: 100 * ms, capacity: 10, lateness: 0 })],
-    ["sliding window", sliding({ limit: 10, per: 1_000 * ms })],
-    ["fixed window", fixed({ limit: 10, per: 1_000 * ms })]
+    ["rate", rate({ kind: "rate", interval: 100 * ms, capacity: 10 })],
+    ["sliding window", sliding({ kind: "sliding", limit: 10, per: 1_000 * ms })],
+    ["fixed window", fixed({ kind: "fixed", limit: 10, per: 1_000 * ms })]
   ]
 
   /** When 1, 5 and 10 may start, asked at `at`. */
@@ -299,7 +304,7 @@ describe("settling", () => {
     assert.deepStrictEqual(dues(meter, settle(meter, state, ticket, 300 * ms, 6), 300), expected)
   })
 
-  it.each(kinds)("%s: what is gone anyway does not come back", (_, meter) => {
+  it.each(kinds)("%s: a refund does not return what has expired", (_, meter) => {
     const [first, ticket] = open(meter, meter.initial, 0, 10)
     const state = meter.charge(first, 1_000 * ms, 10, unixTime)
     const settled = settle(meter, state, ticket, 1_000 * ms, -10)
@@ -314,8 +319,8 @@ describe("settling", () => {
     assert.deepStrictEqual(dues(meter, settle(meter, state, ticket, 300 * ms, -5), 300), [300, 600, 1_100])
   })
 
-  it("rate: what was charged between, and settled for more, is not given back with it", () => {
-    const meter = rate({ interval: 100 * ms, capacity: 20, lateness: 0 })
+  it("rate: a refund does not include what was charged in between", () => {
+    const meter = rate({ kind: "rate", interval: 100 * ms, capacity: 20 })
     const [first, large] = open(meter, meter.initial, 0, 10)
     const [second, small] = open(meter, first, 0, 1)
     // At 1,050 the bucket of these two would be down to half a permit; without the large one it had long been empty.
@@ -345,7 +350,7 @@ describe("settling", () => {
     layers === undefined ? 0 : 1 + countOf(layers.left) + countOf(layers.right)
 
   it("rate: no more layers than open calls, also while one call stays open for ever and the bucket fills", () => {
-    const meter = rate({ interval: 100 * ms, capacity: 10_000, lateness: 0 })
+    const meter = rate({ kind: "rate", interval: 100 * ms, capacity: 10_000 })
     let [state, first] = open(meter, meter.initial, 0, 1)
     const others: Array<number> = []
     for (let i = 1; i <= 1_000; i++) {
@@ -363,8 +368,8 @@ describe("settling", () => {
   })
 
   it("rate: what a smaller bucket lost is returned first, and once", () => {
-    const large = rate({ interval: 100 * ms, capacity: 10, lateness: 0 })
-    const small = rate({ interval: 100 * ms, capacity: 5, lateness: 0 })
+    const large = rate({ kind: "rate", interval: 100 * ms, capacity: 10 })
+    const small = rate({ kind: "rate", interval: 100 * ms, capacity: 5 })
     const [one, first] = open(large, large.initial, 0, 5)
     const [two, second] = open(large, one, 0, 5)
     const updated = small.adopt(two, large, 0)
@@ -380,7 +385,7 @@ describe("settling", () => {
   })
 
   it("spacing: undone only where no other start came after it", () => {
-    const meter = spacing({ interval: 500 * ms, align: false, fromEnd: false })
+    const meter = spacing({ kind: "spacing", interval: 500 * ms, align: false, fromEnd: false })
     const [first, one] = open(meter, meter.initial, 0, 3)
     assert.strictEqual(meter.readyAt(meter.refund(first, one, 100 * ms, 3), 100 * ms, 1, unixTime), 100 * ms)
     const [second, two] = open(meter, first, 500, 1)
@@ -389,7 +394,7 @@ describe("settling", () => {
   })
 
   it("sliding window: a log of 100,000 starts is refunded at both ends and in the middle", () => {
-    const meter = sliding({ limit: 200_000, per: 1_000_000 * ms })
+    const meter = sliding({ kind: "sliding", limit: 200_000, per: 1_000_000 * ms })
     let state = meter.initial
     for (let i = 0; i < 100_000; i++) state = meter.charge(state, i * ms, 2, unixTime)
     for (const at of [0, 1, 31, 32, 33, 1_000, 50_000, 99_000, 99_998, 99_999]) {
@@ -420,11 +425,11 @@ const AnyMeter = Schema.Struct({
 const meterOf = ({ capacity, kind, period }: typeof AnyMeter.Type): Meter<any, any> => {
   switch (kind) {
     case "rate":
-      return rate({ interval: period * ms / 7, capacity, lateness: 0 })
+      return rate({ kind: "rate", interval: period * ms / 7, capacity })
     case "sliding":
-      return sliding({ limit: capacity, per: period * ms })
+      return sliding({ kind: "sliding", limit: capacity, per: period * ms })
     case "fixed":
-      return fixed({ limit: capacity, per: period * ms })
+      return fixed({ kind: "fixed", limit: capacity, per: period * ms })
   }
 }
 
@@ -567,15 +572,20 @@ describe("laws of settling", () => {
     arbitrary
   )
 
-  it.prop("all of them undone, in any order: as if nobody had come", [AnyMeter, History], ([data, history]) => {
-    const meter = meterOf(data)
-    const undone = history.map((call) => ({ ...call, plain: false, after: call.after % 50 }))
-    let last: readonly [any, number] = [meter.initial, 0]
-    live(meter, undone, () => 0, (state, _, now) => {
-      last = [state, now]
-    })
-    sameFuture(meter)(last[0], meter.initial, last[1], "in the end")
-  }, arbitrary)
+  it.prop(
+    "all charges refunded, in any order: the state acts as the initial one",
+    [AnyMeter, History],
+    ([data, history]) => {
+      const meter = meterOf(data)
+      const undone = history.map((call) => ({ ...call, plain: false, after: call.after % 50 }))
+      let last: readonly [any, number] = [meter.initial, 0]
+      live(meter, undone, () => 0, (state, _, now) => {
+        last = [state, now]
+      })
+      sameFuture(meter)(last[0], meter.initial, last[1], "in the end")
+    },
+    arbitrary
+  )
 
   const Updates = Schema.Array(Schema.Struct({
     gap: int(0, 12),
@@ -591,7 +601,7 @@ describe("laws of settling", () => {
     "rate: settled for less around updates, as if it had cost no more from the beginning",
     [Updates],
     ([steps]) => {
-      const of = (capacity: number) => rate({ interval: ms, capacity, lateness: 0 })
+      const of = (capacity: number) => rate({ kind: "rate", interval: ms, capacity })
       let meter = of(9)
       let { initial: state } = meter
       let now = 0

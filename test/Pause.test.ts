@@ -1,12 +1,25 @@
 /**
- * Pausing: nobody starts until then, those in line included.
+ * Pausing: no call starts until the pause ends, waiting calls included.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
-import { Throttle, ThrottleError } from "effect-throttle"
+import { Cause, Duration, Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
+import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import { limiterOf } from "./utils/perform.ts"
+import {
+  assertIdle,
+  estimateOf,
+  firstMeterOf,
+  fork,
+  now,
+  rangeErrorOf,
+  settled,
+  startsOf,
+  statisticsOf,
+  throttleErrorOf,
+  throttleIn
+} from "./utils/kit.ts"
 import * as Simulator from "./utils/simulator.ts"
+import * as Sweep from "./utils/sweep.ts"
 
 const policies: Record<string, Throttle.Policy<never>> = {
   rate: Throttle.rate({ limit: 10 }),
@@ -22,37 +35,9 @@ const policies: Record<string, Throttle.Policy<never>> = {
   none: Throttle.none
 }
 
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
-/** All that can happen at this instant. */
-const settled = TestClock.adjust(0)
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
-
-/** Calls that ask now, and the instants at which they start. */
-const startsOf = (throttle: Throttle.Throttle, calls: number) =>
-  Effect.gen(function*() {
-    const starts: Array<number> = []
-    for (let i = 0; i < calls; i++) {
-      yield* fork(throttle.withPermit(Effect.map(now, (at) => void starts.push(Math.round(at)))))
-    }
-    return starts
-  })
-
-const nextAvailable = (throttle: Throttle.Throttle, cost?: Throttle.Cost) =>
-  Effect.map(throttle.nextAvailable(cost), (wait) => Option.getOrUndefined(Option.map(wait, Duration.toMillis)))
-
-const defect = (exit: Exit.Exit<unknown, unknown>): string => {
-  const die = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isDieReason)?.defect : undefined
-  assert.instanceOf(die, RangeError, `no RangeError: ${exit}`)
-  return (die as RangeError).message
-}
-
-/** What a refused call is told, or the test fails. */
-const refusal = (exit: Exit.Exit<unknown, unknown>) => {
-  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
-  assert.instanceOf(error, ThrottleError, `no ThrottleError: ${exit}`)
-  const { _tag, parts, retryAfter } = (error as ThrottleError).reason as {
+/** The fields of a rejection, with `retryAfter` in milliseconds. */
+const rejectionOf = (exit: Exit.Exit<unknown, unknown>) => {
+  const { _tag, parts, retryAfter } = throttleErrorOf(exit).reason as {
     readonly _tag: string
     readonly parts: ReadonlyArray<string>
     readonly retryAfter?: Duration.Duration
@@ -60,23 +45,11 @@ const refusal = (exit: Exit.Exit<unknown, unknown>) => {
   return { _tag, parts, retryAfter: retryAfter && Duration.toMillis(retryAfter) }
 }
 
-const refused = <A, E, R>(call: Effect.Effect<A, E, R>) => Effect.map(Effect.exit(call), refusal)
-
-/** Nobody waits and nothing is held. */
-const assertIdle = (throttle: Throttle.Throttle, where = "idle") => {
-  const limiter = limiterOf(throttle)
-  assert.strictEqual(limiter.line.size, 0, `${where}: line`)
-  assert.strictEqual(limiter.holders.size, 0, `${where}: holders`)
-  assert.strictEqual(limiter.counters.waiting, 0, `${where}: waiting`)
-  assert.strictEqual(limiter.counters.running, 0, `${where}: running`)
-  assert.isFalse(limiter.pumping, `${where}: pumping`)
-  for (const { calls, total } of limiter.parts.timings) assert.deepStrictEqual([calls, total], [0, 0], where)
-  for (const { free, limit } of limiter.parts.gates) assert.strictEqual(free, limit, `${where}: free`)
-}
+const rejected = <A, E, R>(call: Effect.Effect<A, E, R>) => Effect.map(Effect.exit(call), rejectionOf)
 
 describe("a pause", () => {
   for (const [name, policy] of Object.entries(policies)) {
-    it.effect(`${name}: nobody starts until it is over, then as soon as they may`, () =>
+    it.effect(`${name}: no call starts until it ends, then calls start as soon as the policy lets them`, () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(policy)
         // Before its first use.
@@ -96,7 +69,7 @@ describe("a pause", () => {
         assertIdle(throttle)
       }))
 
-    it.effect(`${name}: holds back those in line, in their order`, () =>
+    it.effect(`${name}: holds back waiting calls and keeps their order`, () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(policy)
         const scope = yield* Scope.make()
@@ -121,7 +94,7 @@ describe("a pause", () => {
         assertIdle(throttle)
       }))
 
-    it.effect(`${name}: resume wakes those in line at once`, () =>
+    it.effect(`${name}: resume lets waiting calls start at once`, () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(policy)
         yield* throttle.pause("1 hour")
@@ -135,7 +108,7 @@ describe("a pause", () => {
         assertIdle(throttle)
       }))
 
-    it.effect(`${name}: does not touch those who run`, () =>
+    it.effect(`${name}: does not affect running calls`, () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(policy)
         const running = yield* fork(throttle.withPermit(Effect.as(Effect.sleep(30), "done")))
@@ -145,14 +118,10 @@ describe("a pause", () => {
         assertIdle(throttle)
       }))
 
-    it.effect(`${name}: leaves no timer when nobody waits`, () =>
+    it.effect(`${name}: leaves no timer when no call waits`, () =>
       Effect.sync(() => {
-        const simulator = Simulator.make({ context: Context.make(Metric.MetricRegistry, new Map()) })
-        let throttle!: Throttle.Throttle
-        simulator.fork(
-          Effect.map(Scope.provide(Throttle.make(policy), Scope.makeUnsafe()), (made) => void (throttle = made))
-        )
-        simulator.run()
+        const simulator = Simulator.make()
+        const throttle = throttleIn(simulator, policy)
         simulator.fork(throttle.pause("1 second"))
         simulator.run()
         assert.deepStrictEqual([simulator.sleepers(), simulator.now()], [0, 0])
@@ -172,7 +141,7 @@ describe("a pause", () => {
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 3 }))
       yield* throttle.pause("1500 micros")
-      assert.strictEqual(yield* nextAvailable(throttle), 1.5)
+      assert.strictEqual(yield* estimateOf(throttle), 1.5)
       const waiting = yield* fork(throttle.withPermit(now))
       yield* TestClock.adjust(1.4)
       assert.isUndefined(waiting.pollUnsafe())
@@ -180,7 +149,7 @@ describe("a pause", () => {
       assert.strictEqual(yield* Fiber.join(waiting), 1.5)
     }))
 
-  it.effect("is over for newcomers too, without a line", () =>
+  it.effect("ends for calls that arrive later, with an empty queue", () =>
     Effect.gen(function*() {
       for (const [name, policy] of Object.entries(policies)) {
         const throttle = yield* Throttle.make(policy)
@@ -214,7 +183,7 @@ describe("a pause", () => {
       yield* throttle.pause(100)
       const starts = yield* startsOf(throttle, 2)
       yield* throttle.pause(50)
-      assert.strictEqual(yield* nextAvailable(throttle), 300)
+      assert.strictEqual(yield* estimateOf(throttle), 300)
       yield* TestClock.adjust(50)
       yield* throttle.pause(20)
       yield* throttle.pause(0)
@@ -243,21 +212,20 @@ describe("a pause", () => {
       const starts = yield* startsOf(throttle, 4)
       yield* TestClock.adjust(10)
       yield* throttle.pause(60)
-      assert.strictEqual(yield* nextAvailable(throttle), 390)
+      assert.strictEqual(yield* estimateOf(throttle), 390)
       yield* TestClock.adjust(1_000)
       assert.deepStrictEqual(starts, [0, 100, 200, 300])
     }))
 
-  it.effect("infinite lasts until somebody resumes, without a timer", () =>
+  it.effect("an infinite pause lasts until resume, without a timer", () =>
     Effect.gen(function*() {
       for (const [name, policy] of Object.entries(policies)) {
         const throttle = yield* Throttle.make(policy)
         yield* throttle.pause(Infinity)
         yield* throttle.pause("1 millis")
-        assert.isUndefined(yield* nextAvailable(throttle), name)
+        assert.isUndefined(yield* estimateOf(throttle), name)
         const starts = yield* startsOf(throttle, 2)
-        assert.isUndefined(yield* nextAvailable(throttle), name)
-        assert.isUndefined(limiterOf(throttle).line.head!.timer, name)
+        assert.isUndefined(yield* estimateOf(throttle), name)
         yield* TestClock.adjust("365 days")
         assert.deepStrictEqual(starts, [], name)
         yield* throttle.resume
@@ -293,14 +261,14 @@ describe("a pause", () => {
       assert.deepStrictEqual(starts, [0, 100, 200])
     }))
 
-  it.effect("lasts as long as it was asked for, however often it is asked", () =>
+  it.effect("lasts as long as the longest pause requested", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.none)
       const pause = throttle.pause(100)
       yield* pause
       yield* TestClock.adjust(60)
       yield* pause
-      assert.strictEqual(yield* nextAvailable(throttle), 100)
+      assert.strictEqual(yield* estimateOf(throttle), 100)
     }))
 
   it.effect.each<any>([
@@ -322,10 +290,10 @@ describe("a pause", () => {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, name: "api" }))
       const pause = yield* Effect.sync(() => throttle.pause(duration))
       assert.match(
-        defect(yield* Effect.exit(pause)),
-        /^throttle "api": a pause must be a duration of at least 0, got /
+        rangeErrorOf(yield* Effect.exit(pause)),
+        /^throttle "api": "duration" must be a duration ≥ 0, received /
       )
-      assert.strictEqual(yield* nextAvailable(throttle), 0)
+      assert.strictEqual(yield* estimateOf(throttle), 0)
     }))
 })
 
@@ -335,7 +303,7 @@ describe("bounds during a pause", () => {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, maxWait: 250, name: "api" }))
       yield* throttle.pause(200)
       const waiting = yield* fork(throttle.withPermit(now))
-      assert.deepStrictEqual(yield* refused(throttle.withPermit(Effect.void)), {
+      assert.deepStrictEqual(yield* rejected(throttle.withPermit(Effect.void)), {
         _tag: "WaitTooLong",
         parts: ["api", "pause"],
         retryAfter: 300
@@ -358,7 +326,7 @@ describe("bounds during a pause", () => {
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(policy)
       yield* throttle.pause(100)
-      assert.deepStrictEqual(yield* refused(throttle.withPermit(Effect.void)), {
+      assert.deepStrictEqual(yield* rejected(throttle.withPermit(Effect.void)), {
         _tag: "WaitTooLong",
         parts: ["pause"],
         retryAfter: 100
@@ -369,7 +337,7 @@ describe("bounds during a pause", () => {
       assert.strictEqual(yield* Fiber.join(waiting), 100)
     }))
 
-  it.effect("maxWait: an infinite pause is longer, and nobody knows when to come again", () =>
+  it.effect("maxWait: an infinite pause rejects without a retryAfter", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(
         Throttle.all([Throttle.rate({ limit: 10 }), Throttle.window({ limit: 10, per: "1 second" })], {
@@ -377,7 +345,7 @@ describe("bounds during a pause", () => {
         })
       )
       yield* throttle.pause(Infinity)
-      assert.deepStrictEqual(yield* refused(throttle.withPermit(Effect.void)), {
+      assert.deepStrictEqual(yield* rejected(throttle.withPermit(Effect.void)), {
         _tag: "WaitTooLong",
         parts: ["pause"],
         retryAfter: undefined
@@ -392,7 +360,7 @@ describe("bounds during a pause", () => {
       yield* TestClock.adjust(500)
       yield* throttle.pause("1 hour")
       for (const fiber of waiting) {
-        assert.deepStrictEqual(refusal(yield* Fiber.join(fiber)), {
+        assert.deepStrictEqual(rejectionOf(yield* Fiber.join(fiber)), {
           _tag: "WaitTooLong",
           parts: ["api", "pause"],
           retryAfter: 3_600_000
@@ -400,7 +368,7 @@ describe("bounds during a pause", () => {
       }
       assert.deepInclude(yield* throttle.statistics, { admitted: 1, waiting: 0 })
       yield* throttle.resume
-      assert.strictEqual(yield* nextAvailable(throttle), 500)
+      assert.strictEqual(yield* estimateOf(throttle), 500)
     }))
 
   it.effect("maxWait: only as many are rejected as must be, so that the others start in time", () =>
@@ -414,7 +382,7 @@ describe("bounds during a pause", () => {
       yield* TestClock.adjust(450)
       const exits = yield* Effect.forEach(calls, Fiber.join)
       assert.deepStrictEqual(exits.slice(0, 2), [Exit.succeed(350), Exit.succeed(450)])
-      for (const exit of exits.slice(2)) assert.strictEqual(refusal(exit)._tag, "WaitTooLong")
+      for (const exit of exits.slice(2)) assert.strictEqual(rejectionOf(exit)._tag, "WaitTooLong")
     }))
 
   it.effect("maxWait: a pause without end rejects all that wait", () =>
@@ -423,7 +391,7 @@ describe("bounds during a pause", () => {
       yield* throttle.wait()
       const waiting = yield* fork(Effect.exit(throttle.wait()))
       yield* throttle.pause(Infinity)
-      assert.deepStrictEqual(refusal(yield* Fiber.join(waiting)), {
+      assert.deepStrictEqual(rejectionOf(yield* Fiber.join(waiting)), {
         _tag: "WaitTooLong",
         parts: ["1 per second", "pause"],
         retryAfter: undefined
@@ -447,11 +415,11 @@ describe("bounds during a pause", () => {
         yield* TestClock.adjust(49)
         assert.isUndefined(waiting.pollUnsafe())
         yield* TestClock.adjust(1)
-        assert.deepInclude(refusal(waiting.pollUnsafe()!), { _tag: "TimedOut" })
-        assert.include(refusal(waiting.pollUnsafe()!).parts, "pause")
+        assert.deepInclude(rejectionOf(waiting.pollUnsafe()!), { _tag: "TimedOut" })
+        assert.include(rejectionOf(waiting.pollUnsafe()!).parts, "pause")
         assert.isUndefined(next.pollUnsafe())
         yield* TestClock.adjust(50)
-        assert.deepInclude(refusal(next.pollUnsafe()!), { _tag: "TimedOut", parts: ["pause"] })
+        assert.deepInclude(rejectionOf(next.pollUnsafe()!), { _tag: "TimedOut", parts: ["pause"] })
         assertIdle(throttle)
       }))
 
@@ -470,7 +438,7 @@ describe("bounds during a pause", () => {
         yield* throttle.pause(Infinity)
         const waiting = yield* fork(throttle.withPermit(Effect.void))
         yield* TestClock.adjust(100)
-        assert.deepStrictEqual(refusal(waiting.pollUnsafe()!), {
+        assert.deepStrictEqual(rejectionOf(waiting.pollUnsafe()!), {
           _tag: "TimedOut",
           parts: ["pause"],
           retryAfter: undefined
@@ -479,12 +447,12 @@ describe("bounds during a pause", () => {
       }))
   }
 
-  it.effect("maxQueue: the line fills up", () =>
+  it.effect("maxQueue: the queue fills up", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 5, maxQueue: 2, name: "db" }))
       yield* throttle.pause("1 second")
       const starts = yield* startsOf(throttle, 2)
-      assert.deepStrictEqual(yield* refused(throttle.withPermit(Effect.void)), {
+      assert.deepStrictEqual(yield* rejected(throttle.withPermit(Effect.void)), {
         _tag: "QueueFull",
         parts: ["pause"],
         retryAfter: undefined
@@ -493,7 +461,7 @@ describe("bounds during a pause", () => {
       assert.deepStrictEqual(starts, [1_000, 1_000])
     }))
 
-  it.effect("maxQueue 0: nobody waits for the end of a pause", () =>
+  it.effect("maxQueue 0: no call waits for the end of a pause", () =>
     Effect.gen(function*() {
       for (
         const [name, policy] of Object.entries({
@@ -504,7 +472,7 @@ describe("bounds during a pause", () => {
         const throttle = yield* Throttle.make(policy)
         yield* throttle.pause(700)
         assert.deepStrictEqual(
-          yield* refused(throttle.withPermit(Effect.void)),
+          yield* rejected(throttle.withPermit(Effect.void)),
           { _tag: "QueueFull", parts: ["pause"], retryAfter: 700 },
           name
         )
@@ -514,37 +482,45 @@ describe("bounds during a pause", () => {
       }
     }))
 
-  it.effect("a refusal after the pause does not speak of it", () =>
+  it.effect("a rejection after the pause does not name it", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, maxQueue: 0, name: "api" }))
       yield* throttle.pause(50)
       yield* TestClock.adjust(50)
       yield* throttle.wait()
-      assert.deepStrictEqual(yield* refused(throttle.wait()), { _tag: "QueueFull", parts: ["api"], retryAfter: 100 })
+      assert.deepStrictEqual(yield* rejected(throttle.wait()), {
+        _tag: "QueueFull",
+        parts: ["api"],
+        retryAfter: 100
+      })
       yield* throttle.pause("1 hour")
       yield* throttle.resume
-      assert.deepStrictEqual(yield* refused(throttle.wait()), { _tag: "QueueFull", parts: ["api"], retryAfter: 100 })
+      assert.deepStrictEqual(yield* rejected(throttle.wait()), {
+        _tag: "QueueFull",
+        parts: ["api"],
+        retryAfter: 100
+      })
     }))
 
-  it.effect("more than can ever be granted is refused at once all the same", () =>
+  it.effect("a call that exceeds the capacity is rejected at once", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 10 }))
       yield* throttle.pause(Infinity)
-      assert.deepInclude(yield* refused(throttle.wait(2)), { _tag: "PermitsExceedCapacity" })
+      assert.deepInclude(yield* rejected(throttle.wait(2)), { _tag: "PermitsExceedCapacity" })
     }))
 })
 
-describe("nextAvailable during a pause", () => {
-  it.effect("counts from its end, behind those who wait", () =>
+describe("estimateWait during a pause", () => {
+  it.effect("an estimate counts from its end, behind the waiting calls", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(
         Throttle.all([Throttle.rate({ limit: 10 }), Throttle.window({ limit: 2, per: "1 second" })])
       )
       yield* throttle.wait()
       yield* throttle.pause(500)
-      assert.strictEqual(yield* nextAvailable(throttle), 500)
+      assert.strictEqual(yield* estimateOf(throttle), 500)
       const starts = yield* startsOf(throttle, 2)
-      assert.strictEqual(yield* nextAvailable(throttle), 1_500)
+      assert.strictEqual(yield* estimateOf(throttle), 1_500)
       yield* TestClock.adjust("10 seconds")
       assert.deepStrictEqual(starts, [500, 1_000])
     }))
@@ -554,13 +530,13 @@ describe("nextAvailable during a pause", () => {
       for (const [name, policy] of Object.entries(policies)) {
         const throttle = yield* Throttle.make(policy)
         yield* throttle.pause(100)
-        assert.strictEqual(yield* nextAvailable(throttle), 100, name)
+        assert.strictEqual(yield* estimateOf(throttle), 100, name)
         yield* TestClock.adjust(100)
-        assert.strictEqual(yield* nextAvailable(throttle), 0, name)
+        assert.strictEqual(yield* estimateOf(throttle), 0, name)
         yield* throttle.pause(100)
-        assert.strictEqual(yield* nextAvailable(throttle), 100, name)
+        assert.strictEqual(yield* estimateOf(throttle), 100, name)
         yield* throttle.resume
-        assert.strictEqual(yield* nextAvailable(throttle), 0, name)
+        assert.strictEqual(yield* estimateOf(throttle), 0, name)
         yield* TestClock.adjust(100)
       }
     }))
@@ -570,12 +546,12 @@ describe("nextAvailable during a pause", () => {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       yield* throttle.takeScoped()
       yield* throttle.pause(100)
-      assert.isUndefined(yield* nextAvailable(throttle))
+      assert.isUndefined(yield* estimateOf(throttle))
     }))
 })
 
 describe("what policies do with a pause", () => {
-  it.effect("concurrency: permits that come back meanwhile wake nobody", () =>
+  it.effect("concurrency: permits released meanwhile start no call", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       yield* fork(throttle.withPermit(Effect.sleep(20)))
@@ -602,7 +578,7 @@ describe("what policies do with a pause", () => {
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.spacing({ interval: 100, align: true }))
       yield* throttle.pause(150)
-      assert.strictEqual(yield* nextAvailable(throttle), 200)
+      assert.strictEqual(yield* estimateOf(throttle), 200)
       const starts = yield* startsOf(throttle, 3)
       yield* TestClock.adjust(1_000)
       assert.deepStrictEqual(starts, [200, 300, 400])
@@ -645,7 +621,7 @@ describe("what policies do with a pause", () => {
       assert.deepStrictEqual(starts, [140])
     }))
 
-  it.effect("rate: what nobody spent meanwhile is won back, and no more", () =>
+  it.effect("rate: unused time of the pause is refilled, up to the capacity", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, burst: 3 }))
       const starts = yield* startsOf(throttle, 20)
@@ -661,12 +637,7 @@ describe("what policies do with a pause", () => {
   const paused = (late: number, resumeAt?: number): ReadonlyArray<number> => {
     const simulator = Simulator.make({ operations: 2_048, late: () => late })
     const starts: Array<number> = []
-    let throttle!: Throttle.Throttle
-    simulator.fork(Effect.map(
-      Scope.provide(Throttle.make(Throttle.rate({ limit: 1_000 })), Scope.makeUnsafe()),
-      (made) => void (throttle = made)
-    ))
-    simulator.run()
+    const throttle = throttleIn(simulator, Throttle.rate({ limit: 1_000 }))
     for (let i = 0; i < 300; i++) {
       simulator.fork(throttle.withPermit(Effect.sync(() => void starts.push(simulator.now()))))
     }
@@ -688,7 +659,7 @@ describe("what policies do with a pause", () => {
         const span = starts.slice(i).findIndex((other) => other - at > 20)
         if (span > 0) assert.isAtMost(span, 1 + 30)
       }
-      // At its end those start who were due then: one, and what the timer's lateness made due since.
+      // At its end the calls start that are ready: one, and those that became ready while the timer was late.
       assert.isAtMost(starts.filter((at) => at >= end - 1e-3 && at <= end + late + 1e-3).length, 1 + late + 1e-6)
       // And the schedule has not drifted since.
       const after = starts.filter((at) => at >= end - 1e-3).length
@@ -710,7 +681,7 @@ describe("pause and resume", () => {
       assert.strictEqual(yield* Fiber.join(first), 1_000)
       yield* Throttle.pause("1 hour")
       yield* Throttle.resume
-      assert.deepStrictEqual(yield* Throttle.nextAvailable(), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* Throttle.estimateWait(), Option.some(Duration.millis(100)))
     }).pipe(Effect.provide(policies["rate"]!)))
 
   class First extends Throttle.Service<First>()("test/Pause/First", Throttle.rate({ limit: 10 })) {}
@@ -719,8 +690,8 @@ describe("pause and resume", () => {
   it.effect("of a service class, and of no other", () =>
     Effect.gen(function*() {
       yield* First.pause("1 second")
-      assert.deepStrictEqual(yield* First.nextAvailable(), Option.some(Duration.seconds(1)))
-      assert.deepStrictEqual(yield* Second.nextAvailable(), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* First.estimateWait(), Option.some(Duration.seconds(1)))
+      assert.deepStrictEqual(yield* Second.estimateWait(), Option.some(Duration.zero))
       const first = yield* fork(First.withPermit(now))
       yield* TestClock.adjust(10)
       yield* First.resume
@@ -731,7 +702,7 @@ describe("pause and resume", () => {
   it.effect("of the limiter that inline use has", () =>
     Effect.gen(function*() {
       const policy = Throttle.concurrency({ limit: 3 })
-      const throttle = yield* Throttle.of(policy)
+      const throttle = yield* Throttle.inline(policy)
       yield* throttle.pause(100)
       const inline = yield* fork(policy(now))
       yield* TestClock.adjust(100)
@@ -752,7 +723,7 @@ describe("pause and resume", () => {
       )
     }))
 
-  it.effect("by a call that was told to come later: all hold back", () =>
+  it.effect("by a call whose server says to retry later: all calls hold back", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 10, burst: 4 }))
       const starts: Array<number> = []
@@ -770,168 +741,100 @@ describe("pause and resume", () => {
 // Step by step
 // ---------------------------------------------------------------------------------------------------------------------
 
-const context = Context.make(Metric.MetricRegistry, new Map())
-
-const built = (simulator: Simulator.Simulator, policy: Throttle.Policy<any>, scope = Scope.makeUnsafe()) => {
-  let throttle!: Throttle.Throttle
-  simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), scope), (made) => void (throttle = made)))
-  simulator.run()
-  return throttle
-}
-
-interface Sweep {
-  readonly simulator: Simulator.Simulator
-  readonly throttle: Throttle.Throttle
-  readonly scope: Scope.Closeable
-  readonly fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>
-  /** Which of the calls began. */
-  readonly order: ReadonlyArray<number>
-  readonly hit: boolean
-}
-
-/** Three calls at one instant, one operation of its own a step, and something that happens before one of the steps. */
-const sweep = (
-  policy: Throttle.Policy<any>,
-  before: (throttle: Throttle.Throttle) => void,
-  action: (sweep: Pick<Sweep, "fibers" | "scope" | "simulator" | "throttle">) => void,
-  check: (sweep: Sweep, step: number) => void,
-  watch: (simulator: Simulator.Simulator, throttle: Throttle.Throttle) => void = () => {}
-): number => {
-  for (let step = 0;; step++) {
-    let hit = false
-    let first = Infinity
-    const order: Array<number> = []
-    const scope = Scope.makeUnsafe()
-    const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
-    const simulator = Simulator.make({
-      context,
-      limit: 100_000,
-      beforeStep: (current) => {
-        if (current < first) return
-        watch(simulator, throttle)
-        if (current !== first + step) return
-        hit = true
-        action({ fibers, scope, simulator, throttle })
-      }
-    })
-    const throttle: Throttle.Throttle = built(simulator, policy, scope)
-    first = simulator.steps()
-    before(throttle)
-    for (let i = 0; i < 3; i++) {
-      fibers.push(simulator.fork(throttle.withPermit(Effect.suspend(() => {
-        order.push(i)
-        return Effect.sleep(1)
-      }))))
-    }
-    simulator.run()
-    for (const fiber of fibers) assert.isDefined(fiber.pollUnsafe(), `step ${step}: hangs`)
-    assert.strictEqual(simulator.sleepers(), 0, `step ${step}: sleepers`)
-    assert.deepStrictEqual(order, order.toSorted((a, b) => a - b), `step ${step}: order`)
-    assertIdle(throttle, `step ${step}`)
-    check({ fibers, hit, order, scope, simulator, throttle }, step)
-    if (!hit) return step
-  }
-}
-
 const swept = Object.entries(policies).filter(([name]) => name !== "none")
 
 describe("at every scheduler step", () => {
-  it("a pause lets nobody in, not even a head that was already resumed", () => {
-    for (const [name, policy] of swept) {
-      let pausedAt = Infinity
-      let admitted = 0
-      const steps = sweep(
-        policy,
-        () => {
-          pausedAt = Infinity
-        },
-        ({ simulator, throttle }) => {
-          Effect.runSync(throttle.pause(1_000))
-          pausedAt = simulator.now()
-          admitted = limiterOf(throttle).counters.admitted
-        },
-        ({ fibers, order }, step) => {
-          for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), `${name}, step ${step}`)
-          assert.deepStrictEqual(order, [0, 1, 2])
-        },
-        (simulator, throttle) => {
-          if (simulator.now() < pausedAt || simulator.now() >= pausedAt + 1_000 - 1e-3) return
-          assert.strictEqual(limiterOf(throttle).counters.admitted, admitted, `${name}: admitted during the pause`)
-        }
-      )
-      assert.isAbove(steps, 5, name)
-    }
-  })
+  const use: Sweep.Use = (throttle, self) => throttle.withPermit(self)
 
-  it("a resume loses nobody", () => {
-    for (const [name, policy] of swept) {
-      sweep(
-        policy,
-        (throttle) => Effect.runSync(throttle.pause(40)),
-        ({ throttle }) => Effect.runSync(throttle.resume),
-        ({ fibers, order }, step) => {
-          for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), `${name}, step ${step}`)
-          assert.deepStrictEqual(order, [0, 1, 2])
-        }
-      )
-    }
-  })
+  const check =
+    (name: string, options: Partial<Sweep.Options> & Pick<Sweep.Options, "policy" | "act">) =>
+    (test: (swept: Sweep.Swept, where: string) => void): number =>
+      Sweep.everyStep({ calls: 3, use, ...options }, name, (swept, where) => {
+        Sweep.assertOrder(swept, where)
+        assertIdle(swept.throttle, where)
+        test(swept, where)
+      })
 
-  it("an interruption during a pause, and around its end, leaves nothing behind", () => {
-    for (const [name, policy] of swept) {
-      for (const victim of [0, 1, 2]) {
-        sweep(
-          policy,
-          (throttle) => Effect.runSync(throttle.pause(40)),
-          ({ fibers }) => fibers[victim]?.interruptUnsafe(),
-          ({ fibers, hit, throttle }, step) => {
-            const where = `${name}, victim ${victim}, step ${step}`
-            for (const [i, fiber] of fibers.entries()) {
-              if (i !== victim || !hit) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), where)
-            }
-            const { admitted, interrupted } = limiterOf(throttle).counters
-            assert.isAtMost(admitted + interrupted, 3, where)
-            assert.isAtLeast(admitted + interrupted, hit ? 2 : 3, where)
-          }
-        )
+  const allStart = ({ fibers, order }: Sweep.Swept, where: string) => {
+    for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), where)
+    assert.deepStrictEqual(order, [0, 1, 2])
+  }
+
+  it.each(swept)("%s: a pause admits no call, not even a head that was already resumed", (name, policy) => {
+    let pausedAt = Infinity
+    let admitted = 0
+    const steps = check(name, {
+      policy,
+      prepare: () => {
+        pausedAt = Infinity
+      },
+      act: ({ simulator, throttle }) => {
+        Effect.runSync(throttle.pause(1_000))
+        pausedAt = simulator.now()
+        admitted = statisticsOf(throttle).admitted
+      },
+      watch: ({ simulator, throttle }) => {
+        if (simulator.now() < pausedAt || simulator.now() >= pausedAt + 1_000 - 1e-3) return
+        assert.strictEqual(statisticsOf(throttle).admitted, admitted, `${name}: admitted during the pause`)
       }
+    })(allStart)
+    assert.isAbove(steps, 5)
+  })
+
+  it.each(swept)("%s: a resume loses no call", (name, policy) => {
+    check(name, {
+      policy,
+      prepare: (throttle) => Effect.runSync(throttle.pause(40)),
+      act: ({ throttle }) => Effect.runSync(throttle.resume)
+    })(allStart)
+  })
+
+  it.each(swept)("%s: an interruption during a pause, and around its end, leaves nothing behind", (name, policy) => {
+    for (const victim of [0, 1, 2]) {
+      check(`${name}, victim ${victim}`, {
+        policy,
+        prepare: (throttle) => Effect.runSync(throttle.pause(40)),
+        act: Sweep.interrupt(victim)
+      })(({ fibers, hit, throttle }, where) => {
+        for (const [i, fiber] of fibers.entries()) {
+          if (i !== victim || !hit) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), where)
+        }
+        const { admitted, interrupted } = statisticsOf(throttle)
+        assert.isAtMost(admitted + interrupted, 3, where)
+        assert.isAtLeast(admitted + interrupted, hit ? 2 : 3, where)
+      })
     }
   })
 
-  it("closing the scope during a pause leaves nobody hanging", () => {
+  it.each(swept)("%s: closing the scope during a pause leaves no call hanging", (name, policy) => {
     const resumed = new WeakSet<Throttle.Throttle>()
-    for (const [name, policy] of swept) {
-      for (const duration of [40, Infinity]) {
-        const steps = sweep(
-          policy,
-          (throttle) => {
-            Effect.runSync(throttle.pause(duration))
-          },
-          ({ scope, simulator }) => void simulator.fork(Scope.close(scope, Exit.void)),
-          ({ fibers, hit, order }, step) => {
-            if (!hit) return
-            for (const [i, fiber] of fibers.entries()) {
-              const exit = fiber.pollUnsafe()!
-              const isInterrupted = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
-              assert.strictEqual(isInterrupted, !order.includes(i), `${name}, ${duration}, step ${step}`)
-            }
-          },
-          // Nothing ends an infinite pause by itself: once all are parked it is resumed.
-          (simulator, throttle) => {
-            if (duration === Infinity && limiterOf(throttle).line.size === 3 && !resumed.has(throttle)) {
-              resumed.add(throttle)
-              simulator.at(simulator.now() + 5, () => Effect.runSync(throttle.resume))
-            }
+    for (const duration of [40, Infinity]) {
+      const steps = check(`${name}, ${duration}`, {
+        policy,
+        prepare: (throttle) => Effect.runSync(throttle.pause(duration)),
+        act: ({ scope, simulator }) => void simulator.fork(Scope.close(scope, Exit.void)),
+        // Nothing ends an infinite pause by itself: once all are parked it is resumed.
+        watch: ({ simulator, throttle }) => {
+          if (duration === Infinity && statisticsOf(throttle).waiting === 3 && !resumed.has(throttle)) {
+            resumed.add(throttle)
+            simulator.at(simulator.now() + 5, () => Effect.runSync(throttle.resume))
           }
-        )
-        assert.isAbove(steps, 10, name)
-      }
+        }
+      })(({ fibers, hit, order }, where) => {
+        if (!hit) return
+        for (const [i, fiber] of fibers.entries()) {
+          const exit = fiber.pollUnsafe()!
+          const isInterrupted = Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)
+          assert.strictEqual(isInterrupted, !order.includes(i), where)
+        }
+      })
+      assert.isAbove(steps, 10)
     }
   })
 })
 
 describe("closing the scope during a pause", () => {
-  it.effect("interrupts those in line, and later calls", () =>
+  it.effect("interrupts waiting calls and later calls", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const throttle = yield* Scope.provide(Throttle.make(Throttle.rate({ limit: 10 })), scope)
@@ -944,7 +847,7 @@ describe("closing the scope during a pause", () => {
         assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
       }
       yield* throttle.resume
-      assert.isUndefined(yield* nextAvailable(throttle))
+      assert.isUndefined(yield* estimateOf(throttle))
       assert.isTrue(Exit.isFailure(yield* Effect.exit(throttle.withPermit(Effect.void))))
       assertIdle(throttle)
     }))
@@ -978,9 +881,9 @@ describe("a law", () => {
     "a call starts at the first instant that the policy, those before it and the pauses allow",
     [Timing, Schema.Array(Schema.Struct({ at: int(0, 60), cost: int(1, 3) })).check(Schema.isMaxLength(10)), Pauses],
     ([data, calls, pauses]) => {
-      const simulator = Simulator.make({ operations: 2_048, context })
-      const throttle = built(simulator, Throttle.fromData(data as any))
-      const { meter } = limiterOf(throttle).parts.timings[0]!
+      const simulator = Simulator.make({ operations: 2_048 })
+      const throttle = throttleIn(simulator, Throttle.fromData(data as any))
+      const meter = firstMeterOf(throttle)
       const starts: Array<{ readonly arrival: number; readonly at: number; readonly cost: number }> = []
       // An eighth of a millisecond off, each by one more, so that no two things happen at one instant.
       let until = -Infinity

@@ -141,7 +141,7 @@ describe("the code", () => {
   const folder = mkdtempSync(join(root, "test/examples-generated/playground-"))
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  // Where the library refuses the combination, the page shows what it says, and the code would throw the same.
+  // Where the library rejects the combination, the page shows its message, and the code would throw the same.
   const sound = states.flatMap((state, i) => {
     try {
       return [{ file: join(folder, `state${i}.ts`), result: simulate(state), state }]

@@ -61,7 +61,7 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
     server?.close()
   })
 
-  /** Opens the page as it is for somebody who comes to it, and fails with what it complains about. */
+  /** Opens the page, and fails with the errors that it logs. */
   const visit = async (hash: string, look: (page: Page) => Promise<void>, options: BrowserContextOptions = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options })
     const complaints: Array<string> = []
@@ -228,7 +228,10 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
 
   it("says what the library says where things do not go together", () =>
     visit("#policy=concurrency,limit:2&arrivals=steady,rate:6&maxWait=1000", async (page) => {
-      assert.match((await page.getByRole("alert").textContent())!, /^Throttle.concurrency: maxWait needs a part/)
+      assert.match(
+        (await page.getByRole("alert").textContent())!,
+        /^Throttle.concurrency: "maxWait" needs a time-based part/
+      )
       await page.getByRole("checkbox", { name: "maxWait: the longest wait foreseen" }).uncheck()
       await page.locator("#picture svg").waitFor()
       assert.isFalse(await page.locator("#problem").isVisible())
@@ -385,7 +388,7 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
         element.getBoundingClientRect().toJSON()
       )
       assert.isAtLeast(top, 0)
-      // What is not in sight is told of, until one has seen it.
+      // A hint points to results that are out of sight, until they have been seen.
       await page.locator("#more", { hasText: "The picture goes on" }).waitFor()
       const isInSight = await page.locator("#more").evaluate((element) => {
         const { bottom, top } = element.getBoundingClientRect()

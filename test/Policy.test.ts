@@ -1,8 +1,8 @@
 /**
- * Policies as data: what may be written, what is refused and how, and what a policy is called.
+ * Policies as data: valid and invalid data, the errors, and the description of a policy.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Duration, Effect, Exit, Option, Schema } from "effect"
+import { Cause, Config, ConfigProvider, Duration, Effect, Exit, Formatter, Option, Schema } from "effect"
 import { Policy, Throttle } from "effect-throttle"
 
 type Options = Record<string, unknown>
@@ -38,10 +38,10 @@ const noWords: ReadonlyArray<Bad> = [...nothings, [0, "0"], [1, "1"], ["", `""`]
 
 /** What may stand in an option, and a sample of what may not. */
 const kinds = {
-  positive: { allowed: "a whole number of at least 1", bad: [...noNumbers, [0, "0"], [0.999, "0.999"]] },
-  natural: { allowed: "a whole number of at least 0", bad: [...noNumbers, [0.5, "0.5"]] },
+  positive: { allowed: "an integer ≥ 1", bad: [...noNumbers, [0, "0"], [0.999, "0.999"]] },
+  natural: { allowed: "an integer ≥ 0", bad: [...noNumbers, [0.5, "0.5"]] },
   duration: {
-    allowed: "a finite duration longer than 0",
+    allowed: "a finite duration > 0",
     bad: [
       ...nothings,
       [0, "0"],
@@ -150,7 +150,7 @@ const thrown = (f: () => unknown): string => {
   return assert.fail("nothing was thrown")
 }
 
-/** How `decode` refuses: always by a SchemaError in the typed channel, or the test fails. */
+/** The message of the SchemaError that `decode` fails with; the test fails for any other end. */
 const refused = (input: unknown) =>
   Effect.gen(function*() {
     const exit = yield* Effect.exit(Throttle.decode(input))
@@ -328,7 +328,7 @@ describe("bad input", () => {
 
         it(`${option} must be ${allowed}`, () => {
           for (const [value, got] of cases) {
-            const message = `Throttle.${name}: ${option} must be ${allowed}, got ${got}`
+            const message = `Throttle.${name}: "${option}" must be ${allowed}, received ${got}`
             assert.strictEqual(thrown(() => make({ ...least, [option]: value })), message)
             const data = { _tag: tag, ...least, [option]: value } as any
             assert.strictEqual(thrown(() => Throttle.fromData(data)), message)
@@ -347,7 +347,7 @@ describe("bad input", () => {
           it.effect(`${option} must be there`, () =>
             Effect.gen(function*() {
               const { [option]: _, ...rest } = least
-              const message = `Throttle.${name}: ${option} must be ${allowed}, got undefined`
+              const message = `Throttle.${name}: "${option}" must be ${allowed}, received undefined`
               assert.strictEqual(thrown(() => make(rest)), message)
               assert.strictEqual(thrown(() => Throttle.fromData({ _tag: tag, ...rest } as any)), message)
               assert.include(yield* refused({ _tag: tag, ...rest }), `["${option}"]`)
@@ -359,17 +359,17 @@ describe("bad input", () => {
       for (const option of ["lmit", "Limit", "", "toString", "constructor", "__proto__"]) {
         const given = own(least, option, 1)
 
-        it(`knows no option ${JSON.stringify(option)}`, () => {
+        it(`rejects the unknown option ${JSON.stringify(option)}`, () => {
           const message = thrown(() => make(given))
           assert.isTrue(
-            message.startsWith(`Throttle.${name}: unknown option ${JSON.stringify(option)}; it takes `),
+            message.startsWith(`Throttle.${name}: unknown option ${JSON.stringify(option)}; the options are `),
             message
           )
           for (const known of Object.keys(options)) assert.include(message, known)
           assert.strictEqual(thrown(() => Throttle.fromData({ _tag: tag, ...given } as any)), message)
         })
 
-        it.effect(`knows no option ${JSON.stringify(option)} from outside`, () =>
+        it.effect(`rejects the unknown option ${JSON.stringify(option)} in decoded data`, () =>
           Effect.gen(function*() {
             for (const nested of [false, true]) {
               const data = { _tag: tag, ...given }
@@ -385,7 +385,10 @@ describe("bad input", () => {
             ? (options: any) => Throttle.all([], options)
             : constructors.find((c) => c.tag === tag)!.make
           for (const [value, got] of [[null, "null"], [5, "5"], ["x", `"x"`], [true, "true"], [[], "[]"]] as const) {
-            assert.strictEqual(thrown(() => make(value)), `Throttle.${name}: options must be an object, got ${got}`)
+            assert.strictEqual(
+              thrown(() => make(value)),
+              `Throttle.${name}: options must be an object, received ${got}`
+            )
           }
         })
       }
@@ -398,13 +401,13 @@ describe("bad input", () => {
     thrown(() => Throttle.fromData(options))
   })
 
-  it("a constructor knows no option _tag", () => {
+  it("a constructor has no option _tag", () => {
     thrown(() => Throttle.rate({ limit: 1, _tag: "Window" } as any))
   })
 
   it("rate without options", () => {
     const rate = Throttle.rate as any
-    assert.strictEqual(thrown(() => rate()), "Throttle.rate: options must be an object, got undefined")
+    assert.strictEqual(thrown(() => rate()), "Throttle.rate: options must be an object, received undefined")
   })
 
   it("burst, and the one beyond it, must be countable", () => {
@@ -430,21 +433,21 @@ describe("bad input", () => {
     [{}, "{}"],
     [{ limit: 5 }, `{"limit":5}`],
     [() => 5, "a function"],
-    [{ _tag: 5 }, "_tag 5"],
-    [{ _tag: null, limit: 5 }, "_tag null"],
-    [{ _tag: ["Rate"], limit: 5 }, `_tag ["Rate"]`],
-    [{ _tag: "", limit: 5 }, `_tag ""`],
-    [{ _tag: "rate", limit: 5 }, `_tag "rate"`],
-    [{ _tag: "Rates", limit: 5 }, `_tag "Rates"`],
-    [{ _tag: "toString", limit: 5 }, `_tag "toString"`],
-    [{ _tag: "__proto__", limit: 5 }, `_tag "__proto__"`]
+    [{ _tag: 5 }, "5"],
+    [{ _tag: null, limit: 5 }, "null"],
+    [{ _tag: ["Rate"], limit: 5 }, `["Rate"]`],
+    [{ _tag: "", limit: 5 }, `""`],
+    [{ _tag: "rate", limit: 5 }, `"rate"`],
+    [{ _tag: "Rates", limit: 5 }, `"Rates"`],
+    [{ _tag: "toString", limit: 5 }, `"toString"`],
+    [{ _tag: "__proto__", limit: 5 }, `"__proto__"`]
   ]
 
   it("what is no policy's data", () => {
     for (const [data, got] of noData) {
       assert.strictEqual(
         thrown(() => Throttle.fromData(data as any)),
-        `Throttle.fromData: _tag must be one of Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow, got ${got}`
+        `Throttle.fromData: "_tag" must be one of Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow, received ${got}`
       )
     }
   })
@@ -461,7 +464,10 @@ describe("bad input", () => {
     it("of all must be policies", () => {
       const all = Throttle.all as any
       for (const bad of [undefined, null, 5, "rate", {}, Throttle.none]) {
-        assert.strictEqual(thrown(() => all(bad)), "Throttle.all: policies must be an array of policies")
+        assert.strictEqual(
+          thrown(() => all(bad)),
+          `Throttle.all: "policies" must be an array of policies, received ${Formatter.format(bad)}`
+        )
       }
       const table: ReadonlyArray<readonly [unknown, string]> = [
         [undefined, "undefined"],
@@ -473,7 +479,7 @@ describe("bad input", () => {
       ]
       for (const [bad, got] of table) {
         const message = thrown(() => all([Throttle.none, bad]))
-        assert.include(message, `Throttle.all: policies[1] must be a policy, got ${got}`)
+        assert.include(message, `Throttle.all: "policies[1]" must be a policy, received ${got}`)
       }
     })
 
@@ -511,12 +517,12 @@ describe("bad input", () => {
         yield* refused({ _tag: "All" })
       }))
 
-    it.effect("from outside: the error says where it is wrong", () =>
+    it.effect("decoded data: the error contains the path of the invalid value", () =>
       Effect.gen(function*() {
         const data = { _tag: "All", policies: [part, { _tag: "All", policies: [{ _tag: "Rate", limit: 0 }] }] }
         assert.include(
           yield* refused(data),
-          `Expected a whole number of at least 1\n  at ["policies"][1]["policies"][0]["limit"]`
+          `Expected an integer ≥ 1\n  at ["policies"][1]["policies"][0]["limit"]`
         )
       }))
   })
@@ -524,8 +530,7 @@ describe("bad input", () => {
   describe("maxWait", () => {
     const busy = Throttle.concurrency({ limit: 1 })
 
-    it("on concurrency alone says why not", () => {
-      const why = "maxWait needs a part whose wait can be foreseen: nobody knows when a running call ends"
+    it("on concurrency alone is a RangeError that explains why", () => {
       const attempts: ReadonlyArray<readonly [where: string, () => unknown]> = [
         ["concurrency", () => Throttle.concurrency({ limit: 1, maxWait: "1 second" } as any)],
         ["concurrency", () => Throttle.fromData({ _tag: "Concurrency", limit: 1, maxWait: 5 } as any)],
@@ -534,7 +539,7 @@ describe("bad input", () => {
         ["all", () => Throttle.all([Throttle.all([busy])], { maxWait: "1 second" })],
         ["all", () => Throttle.fromData({ _tag: "All", policies: [busy.data], maxWait: 5 })]
       ]
-      for (const [where, f] of attempts) assert.strictEqual(thrown(f), `Throttle.${where}: ${why}`)
+      for (const [where, f] of attempts) assert.match(thrown(f), new RegExp(`^Throttle\\.${where}: .*maxWait`))
     })
 
     it("on concurrency and what does not limit is on concurrency alone", () => {
@@ -549,7 +554,7 @@ describe("bad input", () => {
         yield* refused({ _tag: "All", policies: [part, { _tag: "All", policies: [busy.data], maxWait: 5 }] })
       }))
 
-    it("on concurrency with a part that can be foreseen", () => {
+    it("on concurrency with a time-based part is allowed", () => {
       Throttle.all([busy, Throttle.rate({ limit: 1 })], { maxWait: 5 })
       Throttle.all([busy, Throttle.rate({ limit: 1, maxWait: 5 })])
       Throttle.all([busy, Throttle.all([Throttle.spacing({ interval: 1 })])], { maxWait: 5 })
@@ -567,30 +572,30 @@ describe("bad input", () => {
     const circular: any = { _tag: "All", policies: [] }
     circular.policies.push(part, circular)
 
-    it("100 is enough for everyone", () => {
+    it("100 levels are allowed", () => {
       assert.deepStrictEqual(Throttle.fromData(nested(100)).data, nested(100))
     })
 
-    it.effect("100 is enough for everyone outside", () =>
+    it.effect("100 levels are allowed in decoded data", () =>
       Effect.gen(function*() {
         assert.deepStrictEqual((yield* Throttle.decode(nested(100))).data, nested(100))
       }))
 
-    it("too deep and circular data is refused, not run into", () => {
+    it("data that is too deep or circular is a RangeError", () => {
       const message = "Throttle.fromData: policies must be nested at most 100 deep"
       for (const data of [circular, nested(200), nested(10_000)]) {
         assert.strictEqual(thrown(() => Throttle.fromData(data)), message)
       }
     })
 
-    it.effect("too deep and circular data from outside is refused, not run into", () =>
+    it.effect("decoded data that is too deep or circular is a SchemaError", () =>
       Effect.gen(function*() {
         for (const data of [circular, nested(200), nested(10_000)]) {
           assert.include(yield* refused(data), "policies nested at most 100 deep")
         }
       }))
 
-    it.effect("fromData and decode draw the line at the same depth", () =>
+    it.effect("fromData and decode allow the same depth", () =>
       Effect.gen(function*() {
         for (const depth of [99, 100, 101, 102, 103]) {
           const inCode = Effect.try({ try: () => Throttle.fromData(nested(depth)), catch: (error) => error })
@@ -658,9 +663,9 @@ describe("describe", () => {
     ["at most 5 at once (never waiting)", Throttle.concurrency({ limit: 5, maxQueue: 0 })],
     ["at most 5 at once (at most 9 waiting)", Throttle.concurrency({ limit: 5, maxQueue: 9 })],
     ["30 per second (waiting at most 1 second)", Throttle.rate({ limit: 30, maxWait: "1 second" })],
-    ["at most 5 at once (giving up after 1 minute)", Throttle.concurrency({ limit: 5, timeout: "1 minute" })],
+    ["at most 5 at once (timing out after 1 minute)", Throttle.concurrency({ limit: 5, timeout: "1 minute" })],
     [
-      "30 per second, burst 2 (at most 1 waiting, waiting at most 250 milliseconds, giving up after 2 seconds)",
+      "30 per second, burst 2 (at most 1 waiting, waiting at most 250 milliseconds, timing out after 2 seconds)",
       Throttle.rate({ limit: 30, burst: 2, maxQueue: 1, maxWait: 250, timeout: 2_000 })
     ],
     ["30 per second, burst 10; at most 5 at once", Throttle.all([Throttle.rate({ limit: 30, burst: 10 }), five])],
@@ -695,9 +700,9 @@ describe("layerConfig", () => {
   const read = (provider: ConfigProvider.ConfigProvider, name = "GITHUB_THROTTLE") =>
     Effect.gen(function*() {
       yield* Throttle.wait()
-      return Option.getOrUndefined(Option.map(yield* Throttle.nextAvailable(), Duration.toMillis))
+      return Option.getOrUndefined(Option.map(yield* Throttle.estimateWait(), Duration.toMillis))
     }).pipe(
-      Effect.provide(Throttle.layerConfig(name)),
+      Effect.provide(Throttle.layerConfig(Throttle.config(name))),
       Effect.provideService(ConfigProvider.ConfigProvider, provider)
     )
   const env = (env: Record<string, string>) => ConfigProvider.fromEnv({ env })
@@ -753,10 +758,42 @@ describe("layerConfig", () => {
     Effect.gen(function*() {
       const provider = json({ _tag: "Rate", limit: 4, maxQueue: 0 })
       const error = yield* Effect.flip(Effect.andThen(Throttle.wait(), Throttle.wait())).pipe(
-        Effect.provide(Throttle.layerConfig("GITHUB_THROTTLE")),
+        Effect.provide(Throttle.layerConfig(Throttle.config("GITHUB_THROTTLE"))),
         Effect.provideService(ConfigProvider.ConfigProvider, provider)
       )
       assert.strictEqual(error._tag === "ThrottleError" && error.reason._tag, "QueueFull")
+    }))
+
+  it.effect("a default applies where nothing is configured", () =>
+    Effect.gen(function*() {
+      const config = Throttle.config("GITHUB_THROTTLE").pipe(Config.withDefault(Throttle.rate({ limit: 2 })))
+      const next = (provider: ConfigProvider.ConfigProvider) =>
+        Effect.andThen(Throttle.wait(), Throttle.estimateWait()).pipe(
+          Effect.provide(Throttle.layerConfig(config)),
+          Effect.provideService(ConfigProvider.ConfigProvider, provider)
+        )
+      assert.deepStrictEqual(yield* next(env({})), Option.some(Duration.millis(500)))
+      assert.deepStrictEqual(yield* next(json({ _tag: "Rate", limit: 4 })), Option.some(Duration.millis(250)))
+    }))
+
+  it.effect("a default does not hide a policy that is invalid", () =>
+    Effect.gen(function*() {
+      const config = Throttle.config("GITHUB_THROTTLE").pipe(Config.withDefault(Throttle.none))
+      const read = Effect.provideService(config, ConfigProvider.ConfigProvider, json({ _tag: "Rate", limit: 0 }))
+      assert.instanceOf(yield* Effect.flip(read), Config.ConfigError)
+    }))
+
+  it.effect("a policy is read beside other settings, under a path", () =>
+    Effect.gen(function*() {
+      const config = Config.all({ throttle: Throttle.config("throttle"), url: Config.String("url") })
+      const provider = ConfigProvider.fromUnknown({ api: { throttle: { _tag: "Rate", limit: 4 }, url: "http://a" } })
+      const { throttle, url } = yield* Effect.provideService(
+        Config.nested(config, "api"),
+        ConfigProvider.ConfigProvider,
+        provider
+      )
+      assert.strictEqual(url, "http://a")
+      assert.strictEqual(Throttle.describe(throttle), "4 per second")
     }))
 
   const deep = `{"_tag":"All","policies":[`.repeat(10_000) + `{"_tag":"None"}` + "]}".repeat(10_000)

@@ -1,5 +1,5 @@
 /**
- * Laws, over programs and policies nobody chose. A failure is shrunk, and its replay token printed.
+ * Laws over random programs and policies. A failure is shrunk, and its replay token is printed.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
@@ -69,7 +69,7 @@ const startsOf = (program: ReadonlyArray<Call>, outcomes: ReadonlyArray<Outcome>
     )
     .toSorted((a, b) => a.at - b.at)
 
-/** Whether these starts are within a policy's promise, told from the definition and not from the algorithm. */
+/** Whether these starts are within a policy's promise, computed from the definition and not from the algorithm. */
 const keepsPromise = (data: any, starts: ReadonlyArray<Started>): boolean => {
   const paid = starts.filter(({ cost }) => cost > 0)
   const spans = (allowed: (span: number) => number, open = false) =>
@@ -111,7 +111,7 @@ const keepsPromise = (data: any, starts: ReadonlyArray<Started>): boolean => {
 
 describe("laws", () => {
   it.prop(
-    "never early, never above the bound, first come first served, nobody lost",
+    "never early, never above the bound, first come first served, no call lost",
     [Any, calls(3)],
     ([data, program]) => {
       const { outcomes, statistics } = play(policyOf(data), program)
@@ -146,7 +146,7 @@ describe("laws", () => {
     }
   }, arbitrary)
 
-  it.prop("bounds: a call that is refused changes nothing for the others", [
+  it.prop("bounds: a rejected call does not affect other calls", [
     Schema.Union([Rate, Window, Spacing, Concurrency]),
     calls(1),
     int(0, 3)

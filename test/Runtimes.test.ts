@@ -119,7 +119,7 @@ describe("in another runtime", () => {
   const folder = mkdtempSync(join(tmpdir(), "effect-throttle-"))
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  // They are large, so they are no dependencies: whoever has them on the PATH runs these.
+  // They are large, so they are not dependencies: these tests run where they are on the PATH.
   const runtimes = [["bun", "run"], ["deno", "run", "--no-prompt"]] as const
   for (const [command, ...args] of runtimes) {
     it.skipIf(spawnSync(command, ["--version"]).status !== 0)(command, async () => {

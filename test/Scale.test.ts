@@ -72,7 +72,7 @@ describe("open permits of a bucket", () => {
 
 describe("a sliding window with many starts in its log", () => {
   for (const cost of [3, 90_000]) {
-    it(`refuses a call of ${cost} permits in the same time`, () => {
+    it(`rejects a call of ${cost} permits in the same time`, () => {
       const ratio = growth([2_000, 100_000], (size) =>
         Effect.gen(function*() {
           const throttle = yield* made(window(size))

@@ -2,11 +2,23 @@
  * Settling: what a call has cost is charged or returned, once, while it still holds its permit.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import { limiterOf } from "./utils/perform.ts"
+import {
+  assertIdle,
+  firstMeterOf,
+  fork,
+  now,
+  onlyFreeOf,
+  rangeErrorOf,
+  remainingOf,
+  settled,
+  statisticsOf,
+  throttleIn
+} from "./utils/kit.ts"
 import * as Simulator from "./utils/simulator.ts"
+import * as Sweep from "./utils/sweep.ts"
 
 /** Each has a capacity of 10 permits; a bucket wins one back every 100 ms. */
 const kinds = {
@@ -21,13 +33,6 @@ const everyKind = Object.entries(kinds) as ReadonlyArray<[Kind, Throttle.Policy<
 
 const requests = Throttle.tokenBucket({ capacity: 4, refill: 1, name: "requests" })
 const tokens = Throttle.tokenBucket({ capacity: 1_000, refill: 100, unit: "tokens", name: "tokens" })
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
-/** All that can happen at this instant. */
-const settled = TestClock.adjust(0)
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
 
 /** A permit, and what closes its scope. */
 const take = (throttle: Throttle.Throttle, cost?: Throttle.Cost) =>
@@ -45,34 +50,8 @@ const waits = (throttle: Throttle.Throttle, costs: ReadonlyArray<Throttle.Cost>)
   Effect.forEach(
     costs,
     (cost) =>
-      Effect.map(throttle.nextAvailable(cost), (wait) => Option.getOrUndefined(Option.map(wait, Duration.toMillis)))
+      Effect.map(throttle.estimateWait(cost), (wait) => Option.getOrUndefined(Option.map(wait, Duration.toMillis)))
   )
-
-const defect = (exit: Exit.Exit<unknown, unknown>): string => {
-  const die = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isDieReason)?.defect : undefined
-  assert.instanceOf(die, RangeError, `no RangeError: ${exit}`)
-  return (die as RangeError).message
-}
-
-/** Nobody waits, nothing is held, nothing is open. */
-const assertIdle = (throttle: Throttle.Throttle, where = "idle") => {
-  const limiter = limiterOf(throttle)
-  assert.strictEqual(limiter.line.size, 0, `${where}: line`)
-  assert.strictEqual(limiter.holders.size, 0, `${where}: holders`)
-  assert.strictEqual(limiter.open, 0, `${where}: open`)
-  assert.strictEqual(limiter.counters.waiting, 0, `${where}: waiting`)
-  assert.strictEqual(limiter.counters.running, 0, `${where}: running`)
-  assert.isFalse(limiter.pumping, `${where}: pumping`)
-  for (const { calls, state, total } of limiter.parts.timings) {
-    assert.deepStrictEqual([calls, total], [0, 0], `${where}: ahead`)
-    assert.isUndefined((state.ref.current as { open?: unknown }).open, `${where}: open charges`)
-  }
-  for (const { free, limit, semaphore } of limiter.parts.gates) {
-    assert.strictEqual(free, limit, `${where}: free`)
-    assert.isTrue(Effect.runSync(semaphore.takeIfAvailable(limit)), `${where}: permits of the Semaphore`)
-    assert.strictEqual(Effect.runSync(semaphore.release(limit)), limit, where)
-  }
-}
 
 describe("settling for more", () => {
   /** At 200 ms, settled from 10 to 15: how long 1 and 10 have to wait. */
@@ -104,7 +83,7 @@ describe("settling for more", () => {
       }))
   }
 
-  it.effect("delays who is in line already, and had been told another time", () =>
+  it.effect("delays waiting calls beyond the estimate that they were given", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(kinds.tokenBucket)
       const { permit } = yield* take(throttle, 10)
@@ -138,7 +117,7 @@ describe("settling for more", () => {
       assert.deepStrictEqual(yield* waits(throttle, [1]), [99_100])
     }))
 
-  it.effect("what was asked as nothing is charged too", () =>
+  it.effect("a cost that was estimated as 0 is charged", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(kinds["sliding window"])
       const { permit } = yield* take(throttle, 0)
@@ -164,7 +143,7 @@ describe("settling for more", () => {
 
 describe("settling for less", () => {
   for (const [name, policy] of everyKind) {
-    it.effect(`${name}: those who may start by that start at once`, () =>
+    it.effect(`${name}: waiting calls that may start now start at once`, () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(policy)
         const { permit } = yield* take(throttle, 10)
@@ -192,7 +171,7 @@ describe("settling for less", () => {
         assert.deepStrictEqual(yield* waits(throttle, [1, 10]), [0, 0])
       }))
 
-    it.effect(`${name}: what is gone anyway does not come back`, () =>
+    it.effect(`${name}: settling does not return what has expired`, () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(policy)
         const { permit } = yield* take(throttle, 10)
@@ -326,29 +305,29 @@ describe("a settlement", () => {
   it.effect("of a cost that makes no sense dies, and is still to be made", () =>
     Effect.gen(function*() {
       const bad: ReadonlyArray<readonly [any, string]> = [
-        [-1, "a cost must be a whole number of at least 0, got -1 for \"permits\""],
-        [1.5, "a cost must be a whole number of at least 0, got 1.5 for \"permits\""],
-        [NaN, "a cost must be a whole number of at least 0, got NaN for \"permits\""],
-        [Infinity, "a cost must be a whole number of at least 0, got Infinity for \"permits\""],
-        ["3", "a cost must be a number of permits or an amount for each unit, got \"3\""],
-        [null, "a cost must be a number of permits or an amount for each unit, got null"],
-        [undefined, "a cost must be a number of permits or an amount for each unit, got undefined"],
-        [{ tokens: -2 }, "a cost must be a whole number of at least 0, got -2 for \"tokens\""],
-        [{ words: 3 }, "nothing here counts \"words\"; it counts \"permits\", \"tokens\""]
+        [-1, "a cost must be an integer ≥ 0, received -1 for \"permits\""],
+        [1.5, "a cost must be an integer ≥ 0, received 1.5 for \"permits\""],
+        [NaN, "a cost must be an integer ≥ 0, received NaN for \"permits\""],
+        [Infinity, "a cost must be an integer ≥ 0, received Infinity for \"permits\""],
+        ["3", "a cost must be a number of permits or an amount for each unit, received \"3\""],
+        [null, "a cost must be a number of permits or an amount for each unit, received null"],
+        [undefined, "a cost must be a number of permits or an amount for each unit, received undefined"],
+        [{ tokens: -2 }, "a cost must be an integer ≥ 0, received -2 for \"tokens\""],
+        [{ words: 3 }, "unknown unit \"words\"; this policy counts: \"permits\", \"tokens\""]
       ]
       for (const [cost, message] of bad) {
         const throttle = yield* Throttle.make(Throttle.all([requests, tokens], { name: "api" }))
         const { permit } = yield* take(throttle, { tokens: 1_000 })
         const before = yield* waits(throttle, [{ tokens: 1 }])
         const settle = yield* Effect.sync(() => permit.settle(cost))
-        assert.strictEqual(defect(yield* Effect.exit(settle)), `throttle "api": ${message}`)
+        assert.strictEqual(rangeErrorOf(yield* Effect.exit(settle)), `throttle "api": ${message}`)
         assert.deepStrictEqual(yield* waits(throttle, [{ tokens: 1 }]), before)
         yield* permit.settle({ tokens: 100 })
         assert.deepStrictEqual(yield* waits(throttle, [{ tokens: 900 }, { tokens: 901 }]), [0, 10])
       }
     }))
 
-  it.effect("knows what was asked for", () =>
+  it.effect("contains the estimated cost", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.all([requests, tokens]))
       assert.deepStrictEqual((yield* take(throttle)).permit.cost, 1)
@@ -363,7 +342,7 @@ describe("after an update of the same numbers", () => {
       const policy = Throttle.spacing({ interval: "10 seconds" })
       const throttle = yield* Throttle.make(policy)
       yield* throttle.usePermits(1)((permit) => Effect.andThen(throttle.update(policy), permit.cancel))
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.zero))
     }))
 })
 
@@ -372,16 +351,9 @@ describe("several parts", () => {
 
   /** What is left in each bucket, and of the permits. */
   const left = (throttle: Throttle.Throttle) =>
-    Effect.gen(function*() {
-      const [{ meter: requests, state: r }, { meter: tokens, state: t }] = limiterOf(throttle).parts.timings as any
-      const at = (yield* now) * 1e6
-      const level = ({ at: since, level }: any) => Math.max(0, level - (at - since))
-      const amount = (meter: any, level: number) => Math.round(meter.capacity - level / meter.interval)
-      return {
-        requests: amount(requests, level(r.ref.current)),
-        tokens: amount(tokens, level(t.ref.current)),
-        slots: limiterOf(throttle).parts.gates[0]!.free
-      }
+    Effect.sync(() => {
+      const [requests, tokens] = remainingOf(throttle)
+      return { requests, tokens, slots: onlyFreeOf(throttle) }
     })
 
   it.effect("each is settled once, in its own unit", () =>
@@ -400,10 +372,13 @@ describe("several parts", () => {
       const throttle = yield* Throttle.make(all)
       const { permit } = yield* take(throttle, { permits: 2, tokens: 100 })
       yield* permit.settle({ permits: 1, tokens: 1_300 })
-      assert.deepStrictEqual(yield* left(throttle), { requests: 3, tokens: -300, slots: 0 })
+      assert.deepStrictEqual(yield* left(throttle), { requests: 3, tokens: 0, slots: 0 })
+      // 301 at 100 a second: 300 are owed.
+      const wait = yield* throttle.estimateWait({ permits: 0, tokens: 1 })
+      assert.deepStrictEqual(wait, Option.some(Duration.millis(3_010)))
     }))
 
-  it.effect("a number is permits; other units stay as they were asked for", () =>
+  it.effect("a number is permits; other units stay as estimated", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(all)
       const { permit } = yield* take(throttle, { permits: 2, tokens: 100 })
@@ -411,7 +386,7 @@ describe("several parts", () => {
       assert.deepStrictEqual(yield* left(throttle), { requests: 2, tokens: 900, slots: 0 })
     }))
 
-  it.effect("a unit that was not asked for is charged when it was spent", () =>
+  it.effect("a unit without an estimate is charged when it is settled", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(all)
       const { permit } = yield* take(throttle)
@@ -484,7 +459,7 @@ describe("without a settlement the estimate stands", () => {
       const exit = yield* Effect.exit(throttle.usePermits((): Effect.Effect<void> => {
         throw new RangeError("thrown")
       }, 10))
-      assert.strictEqual(defect(exit), "thrown")
+      assert.strictEqual(rangeErrorOf(exit), "thrown")
       assertIdle(throttle)
     }))
 })
@@ -504,14 +479,14 @@ describe("cancel", () => {
       const last = yield* startOf(throttle)
       yield* settled
       assert.isUndefined(last.pollUnsafe())
-      assert.strictEqual(limiterOf(throttle).parts.gates[0]!.free, 0)
+      assert.strictEqual(onlyFreeOf(throttle), 0)
       yield* Fiber.interrupt(next)
       yield* Fiber.join(last)
       yield* settled
       assertIdle(throttle)
     }))
 
-  it.effect("lets those start at once who may by that", () =>
+  it.effect("lets waiting calls start at once that may start now", () =>
     Effect.gen(function*() {
       for (const [name, policy] of everyKind) {
         const throttle = yield* Throttle.make(policy)
@@ -527,7 +502,7 @@ describe("cancel", () => {
       }
     }))
 
-  it.effect("inside usePermits: the effect goes on without holding anything", () =>
+  it.effect("inside usePermits: the effect continues without permits", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       const order: Array<string> = []
@@ -715,8 +690,11 @@ describe("usePermits", () => {
       assert.strictEqual(yield* reason(11), "PermitsExceedCapacity")
       yield* throttle.wait(10)
       assert.strictEqual(yield* reason(1), "QueueFull")
-      assert.include(defect(yield* Effect.exit(throttle.usePermits(() => Effect.void, -1))), "got -1")
-      assert.include(defect(yield* Effect.exit(throttle.usePermits(() => Effect.void, { words: 1 }))), "\"words\"")
+      assert.include(rangeErrorOf(yield* Effect.exit(throttle.usePermits(() => Effect.void, -1))), "received -1")
+      assert.include(
+        rangeErrorOf(yield* Effect.exit(throttle.usePermits(() => Effect.void, { words: 1 }))),
+        "\"words\""
+      )
       assertIdle(throttle)
     }))
 
@@ -735,17 +713,17 @@ describe("usePermits", () => {
       assertIdle(throttle)
     }))
 
-  it.effect("asks the provided throttle", () =>
+  it.effect("uses the provided throttle", () =>
     Effect.gen(function*() {
       yield* Throttle.usePermits(10)((permit) => permit.settle(3))
       yield* Throttle.usePermits((permit) => permit.settle(1), 7)
-      assert.deepStrictEqual(yield* Throttle.nextAvailable(6), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* Throttle.estimateWait(6), Option.some(Duration.zero))
       yield* Effect.scoped(Effect.gen(function*() {
         const permit = yield* Throttle.takeScoped(6)
         yield* permit.cancel
       }))
-      assert.deepStrictEqual(yield* Throttle.nextAvailable(6), Option.some(Duration.zero))
-      assert.deepStrictEqual(yield* Throttle.nextAvailable(7), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* Throttle.estimateWait(6), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* Throttle.estimateWait(7), Option.some(Duration.millis(100)))
     }).pipe(Effect.provide(kinds.tokenBucket)))
 
   class First
@@ -758,15 +736,15 @@ describe("usePermits", () => {
   // Of which units its type says nothing.
   class Unknown extends Throttle.Service<Unknown>()("test/Settle/Unknown", Throttle.none) {}
 
-  it.effect("asks the throttle of a service class, and no other", () =>
+  it.effect("uses the throttle of a Service class, and no other", () =>
     Effect.gen(function*() {
       yield* First.usePermits(10)((permit) => permit.settle(3))
       yield* Second.usePermits((permit) => permit.settle(8), 10)
       yield* Effect.scoped(Effect.flatMap(First.takeScoped(7), (permit) => permit.settle(1)))
-      assert.deepStrictEqual(yield* First.nextAvailable(6), Option.some(Duration.zero))
-      assert.deepStrictEqual(yield* First.nextAvailable(7), Option.some(Duration.millis(100)))
-      assert.deepStrictEqual(yield* Second.nextAvailable(2), Option.some(Duration.zero))
-      assert.deepStrictEqual(yield* Second.nextAvailable(3), Option.some(Duration.seconds(1)))
+      assert.deepStrictEqual(yield* First.estimateWait(6), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* First.estimateWait(7), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* Second.estimateWait(2), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* Second.estimateWait(3), Option.some(Duration.seconds(1)))
       assert.strictEqual((yield* First.statistics).admitted, 2)
     }).pipe(Effect.provide(First.layer), Effect.provide(Second.layer)))
 
@@ -781,7 +759,7 @@ describe("usePermits", () => {
   it.effect("of the limiter that inline use has", () =>
     Effect.gen(function*() {
       const policy = Throttle.tokenBucket({ capacity: 2, refill: 1 })
-      const throttle = yield* Throttle.of(policy)
+      const throttle = yield* Throttle.inline(policy)
       const inline = yield* throttle.usePermits(2)((permit) =>
         Effect.gen(function*() {
           const inline = yield* fork(policy(now))
@@ -795,7 +773,7 @@ describe("usePermits", () => {
 })
 
 describe("statistics", () => {
-  it.effect("count a call that is settled or cancelled once, running until it is given back", () =>
+  it.effect("count a call that is settled or cancelled once, and as running until its release", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.all([kinds.tokenBucket, Throttle.concurrency({ limit: 20 })]))
       const counts = Effect.map(throttle.statistics, ({ admitted, interrupted, running, waiting }) => [
@@ -817,7 +795,7 @@ describe("statistics", () => {
       assert.deepStrictEqual(yield* counts, [2, 0, 0, 0])
     }))
 
-  it.effect("count how long those waited who started by a settlement", () =>
+  it.effect("count the waits of calls that a settlement let start", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(kinds.tokenBucket)
       const { permit } = yield* take(throttle, 10)
@@ -850,14 +828,12 @@ const swept: Record<string, Throttle.Policy<never>> = {
   ])
 }
 
-type Use = (throttle: Throttle.Throttle, self: Effect.Effect<void>) => Effect.Effect<unknown, unknown>
-
 const scoped =
-  (f: (permit: Throttle.Permit, self: Effect.Effect<void>) => Effect.Effect<unknown>): Use => (throttle, self) =>
+  (f: (permit: Throttle.Permit, self: Effect.Effect<void>) => Effect.Effect<unknown>): Sweep.Use => (throttle, self) =>
     Effect.scoped(Effect.flatMap(throttle.takeScoped(2), (permit) => f(permit, self)))
 
 /** What is asked for may be 2 at first. */
-const uses: Record<string, Use> = {
+const uses: Record<string, Sweep.Use> = {
   "takeScoped, settled for less": scoped((permit, self) => Effect.andThen(self, permit.settle(1))),
   "takeScoped, settled for more": scoped((permit, self) => Effect.andThen(self, permit.settle(3))),
   "takeScoped, cancelled": scoped((permit, self) => Effect.andThen(self, permit.cancel)),
@@ -866,68 +842,30 @@ const uses: Record<string, Use> = {
   "usePermits, cancelled": (throttle, self) => throttle.usePermits((permit) => Effect.andThen(permit.cancel, self), 2)
 }
 
-const built = (simulator: Simulator.Simulator, policy: Throttle.Policy<any>): Throttle.Throttle => {
-  let throttle!: Throttle.Throttle
-  simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), Scope.makeUnsafe()), (made) => void (throttle = made)))
-  simulator.run()
-  return throttle
-}
-
-/** Four calls at one instant, of which one is interrupted before a step. Whether the step came. */
-const interruptAt = (policy: Throttle.Policy<any>, use: Use, victim: number, step: number, where: string): boolean => {
-  let hit = false
-  let first = Infinity
-  const order: Array<number> = []
-  const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
-  const simulator = Simulator.make({
-    context: Context.make(Metric.MetricRegistry, new Map()),
-    limit: 100_000,
-    beforeStep: (current) => {
-      if (current !== first + step) return
-      hit = true
-      fibers[victim]!.interruptUnsafe()
-    }
-  })
-  const throttle = built(simulator, policy)
-  first = simulator.steps()
-  for (let i = 0; i < 4; i++) {
-    fibers.push(simulator.fork(use(
-      throttle,
-      Effect.suspend(() => {
-        order.push(i)
-        return Effect.sleep(2)
-      })
-    )))
-  }
-  simulator.run()
-  for (const [i, fiber] of fibers.entries()) {
-    const exit = fiber.pollUnsafe()
-    assert.isDefined(exit, `${where}: call ${i} hangs`)
-    if (i !== victim || !hit) assert.isTrue(Exit.isSuccess(exit!), `${where}: call ${i}: ${exit}`)
-  }
-  assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
-  assert.deepStrictEqual(order, order.toSorted((a, b) => a - b), `${where}: order`)
-  assertIdle(throttle, where)
-  const { admitted, interrupted } = limiterOf(throttle).counters
-  assert.isAtMost(admitted + interrupted, 4, `${where}: counted twice`)
-  assert.isAtLeast(admitted + interrupted, hit ? 3 : 4, `${where}: not counted`)
-  // As good as new.
-  const again = simulator.fork(Effect.delay(throttle.usePermits((permit) => permit.settle(0), 2), 1_000))
-  simulator.run()
-  assert.isTrue(Exit.isSuccess(again.pollUnsafe()!), `${where}: afterwards`)
-  assertIdle(throttle, `${where}: afterwards`)
-  return hit
-}
-
 describe("interruption at every scheduler step leaves nothing behind", () => {
   for (const [name, use] of Object.entries(uses)) {
-    it(name, () => {
-      for (const [kind, policy] of Object.entries(swept)) {
-        for (const victim of [0, 1, 2]) {
-          let step = 0
-          while (interruptAt(policy, use, victim, step, `${name}, ${kind}, victim ${victim}, step ${step}`)) step++
-          assert.isAbove(step, 30)
-        }
+    it.each(Object.entries(swept))(`${name}: %s`, (kind, policy) => {
+      for (const victim of [0, 1, 2]) {
+        const steps = Sweep.everyStep(
+          { policy, calls: 4, use, act: Sweep.interrupt(victim) },
+          `${name}, ${kind}, victim ${victim}`,
+          (swept, where) => {
+            const { fibers, hit, simulator, throttle } = swept
+            for (const [i, fiber] of fibers.entries()) {
+              if (i !== victim || !hit) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), `${where}: call ${i}`)
+            }
+            Sweep.assertOrder(swept, where)
+            assertIdle(throttle, where)
+            const { admitted, interrupted } = statisticsOf(throttle)
+            assert.isAtMost(admitted + interrupted, 4, `${where}: counted twice`)
+            assert.isAtLeast(admitted + interrupted, hit ? 3 : 4, `${where}: not counted`)
+            const again = simulator.fork(Effect.delay(throttle.usePermits((permit) => permit.settle(0), 2), 1_000))
+            simulator.run()
+            assert.isTrue(Exit.isSuccess(again.pollUnsafe()!), `${where}: afterwards`)
+            assertIdle(throttle, `${where}: afterwards`)
+          }
+        )
+        assert.isAbove(steps, 30)
       }
     })
   }
@@ -940,47 +878,44 @@ describe("settling at every scheduler step of others", () => {
     "cancel": (permit) => permit.cancel
   }
   for (const [name, action] of Object.entries(actions)) {
-    it(`${name}: all start in order, and none too early`, () => {
-      for (const [kind, policy] of Object.entries(swept)) {
-        for (let step = 0;; step++) {
-          const where = `${name}, ${kind}, step ${step}`
-          let hit = false
-          let first = Infinity
-          let permit: Throttle.Permit | undefined
-          const order: Array<number> = []
-          const simulator = Simulator.make({
-            context: Context.make(Metric.MetricRegistry, new Map()),
-            limit: 100_000,
-            beforeStep: (current) => {
-              if (current !== first + step) return
-              hit = true
-              simulator.fork(action(permit!))
-            }
-          })
-          const throttle = built(simulator, policy)
-          const scope = Scope.makeUnsafe()
-          simulator.fork(Effect.map(Scope.provide(throttle.takeScoped(2), scope), (taken) => void (permit = taken)))
-          simulator.run()
-          first = simulator.steps()
-          const fibers = [0, 1, 2].map((i) =>
-            simulator.fork(throttle.withPermits(
-              Effect.suspend(() => {
-                order.push(i)
-                return Effect.sleep(1)
-              }),
-              2
-            ))
-          )
-          simulator.at(30, () => void simulator.fork(Scope.close(scope, Exit.void)))
-          simulator.run()
-          for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), where)
-          assert.deepStrictEqual(order, [0, 1, 2], where)
-          assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
-          assertIdle(throttle, where)
-          if (!hit) {
-            assert.isAbove(step, 20)
-            break
+    it.each(Object.entries(swept))(`${name}: calls start in order, and none too early: %s`, (kind, policy) => {
+      for (let step = 0;; step++) {
+        const where = `${name}, ${kind}, step ${step}`
+        let hit = false
+        let first = Infinity
+        let permit: Throttle.Permit | undefined
+        const order: Array<number> = []
+        const simulator = Simulator.make({
+          limit: 100_000,
+          beforeStep: (current) => {
+            if (current !== first + step) return
+            hit = true
+            simulator.fork(action(permit!))
           }
+        })
+        const throttle = throttleIn(simulator, policy)
+        const scope = Scope.makeUnsafe()
+        simulator.fork(Effect.map(Scope.provide(throttle.takeScoped(2), scope), (taken) => void (permit = taken)))
+        simulator.run()
+        first = simulator.steps()
+        const fibers = [0, 1, 2].map((i) =>
+          simulator.fork(throttle.withPermits(
+            Effect.suspend(() => {
+              order.push(i)
+              return Effect.sleep(1)
+            }),
+            2
+          ))
+        )
+        simulator.at(30, () => void simulator.fork(Scope.close(scope, Exit.void)))
+        simulator.run()
+        for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), where)
+        assert.deepStrictEqual(order, [0, 1, 2], where)
+        assert.strictEqual(simulator.sleepers(), 0, `${where}: sleepers`)
+        assertIdle(throttle, where)
+        if (!hit) {
+          assert.isAbove(step, 20)
+          break
         }
       }
     })
@@ -1025,9 +960,9 @@ describe("a law", () => {
     "calls start as soon as they may by what those before them have cost, as far as it is known then, and no sooner",
     [Data, Calls],
     ([data, calls]) => {
-      const simulator = Simulator.make({ operations: 2_048, context: Context.make(Metric.MetricRegistry, new Map()) })
-      const throttle = built(simulator, Throttle.fromData(data as any))
-      const { meter } = limiterOf(throttle).parts.timings[0]!
+      const simulator = Simulator.make({ operations: 2_048 })
+      const throttle = throttleIn(simulator, Throttle.fromData(data as any))
+      const meter = firstMeterOf(throttle)
       const ran: Array<Ran & { readonly arrival: number }> = []
       calls.toSorted((a, b) => a.at - b.at).forEach((call) => {
         const use = (permit: Throttle.Permit) =>

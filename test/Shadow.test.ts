@@ -1,30 +1,14 @@
 /**
- * A policy in shadow lets everybody in at once, and counts what it would have done.
+ * A policy in shadow admits every call at once, and counts what it would have done.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Metric, Option, References, Schema, Scope } from "effect"
+import { Cause, Duration, Effect, Exit, Fiber, Metric, Option, References, Schema, Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import { limiterOf } from "./utils/perform.ts"
+import { assertIdle, defectOf, fork, inMillis, noRejections, now, onlyFreeOf, policyOf } from "./utils/kit.ts"
 import { type Call, play } from "./utils/play.ts"
-import * as Simulator from "./utils/simulator.ts"
+import * as Sweep from "./utils/sweep.ts"
 import { collect } from "./utils/telemetry.ts"
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
-
-const defectOf = (exit: Exit.Exit<unknown, unknown>): unknown =>
-  Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isDieReason)?.defect : undefined
-
-/** Statistics with every Duration in milliseconds. */
-const inMillis = ({ longestWait, waited, ...others }: Throttle.Statistics) => ({
-  ...others,
-  waited: Duration.toMillis(waited),
-  longestWait: Duration.toMillis(longestWait)
-})
-
-const noRejection = { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 }
 
 /** What a throttle has counted, without what is 0. */
 const counted = (throttle: Throttle.Throttle) =>
@@ -48,20 +32,7 @@ const observed = () => {
   }
 }
 
-const assertIdle = (throttle: Throttle.Throttle) => {
-  const { counters, holders, line, open, parts } = limiterOf(throttle)
-  assert.deepStrictEqual(
-    { waiting: counters.waiting, running: counters.running, holders: holders.size, line: line.size, open },
-    { waiting: 0, running: 0, holders: 0, line: 0, open: 0 }
-  )
-  for (const { free, limit, semaphore } of parts.gates) {
-    assert.strictEqual(free, limit)
-    assert.isTrue(Effect.runSync(semaphore.takeIfAvailable(limit)))
-    Effect.runSync(semaphore.release(limit))
-  }
-}
-
-/** Each would let one of two start, refuse the second, or let it wait. */
+/** Each would let one of two calls start, and reject the second one or let it wait. */
 const strict: Record<string, Throttle.Policy<any>> = {
   rate: Throttle.rate({ limit: 1, maxQueue: 0 }),
   tokenBucket: Throttle.tokenBucket({ capacity: 1, refill: 1, maxWait: "1 millis" }),
@@ -75,11 +46,11 @@ const strict: Record<string, Throttle.Policy<any>> = {
   all: Throttle.all([Throttle.rate({ limit: 1 }), Throttle.concurrency({ limit: 1 })], { maxQueue: 1 })
 }
 
-describe("nobody waits, nobody is refused", () => {
+describe("no call waits, and no call is rejected", () => {
   for (const [name, policy] of Object.entries(strict)) {
     const shadow = Throttle.shadow(policy)
 
-    it.effect(`${name}: all start at once, however they ask`, () =>
+    it.effect(`${name}: all calls start at once, by any operation`, () =>
       Effect.gen(function*() {
         yield* TestClock.adjust(300)
         const throttle = yield* Throttle.make(shadow)
@@ -122,7 +93,7 @@ describe("nobody waits, nobody is refused", () => {
       }))
   }
 
-  it.effect("more than can ever be granted runs too, and is counted as refused", () =>
+  it.effect("a call that exceeds the capacity runs too, and counts as rejected", () =>
     Effect.gen(function*() {
       for (
         const policy of [
@@ -150,11 +121,11 @@ describe("nobody waits, nobody is refused", () => {
       assert.instanceOf(defectOf(yield* Effect.exit(throttle.withPermits(Effect.void, { tokens: 1 }))), RangeError)
     }))
 
-  it.effect("nested use is no matter", () =>
+  it.effect("re-entry has no effect", () =>
     Effect.gen(function*() {
       const limited = Throttle.shadow(Throttle.concurrency({ limit: 1 }))
       assert.strictEqual(yield* limited(limited(limited(Effect.succeed("in")))), "in")
-      const throttle = yield* Throttle.of(limited)
+      const throttle = yield* Throttle.inline(limited)
       assert.strictEqual((yield* throttle.statistics).admitted, 3)
       assertIdle(throttle)
     }))
@@ -168,7 +139,7 @@ describe("nobody waits, nobody is refused", () => {
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(starts, [0, 10, 20, 30])
       // Behind the real one they arrive at 0, 10, 20 and 30; they would start at 0, 20, 40 and 60.
-      assert.deepStrictEqual(yield* counted(yield* Throttle.of(candidate)), {
+      assert.deepStrictEqual(yield* counted(yield* Throttle.inline(candidate)), {
         admitted: 4,
         waited: 60,
         longestWait: 30
@@ -360,7 +331,7 @@ describe("counts what the policy would have done", () => {
     )
   })
 
-  it("a heavy call that would give up would hold up those behind it until then", () => {
+  it("a heavy call that would time out would delay the calls behind it until then", () => {
     agrees({ _tag: "TokenBucket", capacity: 5, refill: 1, per: 100, timeout: 50 }, [
       { at: 0, cost: 4, runs: 0 },
       { at: 1, cost: 5, runs: 0 },
@@ -368,7 +339,7 @@ describe("counts what the policy would have done", () => {
     ])
   })
 
-  it("those who would give up would fill the line until then", () => {
+  it("calls that would time out would fill the queue until then", () => {
     agrees({ _tag: "Rate", limit: 1, per: 1_000, timeout: 50, maxQueue: 1 }, [
       { at: 0, cost: 1, runs: 0 },
       { at: 1, cost: 1, runs: 0 },
@@ -376,7 +347,7 @@ describe("counts what the policy would have done", () => {
     ])
   })
 
-  it.effect("a call that asks only if available would not have been let in later: it is charged nothing", () =>
+  it.effect("withPermitsIfAvailable would not have started later: it is not charged", () =>
     Effect.gen(function*() {
       const policy = Throttle.rate({ limit: 10 })
       const ask = (throttle: Throttle.Throttle) =>
@@ -408,11 +379,11 @@ describe("concurrency", () => {
       assertIdle(throttle)
     }))
 
-  it.effect("maxQueue counts those above the limit", () =>
+  it.effect("maxQueue rejects the calls above the limit", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.concurrency({ limit: 2, maxQueue: 1 })))
       for (let i = 0; i < 5; i++) yield* fork(throttle.withPermit(Effect.sleep(10)))
-      // Two would run, one would wait, two would be refused.
+      // Two would run, one would wait, two would be rejected.
       assert.deepStrictEqual(yield* counted(throttle), { admitted: 2, waiting: 1, running: 2, QueueFull: 2 })
       yield* TestClock.adjust(10)
       yield* throttle.withPermit(Effect.void)
@@ -436,7 +407,7 @@ describe("concurrency", () => {
   it.effect("maxQueue counts calls, not permits", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.concurrency({ limit: 4, maxQueue: 2 })))
-      // One would run, the other would wait: there is room for one more in the line.
+      // One would run, the other would wait: one more may wait.
       for (const cost of [4, 4, 4]) yield* fork(throttle.withPermits(Effect.sleep(10), cost))
       assert.deepStrictEqual(yield* counted(throttle), { admitted: 1, waiting: 2, running: 1 })
     }))
@@ -446,9 +417,8 @@ describe("concurrency", () => {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.concurrency({ limit: 2 })))
       for (let i = 0; i < 5; i++) yield* fork(throttle.withPermit(Effect.never))
       yield* fork(Effect.scoped(Effect.andThen(throttle.takeScoped(2), Effect.never)))
-      const [gate] = limiterOf(throttle).parts.gates
-      assert.strictEqual(gate!.free, 0)
-      assert.isTrue(Effect.runSync(gate!.semaphore.takeIfAvailable(2)))
+      assert.strictEqual(onlyFreeOf(throttle), 0)
+      assert.strictEqual((yield* throttle.statistics).running, 2)
     }))
 
   it.effect("spacing from the end: the end of a call counts", () =>
@@ -471,7 +441,7 @@ describe("what is seen", () => {
   const policy = "in shadow: 1 per second (at most 1 waiting)"
   const shadow = () => Throttle.shadow(Throttle.rate({ limit: 1, maxQueue: 1, name: "api" }))
 
-  it.effect("events of calls that would wait or be refused say so, and carry the error", () =>
+  it.effect("events of calls that would wait or be rejected are marked, and contain the error", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = shadow()
@@ -504,7 +474,7 @@ describe("what is seen", () => {
       assert.strictEqual(reason.queued, 1)
     }))
 
-  it.effect("log lines too", () =>
+  it.effect("log entries are marked too", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = shadow()
@@ -531,7 +501,7 @@ describe("what is seen", () => {
       assert.deepStrictEqual(seen.lines.map(({ level }) => level), ["Info"])
     }))
 
-  it.effect("a call that would not wait is no event, and events of a policy in force do not speak of shadow", () =>
+  it.effect("a call that would not wait emits no event, and events of a policy in force are not marked", () =>
     Effect.gen(function*() {
       const seen = observed()
       yield* seen.in(shadow()(Effect.void))
@@ -561,7 +531,7 @@ describe("what is seen", () => {
       ])
     }))
 
-  it.effect("how many would wait is told of each", () =>
+  it.effect("each event contains the number of calls that would wait", () =>
     Effect.gen(function*() {
       const seen = observed()
       const limited = Throttle.shadow(Throttle.rate({ limit: 10 }))
@@ -619,7 +589,7 @@ describe("what is seen", () => {
 })
 
 describe("the service in shadow", () => {
-  it.effect("wait returns at once, and dies where a part counts those who run", () =>
+  it.effect("wait returns at once, and dies where a part limits running calls", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 1 })))
       for (let i = 0; i < 3; i++) yield* throttle.wait()
@@ -651,7 +621,7 @@ describe("the service in shadow", () => {
       assert.deepStrictEqual(yield* counted(throttle), { admitted: 4, waited: 100, longestWait: 100 })
     }))
 
-  it.effect("cancelled, it is as if the call had never been let in", () =>
+  it.effect("a cancelled call counts as never admitted", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.tokenBucket({ capacity: 2, refill: 10 })))
       const scope = yield* Scope.make()
@@ -663,17 +633,17 @@ describe("the service in shadow", () => {
       assertIdle(throttle)
     }))
 
-  it.effect("nextAvailable tells how long a call would wait if the policy were in force", () =>
+  it.effect("estimateWait tells how long a call would wait if the policy were in force", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 10 })))
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.zero))
       yield* throttle.wait()
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.millis(100)))
       yield* throttle.wait()
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.millis(200)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.millis(200)))
     }))
 
-  it.effect("a pause holds nobody back, and is counted as a wait", () =>
+  it.effect("a pause holds no call back, and counts as a wait", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 10 })))
       yield* throttle.pause(300)
@@ -692,11 +662,11 @@ describe("the service in shadow", () => {
       yield* throttle.resume
       yield* TestClock.adjust("1 hour")
       const before = inMillis(yield* throttle.statistics)
-      assert.isTrue(Number.isFinite(before.waited), "a wait that nobody can know is counted")
+      assert.isTrue(Number.isFinite(before.waited), "a wait that cannot be estimated is counted")
       yield* throttle.wait()
       const after = inMillis(yield* throttle.statistics)
       assert.strictEqual(after.waited, before.waited)
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.millis(100)))
     }))
 
   for (
@@ -705,7 +675,7 @@ describe("the service in shadow", () => {
       concurrency: Throttle.concurrency({ limit: 1 })
     })
   ) {
-    it.effect(`when its scope closes those who run run on, and later calls are interrupted: ${name}`, () =>
+    it.effect(`when its scope closes running calls continue, and later calls are interrupted: ${name}`, () =>
       Effect.gen(function*() {
         const scope = yield* Scope.make()
         const throttle = yield* Scope.provide(Throttle.make(Throttle.shadow(policy)), scope)
@@ -754,44 +724,24 @@ describe("the service in shadow", () => {
       assert.deepStrictEqual(seen.events.map(({ throttle }) => throttle), ["app/Api"])
     }))
 
-  it("interrupted at every scheduler step it leaves nothing", () => {
-    for (const policy of [strict["all"]!, strict["concurrency"]!, strict["spacing from the end"]!]) {
-      for (const way of ["withPermit", "takeScoped"] as const) {
-        for (let step = 0, hit = true; hit; step++) {
-          hit = false
-          const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
-          let begun = Infinity
-          const simulator = Simulator.make({
-            context: Context.make(Metric.MetricRegistry, new Map()),
-            limit: 20_000,
-            beforeStep: (current) => {
-              if (current !== begun + step) return
-              hit = true
-              for (const victim of [0, 1]) fibers[victim]!.interruptUnsafe()
-            }
-          })
-          let throttle!: Throttle.Throttle
-          simulator.fork(Effect.map(
-            Scope.provide(Throttle.make(Throttle.shadow(policy)), Scope.makeUnsafe()),
-            (made) => void (throttle = made)
-          ))
-          simulator.run()
-          begun = simulator.steps()
-          for (let i = 0; i < 3; i++) {
-            fibers.push(simulator.fork(
-              way === "withPermit"
-                ? throttle.withPermit(Effect.sleep(2))
-                : Effect.scoped(Effect.andThen(throttle.takeScoped(), Effect.sleep(2)))
-            ))
+  it("interrupted at every scheduler step it leaves nothing behind", () => {
+    const uses: Record<string, Sweep.Use> = {
+      withPermit: (throttle, self) => throttle.withPermit(self),
+      takeScoped: (throttle, self) => Effect.scoped(Effect.andThen(throttle.takeScoped(), self))
+    }
+    for (const name of ["all", "concurrency", "spacing from the end"]) {
+      for (const [way, use] of Object.entries(uses)) {
+        const steps = Sweep.everyStep(
+          { policy: Throttle.shadow(strict[name]!), calls: 3, use, act: Sweep.interrupt(0, 1) },
+          `${name}, ${way}`,
+          ({ simulator, throttle }, where) => {
+            simulator.at(simulator.now() + 60_000, () => {})
+            simulator.run()
+            Effect.runSync(throttle.statistics)
+            assertIdle(throttle, where)
           }
-          simulator.run()
-          for (const fiber of fibers) assert.isDefined(fiber.pollUnsafe(), `${way}, step ${step}: it hangs`)
-          simulator.at(simulator.now() + 60_000, () => {})
-          simulator.run()
-          Effect.runSync(throttle.statistics)
-          assertIdle(throttle)
-          if (!hit) assert.isAbove(step, 10)
-        }
+        )
+        assert.isAbove(steps, 10)
       }
     }
   })
@@ -823,8 +773,8 @@ describe("as data", () => {
     Effect.gen(function*() {
       const limited = yield* Throttle.decode({ _tag: "Shadow", policy: { _tag: "Rate", limit: 1, maxQueue: 0 } })
       yield* Effect.andThen(limited(Effect.void), limited(Effect.void))
-      const { admitted, rejected } = yield* (yield* Throttle.of(limited)).statistics
-      assert.deepStrictEqual([admitted, rejected], [1, { ...noRejection, QueueFull: 1 }])
+      const { admitted, rejected } = yield* (yield* Throttle.inline(limited)).statistics
+      assert.deepStrictEqual([admitted, rejected], [1, { ...noRejections, QueueFull: 1 }])
     }))
 
   it("in words", () => {
@@ -837,7 +787,7 @@ describe("as data", () => {
   it.effect("its name is its own, or that of what is in shadow", () =>
     Effect.gen(function*() {
       const nameOf = (policy: Throttle.Policy<any>) =>
-        Effect.map(Throttle.make(policy), (throttle) => limiterOf(throttle).plan.name)
+        Effect.map(Throttle.make(policy), (throttle) => policyOf(throttle).name)
       assert.strictEqual(yield* nameOf(Throttle.shadow(candidate)), "rate")
       assert.strictEqual(yield* nameOf(Throttle.shadow(Throttle.rate({ limit: 1, name: "api" }))), "api")
       assert.strictEqual(
@@ -869,7 +819,7 @@ describe("as data", () => {
   it.effect("what else is a mistake", () =>
     Effect.gen(function*() {
       assert.throws(() => Throttle.shadow({ limit: 1 } as any), RangeError)
-      assert.throws(() => Throttle.shadow(candidate, { name: "" }), RangeError, /name must be a non-empty string/)
+      assert.throws(() => Throttle.shadow(candidate, { name: "" }), RangeError, /"name" must be a non-empty string/)
       assert.throws(() => Throttle.shadow(candidate, { maxQueue: 1 } as any), RangeError, /unknown option "maxQueue"/)
       assert.throws(
         () => Throttle.shadow(candidate, { policy: Throttle.none.data } as any),
@@ -897,7 +847,7 @@ describe("as data", () => {
 })
 
 describe("to and from shadow, by update", () => {
-  it.effect("those who wait for permits start at once, however they ask", () =>
+  it.effect("calls that wait for permits start at once, by any operation", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
       const holding = yield* Effect.forkChild(throttle.withPermit(Effect.never), { startImmediately: true })
@@ -928,11 +878,11 @@ describe("to and from shadow, by update", () => {
         const throttle = yield* Throttle.make(Throttle.shadow(policy))
         yield* Effect.repeat(throttle.wait(), { times: 99 })
         yield* throttle.update(policy)
-        assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.seconds(1)))
+        assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.seconds(1)))
       }))
   }
 
-  it.effect("those who wait for more than the shadow would ever grant start as well", () =>
+  it.effect("calls that wait for more than the shadow would ever grant start as well", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 10, refill: 10, maxQueue: 9 }))
       yield* throttle.wait(10)
@@ -942,7 +892,7 @@ describe("to and from shadow, by update", () => {
       assert.strictEqual(yield* Fiber.join(heavy), "ran")
     }))
 
-  it.effect("who would wait is known when the parts come in another order", () =>
+  it.effect("simulated waits are kept when the parts come in another order", () =>
     Effect.gen(function*() {
       const a = Throttle.concurrency({ limit: 1, name: "a", unit: "a" })
       const b = Throttle.concurrency({ limit: 1, name: "b", unit: "b" })
@@ -957,7 +907,7 @@ describe("to and from shadow, by update", () => {
       assert.strictEqual((yield* throttle.statistics).rejected.QueueFull, 1)
     }))
 
-  it.effect("let in by a shadow, and held when it is in force again: nobody waits on the Semaphore", () =>
+  it.effect("admitted in shadow and held when the policy is in force again: no fiber waits on the Semaphore", () =>
     Effect.gen(function*() {
       const one = Throttle.concurrency({ limit: 1 })
       const throttle = yield* Throttle.make(one)
@@ -987,10 +937,10 @@ describe("to and from shadow, by update", () => {
       // It would start at 10 s.
       yield* throttle.usePermits(1)((permit) => permit.settle(2))
       yield* TestClock.adjust("19 seconds")
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.some(Duration.seconds(1)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.seconds(1)))
     }))
 
-  it.effect("without a bound 10,000 calls wait at most; those beyond them count as admitted", () =>
+  it.effect("without a bound at most 10,000 calls wait; calls beyond them count as admitted", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.shadow(Throttle.rate({ limit: 1 })))
       yield* Effect.repeat(throttle.wait(), { times: 10_999 })

@@ -144,7 +144,7 @@ const play = (seed: number, isShadow: boolean, options: Options) => {
   for (const at of [11.31, 23.11, 37.71, 52.91, 71.13, 99.93, 5_000.5].flatMap((at) => [at, at + 0.013, at + 0.027])) {
     simulator.at(at + 0.00001, () => {
       const { longestWait, waited, ...others } = Effect.runSync(throttle.statistics)
-      const next = Effect.runSync(throttle.nextAvailable(counts.has("permits") ? 1 : { slots: 1 }))
+      const next = Effect.runSync(throttle.estimateWait(counts.has("permits") ? 1 : { slots: 1 }))
       seen.push({
         at,
         ...others,

@@ -18,7 +18,7 @@ const fresh = <A, E, R>(self: Effect.Effect<A, E, R>) =>
   Effect.provideService(self, Metric.MetricRegistry, new Map() as any)
 
 const waitOf = (throttle: Throttle.Throttle) =>
-  Effect.map(throttle.nextAvailable(), (wait) => Option.map(wait, Duration.toMillis))
+  Effect.map(throttle.estimateWait(), (wait) => Option.map(wait, Duration.toMillis))
 
 describe("an update to or from shadow", () => {
   it.effect("a call that would wait when its policy is put in force gives its permit back in shadow again", () =>
@@ -83,7 +83,7 @@ describe("an update to or from shadow", () => {
       yield* throttle.wait(1)
       // 2000: what started at 1000 is a window ago, and what came at 1100 will be in 100 ms.
       yield* TestClock.adjust(900)
-      assert.deepStrictEqual(yield* throttle.nextAvailable(2), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* throttle.estimateWait(2), Option.some(Duration.millis(100)))
     }))
 
   it.effect("rate put in force: a settlement still to come costs what it costs", () =>
@@ -97,7 +97,7 @@ describe("an update to or from shadow", () => {
       yield* throttle.update(policy)
       // 10 were charged at 1000, 1 more is 11: until 10 are left again it takes 1.1 s.
       assert.closeTo(
-        Duration.toMillis(Option.getOrThrow(yield* throttle.nextAvailable(10))),
+        Duration.toMillis(Option.getOrThrow(yield* throttle.estimateWait(10))),
         1_100,
         1e-3
       )
@@ -127,7 +127,7 @@ describe("an update to or from shadow", () => {
       yield* TestClock.adjust("1 second")
       yield* throttle.statistics
       // Nothing is left of the permits; of 1000 tokens 500.
-      const wait = Duration.toMillis(Option.getOrThrow(yield* throttle.nextAvailable({ permits: 1, tokens: 0 })))
+      const wait = Duration.toMillis(Option.getOrThrow(yield* throttle.estimateWait({ permits: 1, tokens: 0 })))
       assert.closeTo(wait, 1_000, 1)
     }))
 
@@ -258,7 +258,7 @@ describe("numbers of a policy in shadow", () => {
   it.effect("a nested call that passes is charged nothing, as in force", () =>
     Effect.gen(function*() {
       const policy = Throttle.all([
-        Throttle.concurrency({ limit: 1, nested: "pass" }),
+        Throttle.concurrency({ limit: 1, onReentry: "bypass" }),
         Throttle.tokenBucket({ capacity: 2, refill: 1, per: "1 minute" })
       ])
       const counts: Array<unknown> = []

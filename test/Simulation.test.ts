@@ -37,7 +37,7 @@ describe("the timelines of the independent model", () => {
 })
 
 describe("run", () => {
-  it("says of every call when it arrived, started and ended, how long it waited and what became of it", () => {
+  it("gives the arrival, start, end, wait and outcome of each call", () => {
     const policy = Throttle.all([Throttle.rate({ limit: 1 }), Throttle.concurrency({ limit: 1 })], { maxQueue: 2 })
     const arrivals = Simulation.list([0, { at: 100, runs: "1.5 seconds" }, { at: 200, interruptAfter: 300 }, 300, {
       at: "1 minute",
@@ -161,7 +161,7 @@ describe("run", () => {
     assert.deepStrictEqual(startsOf(paused), [50.3])
   })
 
-  it("interrupts those who run as well", () => {
+  it("interrupts running calls as well", () => {
     const result = Simulation.run(
       Throttle.concurrency({ limit: 1 }),
       Simulation.list([{ at: 0, interruptAfter: 200 }, 50]),
@@ -189,7 +189,7 @@ describe("run", () => {
     ])
   })
 
-  it("leaves those waiting whom nothing lets in", () => {
+  it("leaves calls waiting that can never start", () => {
     const result = Simulation.run(Throttle.rate({ limit: 10 }), atOnce(2), { changes: [{ at: 0, pause: Infinity }] })
     assert.deepStrictEqual(outcomesOf(result), ["waiting", "waiting"])
     assert.deepStrictEqual(result.calls[0], {
@@ -244,50 +244,50 @@ describe("run", () => {
 
   const rate = Throttle.rate({ limit: 1 })
   it.each<[string, () => unknown]>([
-    [`a policy is needed here, got undefined`, () => Simulation.run(undefined as any, [])],
-    [`a policy is needed here, got 3`, () => Simulation.run([rate, 3 as any], [])],
-    [`arrivals must be an array, got 3`, () => Simulation.run(rate, 3 as any)],
-    [`arrivals[1] must be an object, got null`, () => Simulation.run(rate, [{ at: 0 }, null as any])],
-    [`changes must be an array, got 3`, () => Simulation.run(rate, [], { changes: 3 as any })],
-    [`changes[0] must be an object, got 3`, () => Simulation.run(rate, [], { changes: [3 as any] })],
+    [`"policy" must be a policy, received undefined`, () => Simulation.run(undefined as any, [])],
+    [`"policy" must be a policy, received 3`, () => Simulation.run([rate, 3 as any], [])],
+    [`"arrivals" must be an array, received 3`, () => Simulation.run(rate, 3 as any)],
+    [`"arrivals[1]" must be an object, received null`, () => Simulation.run(rate, [{ at: 0 }, null as any])],
+    [`"changes" must be an array, received 3`, () => Simulation.run(rate, [], { changes: 3 as any })],
+    [`"changes[0]" must be an object, received 3`, () => Simulation.run(rate, [], { changes: [3 as any] })],
     [
-      `arrivals[1].at must be a finite duration of at least 0 and at most 100 years, got -1`,
+      `"arrivals[1].at" must be a finite duration ≥ 0 and ≤ 100 years, received -1`,
       () => Simulation.run(rate, [{ at: 0 }, { at: -1 }])
     ],
-    [`arrivals[0].runs must be a finite duration`, () => Simulation.run(rate, [{ at: 0, runs: Infinity }])],
-    [`arrivals[0].interruptAfter must be`, () => Simulation.run(rate, [{ at: 0, interruptAfter: NaN }])],
+    [`"arrivals[0].runs" must be a finite duration`, () => Simulation.run(rate, [{ at: 0, runs: Infinity }])],
+    [`"arrivals[0].interruptAfter" must be`, () => Simulation.run(rate, [{ at: 0, interruptAfter: NaN }])],
     [
-      `runs must be a finite duration of at least 0 and at most 100 years, got "soon"`,
+      `"runs" must be a finite duration ≥ 0 and ≤ 100 years, received "soon"`,
       () => Simulation.run(rate, [], { runs: "soon" as any })
     ],
     [
-      `late must be a finite duration of at least 0 and at most 100 years, got -1`,
+      `"late" must be a finite duration ≥ 0 and ≤ 100 years, received -1`,
       () => Simulation.run(rate, [], { late: -1 })
     ],
     [
-      `unknown option "until"; it takes runs, changes, late, name`,
+      `unknown option "until"; the options are runs, changes, late, name`,
       () => Simulation.run(rate, [], { until: 3 } as any)
     ],
-    [`options must be an object, got null`, () => Simulation.run(rate, [], null as any)],
-    [`changes[0].at must be`, () => Simulation.run(rate, [], { changes: [{ at: NaN, pause: 1 }] })],
-    [`changes[0].pause must be`, () => Simulation.run(rate, [], { changes: [{ at: 1, pause: -1 }] })],
+    [`options must be an object, received null`, () => Simulation.run(rate, [], null as any)],
+    [`"changes[0].at" must be`, () => Simulation.run(rate, [], { changes: [{ at: NaN, pause: 1 }] })],
+    [`"changes[0].pause" must be`, () => Simulation.run(rate, [], { changes: [{ at: 1, pause: -1 }] })],
     [
-      `changes[0] must pause for a duration, resume: true or update to a policy`,
+      `"changes[0]" must be { pause: duration }, { resume: true } or { update: policy }, received `,
       () => Simulation.run(rate, [], { changes: [{ at: 1, update: 3 as any }] })
     ],
     [
-      `changes are for one policy, got 2`,
+      `"changes" must be undefined for several policies, received `,
       () => Simulation.run([rate, rate], [], { changes: [{ at: 1, pause: 1 }] })
     ],
-    [`name must be a string, got 5`, () => Simulation.run(rate, [], { name: 5 as any })],
+    [`"name" must be a string, received 5`, () => Simulation.run(rate, [], { name: 5 as any })],
     [
-      `unknown option "bogus"; it takes at, cost, runs, interruptAfter`,
+      `unknown option "bogus"; the options are at, cost, runs, interruptAfter`,
       () => Simulation.run(rate, [{ at: 0, bogus: 1 } as any])
     ],
-    [`arrivals[0].at must be a finite duration of at least 0 and at`, () => Simulation.run(rate, [{ at: 1e303 }])],
-    [`arrivals[0].at must be a finite duration of at least 0 and at`, () => Simulation.run(rate, [{ at: 5e15 }])],
-    [`arrivals[0].runs must be a finite`, () => Simulation.run(rate, [{ at: 0, runs: 1e303 }])],
-    [`nothing here counts "tokens"`, () => Simulation.run(rate, [{ at: 0, cost: { tokens: 1 } }])]
+    [`"arrivals[0].at" must be a finite duration ≥ 0 and`, () => Simulation.run(rate, [{ at: 1e303 }])],
+    [`"arrivals[0].at" must be a finite duration ≥ 0 and`, () => Simulation.run(rate, [{ at: 5e15 }])],
+    [`"arrivals[0].runs" must be a finite`, () => Simulation.run(rate, [{ at: 0, runs: 1e303 }])],
+    [`unknown unit "tokens"`, () => Simulation.run(rate, [{ at: 0, cost: { tokens: 1 } }])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
 })
 
@@ -346,7 +346,7 @@ describe("arrivals", () => {
     assert.deepStrictEqual(Simulation.ramp({ from: 0, to: 0, duration: "10 seconds" }), [])
   })
 
-  it("list and merge are in order, those of one instant as they are given", () => {
+  it("list and merge sort by instant, and keep the given order at one instant", () => {
     const calls = Simulation.list(["1 second", { at: 0, cost: 1 }, { at: 1_000, cost: 2 }, 500])
     assert.deepStrictEqual(calls, [{ at: 0, cost: 1 }, { at: 500 }, { at: 1_000 }, { at: 1_000, cost: 2 }])
     const both = Simulation.merge(calls, Simulation.list([{ at: 500, cost: 9 }]), [])
@@ -363,44 +363,44 @@ describe("arrivals", () => {
 
   it.each<[string, () => unknown]>([
     [
-      `Simulation.steady: rate must be a finite number above 0, got 0`,
+      `Simulation.steady: "rate" must be a finite number > 0, received 0`,
       () => Simulation.steady({ rate: 0, duration: 1 })
     ],
     [
-      `Simulation.steady: per must be a finite duration longer than 0 and of at most 100 years, got 0`,
+      `Simulation.steady: "per" must be a finite duration > 0 and ≤ 100 years, received 0`,
       () => Simulation.steady({ rate: 1, per: 0, duration: 1 })
     ],
     [
-      `Simulation.steady: duration must be a finite duration of at least 0 and at most 100 years, got Infinity`,
+      `Simulation.steady: "duration" must be a finite duration ≥ 0 and ≤ 100 years, received Infinity`,
       () => Simulation.steady({ rate: 1, duration: Infinity })
     ],
     [
-      `Simulation.steady: unknown option "seed"; it takes rate, per, duration, start`,
+      `Simulation.steady: unknown option "seed"; the options are rate, per, duration, start`,
       () => Simulation.steady({ rate: 1, duration: 1, seed: 3 } as any)
     ],
     [
-      `Simulation.poisson: seed must be a finite number or a string, got NaN`,
+      `Simulation.poisson: "seed" must be a finite number or a string, received NaN`,
       () => Simulation.poisson({ rate: 1, duration: 1, seed: NaN })
     ],
     [
-      `Simulation.bursts: size must be a whole number of at least 1, got 0.5`,
+      `Simulation.bursts: "size" must be an integer ≥ 1, received 0.5`,
       () => Simulation.bursts({ size: 0.5, every: 1, duration: 1 })
     ],
     [
-      `Simulation.ramp: from must be a finite number of at least 0, got -1`,
+      `Simulation.ramp: "from" must be a finite number ≥ 0, received -1`,
       () => Simulation.ramp({ from: -1, to: 1, duration: 1 })
     ],
-    [`Simulation.ramp: start must be`, () => Simulation.ramp({ from: 1, to: 1, duration: 1, start: -1 })],
+    [`Simulation.ramp: "start" must be`, () => Simulation.ramp({ from: 1, to: 1, duration: 1, start: -1 })],
     [
-      `Simulation.list: at must be a finite duration of at least 0 and at most 100 years, got NaN`,
+      `Simulation.list: "at" must be a finite duration ≥ 0 and ≤ 100 years, received NaN`,
       () => Simulation.list([NaN])
     ],
-    [`Simulation.list: calls must be an array, got 3`, () => Simulation.list(3 as any)],
+    [`Simulation.list: "calls" must be an array, received 3`, () => Simulation.list(3 as any)],
     [
-      `Simulation.list: unknown option "att"; it takes at, cost, runs, interruptAfter`,
+      `Simulation.list: unknown option "att"; the options are at, cost, runs, interruptAfter`,
       () => Simulation.list([{ att: 100 } as any])
     ],
-    [`Simulation.list: at must be`, () => Simulation.list([{} as any])],
+    [`Simulation.list: "at" must be`, () => Simulation.list([{} as any])],
     [`Simulation.list: unknown option "start"`, () => Simulation.list([{ at: 0, start: 3 } as any])]
   ])("RangeError: %s", (message, f) => assert.throws(f, RangeError, message))
 })
@@ -456,7 +456,7 @@ most 4 waiting and 2 running at once.`
     assert.strictEqual(Simulation.text(result, { width: 60 }), picture)
   })
 
-  it.each([40, 41, 59, 60, 80, 120])("of %i characters has no line that is longer, and loses no word", (width) => {
+  it.each([40, 41, 59, 60, 80, 120])("of %i characters has no longer line, and keeps every word", (width) => {
     const policy = Throttle.all([
       Throttle.rate({ limit: 1, burst: 1, maxQueue: 4, name: "requests" }),
       Throttle.tokenBucket({ capacity: 90_000, refill: 90_000, per: "1 minute", unit: "tokens" }),
@@ -476,13 +476,13 @@ most 4 waiting and 2 running at once.`
     assert.include(words, Simulation.describe(result))
   })
 
-  it("says when nobody waited, and nothing of nobody", () => {
+  it("describes a run without waits, and a run without calls", () => {
     const result = Simulation.run(Throttle.none, Simulation.list([0]))
     assert.match(Simulation.text(result), /1 call in 0 s: all started\. Nobody waited\.$/)
     assert.match(Simulation.text(Simulation.run(Throttle.none, [])), /No calls\.$/)
   })
 
-  it("says who waited and did not start, and who waits for ever", () => {
+  it("describes calls that waited and did not start, and calls that wait for ever", () => {
     const one = Throttle.concurrency({ limit: 1, timeout: 100 })
     assert.strictEqual(
       Simulation.describe(Simulation.run(one, atOnce(2), { runs: 500 })),
@@ -501,7 +501,7 @@ most 4 waiting and 2 running at once.`
     assert.isAbove(picture.length, 300_000)
   })
 
-  it("says a time in the unit in which it is said", () => {
+  it("rounds a time in the unit in which it is written", () => {
     const said = (runs: number) => Simulation.describe(Simulation.run(Throttle.none, atOnce(1), { runs }))
     for (
       const [runs, words] of [[999.4, "999 ms"], [999.6, "1 s"], [1_000, "1 s"]] as const
@@ -513,7 +513,7 @@ most 4 waiting and 2 running at once.`
     assert.throws(
       () => Simulation.text(result, { width: 3 }),
       RangeError,
-      "width must be a whole number of at least 40"
+      "\"width\" must be an integer ≥ 40"
     )
   })
 })
@@ -536,7 +536,7 @@ describe("svg", () => {
   }
   const count = (svg: string, part: string) => svg.split(part).length - 1
 
-  it("draws a line while a call waits, a bar while it runs, a cross and a diamond for those who never did", () => {
+  it("draws a line while a call waits, a bar while it runs, a cross for a rejection and a diamond for an interruption", () => {
     const policy = Throttle.rate({ limit: 1, maxQueue: 2 })
     const calls = Simulation.list([0, 0, { at: 0, interruptAfter: 500 }, 0, 0])
     const svg = Simulation.svg(Simulation.run(policy, calls, { runs: 100 }))
@@ -610,7 +610,7 @@ describe("svg", () => {
     ) assert.strictEqual(count(Simulation.svg(Simulation.run(policy, atOnce(5))), `<line class="edge"`), 5)
   })
 
-  it("says permits where calls are charged more than one", () => {
+  it("labels panels with permits where calls cost more than one", () => {
     const policy = Throttle.all([Throttle.window({ limit: 5, per: 100 }), Throttle.concurrency({ limit: 5 })])
     const labels = [1, 2].map((cost) => {
       const svg = Simulation.svg(Simulation.run(policy, Simulation.list([{ at: 0, cost, runs: 50 }]), {}))
@@ -710,10 +710,12 @@ describe("svg", () => {
   it("draws nothing as well", () => wellFormed(Simulation.svg([Simulation.run(Throttle.none, [])])))
 
   it.each<[string, Simulation.SvgOptions]>([
-    ["width must be a finite number of at least 320, got 100", { width: 100 }],
-    ["id must be a string, got 5", { id: 5 as any }],
-    [`unknown option "height"; it takes panels, width, id`, { height: 3 } as any],
-    [`panels must be of calls, arrivals, refused, waiting, running, starts, got ["call"]`, { panels: ["call" as any] }]
+    [`"width" must be a finite number ≥ 320, received 100`, { width: 100 }],
+    [`"id" must be a string, received 5`, { id: 5 as any }],
+    [`unknown option "height"; the options are panels, width, id`, { height: 3 } as any],
+    [`"panels" must be an array of calls, arrivals, refused, waiting, running, starts, received ["call"]`, {
+      panels: ["call" as any]
+    }]
   ])(
     "RangeError: %s",
     (message, options) =>

@@ -2,24 +2,15 @@
  * A stream whose elements start by a policy, one by one: a chunk is not an element.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Cause, Effect, Exit, Fiber, Option, Stream } from "effect"
+import { Array as Arr, Cause, Effect, Exit, Fiber, Stream } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import { limiterOf } from "./utils/perform.ts"
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
+import { assertIdle, fork, now, reasonOf } from "./utils/kit.ts"
 
 /** Runs a stream and notes when each element came. */
 const timed = <A, E, R>(self: Stream.Stream<A, E, R>) => {
   const seen: Array<readonly [A, number]> = []
   return { seen, run: Stream.runForEach(self, (element) => Effect.map(now, (at) => void seen.push([element, at]))) }
-}
-
-const reasonOf = (exit: Exit.Exit<unknown, unknown> | undefined): string | undefined => {
-  const error = exit === undefined ? undefined : Option.getOrUndefined(Exit.findErrorOption(exit))
-  return error instanceof ThrottleError ? error.reason._tag : undefined
 }
 
 /** Whether two types are the same. */
@@ -71,7 +62,7 @@ describe("element by element", () => {
           assert.deepStrictEqual(fiber.pollUnsafe(), Exit.void)
           assert.deepStrictEqual(seen.map(([n]) => n), [1, 2, 3, 4, 5])
           for (const [i, at] of times.entries()) assert.closeTo(seen[i]![1], at, 2e-3)
-          const { admitted, running, waiting } = yield* (yield* Throttle.of(policy)).statistics
+          const { admitted, running, waiting } = yield* (yield* Throttle.inline(policy)).statistics
           assert.deepStrictEqual({ admitted, running, waiting }, { admitted: 5, running: 0, waiting: 0 })
         }))
     }
@@ -102,7 +93,7 @@ describe("element by element", () => {
     Effect.gen(function*() {
       const policy = Throttle.rate({ limit: 1 })
       assert.deepStrictEqual(yield* Stream.runCollect(Throttle.stream(policy)(Stream.empty)), [])
-      assert.strictEqual((yield* (yield* Throttle.of(policy)).statistics).admitted, 0)
+      assert.strictEqual((yield* (yield* Throttle.inline(policy)).statistics).admitted, 0)
     }))
 
   it.effect("keeps up after a source that was slow: what was not used is not made up for", () =>
@@ -119,7 +110,7 @@ describe("element by element", () => {
   it.effect("permits of concurrency come back when the element is emitted, however long it is worked on", () =>
     Effect.gen(function*() {
       const policy = Throttle.concurrency({ limit: 1 })
-      const throttle = yield* Throttle.of(policy)
+      const throttle = yield* Throttle.inline(policy)
       const fiber = yield* Stream.range(1, 3).pipe(
         Throttle.stream(policy),
         Stream.runForEach(() => Effect.andThen(policy(Effect.void), Effect.sleep(100))),
@@ -179,7 +170,7 @@ describe("backpressure", () => {
       assert.deepStrictEqual(starts, [0, 250, 350, 450])
     }))
 
-  it.effect("who takes some costs no more than those", () =>
+  it.effect("taking some elements charges only those", () =>
     Effect.gen(function*() {
       const policy = Throttle.tokenBucket({ capacity: 5, refill: 1, per: "1 hour" })
       assert.deepStrictEqual(
@@ -190,7 +181,7 @@ describe("backpressure", () => {
           3
         ]
       )
-      assert.strictEqual((yield* (yield* Throttle.of(policy)).statistics).admitted, 3)
+      assert.strictEqual((yield* (yield* Throttle.inline(policy)).statistics).admitted, 3)
     }))
 })
 
@@ -220,7 +211,7 @@ describe("costs", () => {
       assert.deepStrictEqual(seen, [[1, 0], [2, 100], [2, 300]])
     }))
 
-  it.effect("an element that can never be granted fails the stream, those before it have come", () =>
+  it.effect("an element that exceeds the capacity fails the stream after the elements before it", () =>
     Effect.gen(function*() {
       const { run, seen } = timed(
         Stream.fromArray([1, 9, 1]).pipe(
@@ -247,7 +238,7 @@ describe("costs", () => {
         const exit = yield* Effect.exit(Stream.runDrain(Throttle.stream(policy, { cost })(Stream.make(1))))
         assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
       }
-      assert.strictEqual((yield* (yield* Throttle.of(policy)).statistics).admitted, 0)
+      assert.strictEqual((yield* (yield* Throttle.inline(policy)).statistics).admitted, 0)
     }))
 
   it.effect("a policy that counts only a unit lets pass for free what names no cost", () =>
@@ -260,7 +251,7 @@ describe("costs", () => {
 })
 
 describe("errors", () => {
-  it("the types say what a stream can fail with", () => {
+  it("the types contain the errors of the stream", () => {
     const source: Stream.Stream<number, "own"> = Stream.make(1)
     const unbounded = Throttle.rate({ limit: 1 })
     const bounded = Throttle.rate({ limit: 1, maxQueue: 1 })
@@ -275,7 +266,7 @@ describe("errors", () => {
     typed<Same<ErrorOf<typeof mixed>, "own" | ThrottleError>>()
     typed<Same<ErrorOf<typeof shadowed>, "own">>()
     const fine: Stream.Stream<number, "own"> = plain
-    // @ts-expect-error It may be refused.
+    // @ts-expect-error It may be rejected.
     const wrong: Stream.Stream<number, "own"> = refusing
     // @ts-expect-error A cost may be more than can ever be granted.
     const heavy: Stream.Stream<number, "own"> = weighed
@@ -284,7 +275,7 @@ describe("errors", () => {
     for (const stream of [fine, wrong, heavy, other]) assert.isTrue(Stream.isStream(stream))
   })
 
-  it.effect("a bounded policy refuses: the stream fails, and what came before has come", () =>
+  it.effect("a rejection fails the stream after the elements before it", () =>
     Effect.gen(function*() {
       const { run, seen } = timed(
         Stream.range(1, 5).pipe(Throttle.stream(Throttle.rate({ limit: 1, burst: 1, maxQueue: 0 })))
@@ -320,7 +311,7 @@ describe("errors", () => {
       assert.isTrue(Exit.isFailure(died) && Cause.hasDies(died.cause))
     }))
 
-  it("what is no policy is refused when the stream is built", () => {
+  it("what is not a policy is a RangeError when the stream is built", () => {
     assert.throws(() => Throttle.stream({ limit: 1 } as any), RangeError)
   })
 })
@@ -355,14 +346,14 @@ describe("one budget", () => {
         assert.strictEqual((yield* Effect.provide(inside, policy)).admitted, 3)
         // Provided to the stream itself, it is another build.
         yield* Stream.runDrain(stream.pipe(Stream.provide(policy)))
-        assert.strictEqual((yield* (yield* Throttle.of(policy)).statistics).admitted, 0)
+        assert.strictEqual((yield* (yield* Throttle.inline(policy)).statistics).admitted, 0)
       }))
   }
 
   it.effect("an update, a pause and a shadow are felt by streams", () =>
     Effect.gen(function*() {
       const policy = Throttle.rate({ limit: 10 })
-      const throttle = yield* Throttle.of(policy)
+      const throttle = yield* Throttle.inline(policy)
       const { run, seen } = timed(Throttle.stream(policy)(Stream.range(1, 5)))
       yield* fork(run)
       yield* TestClock.adjust(100)
@@ -381,7 +372,7 @@ describe("interruption", () => {
   for (const [name, policy] of policies) {
     it.effect(`of a stream leaves nothing: ${name}`, () =>
       Effect.gen(function*() {
-        const throttle = yield* Throttle.of(policy)
+        const throttle = yield* Throttle.inline(policy)
         const fiber = yield* fork(Stream.runDrain(
           Throttle.stream(policy)(Stream.forever(Stream.range(1, 3))).pipe(
             Stream.mapEffect((n) => Effect.delay(Effect.succeed(n), 1))
@@ -391,10 +382,7 @@ describe("interruption", () => {
         yield* Fiber.interrupt(fiber)
         const { admitted, running, waiting } = yield* throttle.statistics
         assert.deepStrictEqual({ running, waiting }, { running: 0, waiting: 0 })
-        const { line, open, parts } = limiterOf(throttle)
-        assert.deepStrictEqual({ size: line.size, open }, { size: 0, open: 0 })
-        for (const { free, limit } of parts.gates) assert.strictEqual(free, limit)
-        for (const { calls, total } of parts.timings) assert.deepStrictEqual({ calls, total }, { calls: 0, total: 0 })
+        assertIdle(throttle)
         yield* TestClock.adjust("1 second")
         yield* policy(Effect.void)
         assert.strictEqual((yield* throttle.statistics).admitted, admitted + 1)

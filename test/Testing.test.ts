@@ -7,8 +7,7 @@ import { Throttle, ThrottleError } from "effect-throttle"
 import * as Testing from "effect-throttle/testing"
 import { TestClock } from "effect/testing"
 import { expectTypeOf } from "vitest"
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
+import { fork } from "./utils/kit.ts"
 
 /** What an effect dies with, or the test fails. */
 const defect = <A, E, R>(self: Effect.Effect<A, E, R>) =>
@@ -35,14 +34,14 @@ for (
   ] as const
 ) {
   describe(name, () => {
-    /** One that lets in two and makes the others wait; both numbers reach 2 once four calls have come. */
+    /** Admits two calls; the others wait. Both numbers reach 2 once four calls have arrived. */
     const two = Throttle.concurrency({ limit: 2 })
 
     /** Does nothing so many times before it asks. */
     const late = (yields: number) =>
       Effect.andThen(Effect.replicateEffect(Effect.yieldNow, yields), Throttle.withPermit(Effect.never))
 
-    it.effect("goes on when so many do, however late they come", () =>
+    it.effect("returns when there are as many, however late they come", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.Throttle
         yield* Effect.forEach([0, 5, 100, 1_000], (yields) => Effect.forkChild(late(yields)))
@@ -81,14 +80,15 @@ for (
         assert.strictEqual(yield* Clock.currentTimeMillis, 0)
       }).pipe(Effect.provide(two)))
 
-    it.effect("gives up with an error that says what is there and what was expected", () =>
+    it.effect("dies with the number found and the number expected", () =>
       Effect.gen(function*() {
         yield* Effect.forEach([1, 2, 3, 4], () => Effect.forkChild(Throttle.withPermit(Effect.never)))
         const error = yield* defect(waitUntil(3))
         assert.instanceOf(error, Error)
         assert.strictEqual(
           error.message,
-          `${name}: 2 ${which} after 10000 yields, expected at least 3 (waiting 2, running 2, admitted 2)`
+          `Testing.${name}: expected at least 3 ${which} calls, found 2 after 10000 yields ` +
+            "(waiting 2, running 2, admitted 2)"
         )
       }).pipe(Effect.provide(two)))
 
@@ -100,9 +100,9 @@ for (
       }).pipe(Effect.provide(two)))
 
     for (const n of [0, -1, 1.5, NaN, Infinity, "1", undefined, null, {}] as Array<any>) {
-      it.effect(`refuses ${String(n)}`, () =>
+      it.effect(`dies with a RangeError for ${String(n)}`, () =>
         Effect.gen(function*() {
-          const message = new RegExp(`^${name}: n must be a whole number of at least 1, got `)
+          const message = new RegExp(`^Testing.${name}: "n" must be an integer ≥ 1, received `)
           yield* dies(waitUntil(n), message)
           yield* dies(waitUntil(yield* Throttle.Throttle, n), message)
         }).pipe(Effect.provide(two)))
@@ -128,7 +128,7 @@ for (
 
 type Method = Testing.Call["method"]
 
-/** Every method that asks to start, with what it takes to do so. Each gives "ran" where it was let in. */
+/** Every method that starts a call. Each returns "ran" where the call was admitted. */
 const methods: Record<
   Method,
   (
@@ -176,7 +176,7 @@ describe("a recorder", () => {
           assert.deepStrictEqual(yield* throttle.statistics, { ...idle, admitted: 1 })
         }))
 
-      it.effect("gives back after a failure, a defect and an interruption", () =>
+      it.effect("releases after a failure, a defect and an interruption", () =>
         Effect.gen(function*() {
           const { asked, throttle } = yield* Testing.make()
           assert.deepStrictEqual<unknown>(
@@ -229,7 +229,7 @@ describe("a recorder", () => {
           const { asked, throttle } = yield* Testing.make({ otherwise: { reject: "PermitsExceedCapacity" } })
           const error = yield* Effect.flip(ask(throttle, Effect.die("it started"), cost))
           assert.strictEqual(error.reason._tag, "PermitsExceedCapacity")
-          assert.match(error.message, /^PermitsExceedCapacity: throttle "recorder": asked for /)
+          assert.match(error.message, /^PermitsExceedCapacity: throttle "recorder": requested /)
           assert.deepStrictEqual<unknown>(yield* asked, [
             { method, cost, outcome: "rejected", reason: "PermitsExceedCapacity" }
           ])
@@ -243,7 +243,7 @@ describe("a recorder", () => {
 
   for (const [method, ask] of waiting) {
     const cost = 1
-    describe(`${method}, told to wait`, () => {
+    describe(`${method}, scripted to wait`, () => {
       it.effect("waits for so long, then runs", () =>
         Effect.gen(function*() {
           const { asked, throttle } = yield* Testing.make({ script: [{ wait: "300 millis" }] })
@@ -313,7 +313,7 @@ describe("a recorder", () => {
     })
   }
 
-  it.effect("withPermitsIfAvailable, told to wait: none, without waiting", () =>
+  it.effect("withPermitsIfAvailable, scripted to wait: none, without waiting", () =>
     Effect.gen(function*() {
       const { asked, throttle } = yield* Testing.make({ script: [{ wait: "1 hour" }] })
       assert.deepStrictEqual(yield* throttle.withPermitsIfAvailable(Effect.die("it started"), 2), Option.none())
@@ -339,7 +339,7 @@ describe("a recorder", () => {
       assert.strictEqual(yield* (withPermits(ran, 8, "more") as typeof ran), "ran")
       yield* throttle.wait()
       yield* Effect.scoped(throttle.takeScoped())
-      yield* throttle.nextAvailable()
+      yield* throttle.estimateWait()
       yield* throttle.withPermits(ran, 0)
       assert.deepStrictEqual((yield* asked).map((asked) => "cost" in asked && [asked.method, asked.cost]), [
         ["withPermits", 2],
@@ -351,12 +351,12 @@ describe("a recorder", () => {
         ["withPermits", 8],
         ["wait", 1],
         ["takeScoped", 1],
-        ["nextAvailable", 1],
+        ["estimateWait", 1],
         ["withPermits", 0]
       ])
     }))
 
-  it.effect("answers in the order in which calls ask, then otherwise", () =>
+  it.effect("answers in order of arrival, then with otherwise", () =>
     Effect.gen(function*() {
       const { asked, throttle } = yield* Testing.make({
         script: [{ wait: "2 seconds" }, "admit", { wait: "1 second" }],
@@ -387,7 +387,7 @@ describe("a recorder", () => {
       })
     }))
 
-  it.effect("a refusal says how many wait", () =>
+  it.effect("a rejection contains the number of waiting calls", () =>
     Effect.gen(function*() {
       const { throttle } = yield* Testing.make({
         script: [{ wait: Duration.infinity }, { wait: Duration.infinity }],
@@ -397,7 +397,7 @@ describe("a recorder", () => {
       assert.strictEqual((yield* Effect.flip(throttle.wait())).reason.queued, 2)
     }))
 
-  it.effect("nextAvailable tells of the next answer and leaves it", () =>
+  it.effect("estimateWait tells of the next answer and leaves it", () =>
     Effect.gen(function*() {
       const { asked, throttle } = yield* Testing.make({
         script: ["admit", { wait: "3 seconds" }, { reject: "QueueFull", retryAfter: "4 seconds" }, {
@@ -407,8 +407,8 @@ describe("a recorder", () => {
       })
       const told: Array<Option.Option<Duration.Duration>> = []
       for (let i = 0; i < 5; i++) {
-        told.push(yield* throttle.nextAvailable(2))
-        assert.deepStrictEqual(yield* throttle.nextAvailable(2), told[i])
+        told.push(yield* throttle.estimateWait(2))
+        assert.deepStrictEqual(yield* throttle.estimateWait(2), told[i])
         yield* throttle.withPermitsIfAvailable(Effect.void, 1)
       }
       const some = (seconds: number) => Option.some(Duration.seconds(seconds))
@@ -418,13 +418,13 @@ describe("a recorder", () => {
         Option.none()
       ])
       assert.deepStrictEqual((yield* asked).slice(0, 3), [
-        { method: "nextAvailable", cost: 2 },
-        { method: "nextAvailable", cost: 2 },
+        { method: "estimateWait", cost: 2 },
+        { method: "estimateWait", cost: 2 },
         { method: "withPermitsIfAvailable", cost: 1, outcome: "admitted" }
       ])
     }))
 
-  it.effect("pause, resume and update are recorded, and stop nobody", () =>
+  it.effect("pause, resume and update are recorded, and have no effect", () =>
     Effect.gen(function*() {
       const { asked, throttle } = yield* Testing.make()
       const policy = Throttle.rate({ limit: 1, maxQueue: 0, unit: "tokens" })
@@ -461,7 +461,7 @@ describe("a recorder", () => {
       }
     )
 
-    it.effect("stands as it was asked for", () =>
+    it.effect("has the cost that was passed", () =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* after(() => Effect.void), {})
       }))
@@ -479,7 +479,7 @@ describe("a recorder", () => {
         assert.deepStrictEqual(yield* after(({ cancel, settle }) => Effect.andThen(settle(0), cancel)), { settled: 0 })
       }))
 
-    it.effect("is cancelled once, and gives back at once", () =>
+    it.effect("is cancelled once, and releases at once", () =>
       Effect.gen(function*() {
         assert.deepStrictEqual(
           yield* after(({ cancel, settle }, { statistics }) =>
@@ -498,7 +498,7 @@ describe("a recorder", () => {
     it.effect("is still to be settled after a cost that makes no sense", () =>
       Effect.gen(function*() {
         assert.deepStrictEqual(
-          yield* after(({ settle }) => Effect.andThen(dies(settle(-1), /at least 0, got -1/), settle(3))),
+          yield* after(({ settle }) => Effect.andThen(dies(settle(-1), /≥ 0, received -1/), settle(3))),
           { settled: 3 }
         )
       }))
@@ -531,7 +531,7 @@ describe("a recorder", () => {
       }))
   })
 
-  it.effect("what it says stays as it was: a record is no view of costs that change", () =>
+  it.effect("a record does not change with the objects that were passed", () =>
     Effect.gen(function*() {
       const { asked, throttle } = yield* Testing.make()
       const cost = { tokens: 1 }
@@ -555,11 +555,11 @@ describe("a recorder", () => {
         for (const [method, ask] of everyMethod) {
           if (method !== "withPermit") yield* dies(ask(throttle, ran, cost), /^throttle "api": a cost must be /)
         }
-        yield* dies(throttle.nextAvailable(cost), /^throttle "api": a cost must be /)
+        yield* dies(throttle.estimateWait(cost), /^throttle "api": a cost must be /)
       }
-      yield* dies(throttle.pause(-1), /^throttle "api": a pause must be a duration of at least 0, got -1/)
-      yield* dies(throttle.pause("soon" as any), /^throttle "api": a pause must be /)
-      yield* dies(throttle.update({} as any), /^throttle "api": a policy is needed here, got \{\}/)
+      yield* dies(throttle.pause(-1), /^throttle "api": "duration" must be a duration ≥ 0, received -1/)
+      yield* dies(throttle.pause("soon" as any), /^throttle "api": "duration" must be /)
+      yield* dies(throttle.update({} as any), /^throttle "api": "policy" must be a policy, received \{\}/)
       assert.deepStrictEqual(yield* asked, [])
       yield* throttle.wait()
       assert.strictEqual((yield* throttle.statistics).admitted, 1)
@@ -663,7 +663,7 @@ describe("layers", () => {
       yield* GitHub.wait(4)
       yield* Effect.scoped(GitHub.takeScoped(5))
       yield* GitHub.usePermits(() => ran, 6)
-      yield* GitHub.nextAvailable(7)
+      yield* GitHub.estimateWait(7)
       yield* GitHub.pause(8)
       yield* GitHub.resume
       yield* GitHub.update(bounded)
@@ -676,7 +676,7 @@ describe("layers", () => {
         "wait",
         "takeScoped",
         "usePermits",
-        "nextAvailable",
+        "estimateWait",
         "pause",
         "resume",
         "update"
@@ -717,46 +717,46 @@ describe("options that make no sense", () => {
   class GitHub extends Throttle.Service<GitHub>()("app/GitHub", Throttle.rate({ limit: 1, maxQueue: 0 })) {}
 
   const table: Array<[options: any, message: string]> = [
-    [null, "options must be an object, got null"],
-    ["admit", `options must be an object, got "admit"`],
-    [{ scrpt: [] }, `an option must be one of script, otherwise, name, got "scrpt"`],
-    [{ name: "" }, `name must be a non-empty string, got ""`],
-    [{ name: 1 }, "name must be a non-empty string, got 1"],
-    [{ script: "admit" }, `script must be an array of answers, got "admit"`],
-    [{ script: ["admit", "no"] }, `script[1] must be "admit", { wait } or { reject }, got "no"`],
+    [null, "options must be an object, received null"],
+    ["admit", `options must be an object, received "admit"`],
+    [{ scrpt: [] }, `unknown option "scrpt"; the options are script, otherwise, name`],
+    [{ name: "" }, `"name" must be a non-empty string, received ""`],
+    [{ name: 1 }, `"name" must be a non-empty string, received 1`],
+    [{ script: "admit" }, `"script" must be an array, received "admit"`],
+    [{ script: ["admit", "no"] }, `"script[1]" must be "admit", { wait } or { reject }, received "no"`],
     // oxlint-disable-next-line no-sparse-arrays
-    [{ script: [, "admit"] }, `script[0] must be "admit", { wait } or { reject }, got undefined`],
-    [{ otherwise: null }, `otherwise must be "admit", { wait } or { reject }, got null`],
-    [{ otherwise: {} }, `otherwise must be "admit", { wait } or { reject }, got {}`],
+    [{ script: [, "admit"] }, `"script[0]" must be "admit", { wait } or { reject }, received undefined`],
+    [{ otherwise: null }, `"otherwise" must be "admit", { wait } or { reject }, received null`],
+    [{ otherwise: {} }, `"otherwise" must be "admit", { wait } or { reject }, received {}`],
     [
       { otherwise: { wait: 1, reject: "QueueFull" } },
-      `otherwise must be "admit", { wait } or { reject }, got {"wait":1,"reject":"QueueFull"}`
+      `"otherwise" must be "admit", { wait } or { reject }, received {"wait":1,"reject":"QueueFull"}`
     ],
-    [{ otherwise: { wait: 0 } }, "otherwise.wait must be a duration longer than 0, got 0"],
-    [{ otherwise: { wait: -1 } }, "otherwise.wait must be a duration longer than 0, got -1"],
-    [{ otherwise: { wait: NaN } }, "otherwise.wait must be a duration longer than 0, got NaN"],
-    [{ otherwise: { wait: undefined } }, "otherwise.wait must be a duration longer than 0, got undefined"],
-    [{ script: [{ wait: "soon" }] }, `script[0].wait must be a duration longer than 0, got "soon"`],
-    [{ otherwise: { wait: 1, retryAfter: 1 } }, `a key of otherwise must be one of wait, got "retryAfter"`],
+    [{ otherwise: { wait: 0 } }, `"otherwise.wait" must be a duration > 0, received 0`],
+    [{ otherwise: { wait: -1 } }, `"otherwise.wait" must be a duration > 0, received -1`],
+    [{ otherwise: { wait: NaN } }, `"otherwise.wait" must be a duration > 0, received NaN`],
+    [{ otherwise: { wait: undefined } }, `"otherwise.wait" must be a duration > 0, received undefined`],
+    [{ script: [{ wait: "soon" }] }, `"script[0].wait" must be a duration > 0, received "soon"`],
+    [{ otherwise: { wait: 1, retryAfter: 1 } }, `otherwise: unknown option "retryAfter"; the options are wait`],
     [
       { otherwise: { reject: "QueueFull", after: 1 } },
-      `a key of otherwise must be one of reject, retryAfter, got "after"`
+      `otherwise: unknown option "after"; the options are reject, retryAfter`
     ],
     [
       { otherwise: { reject: "Full" } },
-      `otherwise.reject must be one of QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity, got "Full"`
+      `"otherwise.reject" must be "QueueFull" or "WaitTooLong" or "TimedOut" or "PermitsExceedCapacity", received "Full"`
     ],
     [
       { otherwise: { reject: "QueueFull", retryAfter: -1 } },
-      "otherwise.retryAfter must be a finite duration of at least 0, got -1"
+      `"otherwise.retryAfter" must be a finite duration ≥ 0, received -1`
     ],
     [
       { otherwise: { reject: "QueueFull", retryAfter: Infinity } },
-      "otherwise.retryAfter must be a finite duration of at least 0, got Infinity"
+      `"otherwise.retryAfter" must be a finite duration ≥ 0, received Infinity`
     ],
     [
       { otherwise: { reject: "PermitsExceedCapacity", retryAfter: 1 } },
-      "otherwise.retryAfter must be absent with PermitsExceedCapacity, got 1"
+      `"otherwise.retryAfter" must be undefined with PermitsExceedCapacity, received 1`
     ]
   ]
 
@@ -772,7 +772,7 @@ describe("options that make no sense", () => {
           make(options)
         } catch (error) {
           assert.instanceOf(error, RangeError)
-          assert.strictEqual((error as Error).message, `${name}: ${message}`)
+          assert.include([`${name}: ${message}`, `${name}, ${message}`], (error as Error).message)
           continue
         }
         assert.fail(`${name} took it`)

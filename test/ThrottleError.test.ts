@@ -1,21 +1,11 @@
 /**
- * What a refused call is told: why, what stood in the way, and when to ask again. And that this is true.
+ * The errors of rejected calls: the reason, the blocking parts and `retryAfter`, and that a retry at that instant starts.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Fiber, Option, Predicate, Schema, type Scope } from "effect"
 import { PermitsExceedCapacity, QueueFull, Throttle, ThrottleError, TimedOut, WaitTooLong } from "effect-throttle"
 import { TestClock } from "effect/testing"
-
-const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
-
-/** The ThrottleError that a call fails with, or the test fails. */
-const refusal = (exit: Exit.Exit<unknown, unknown>): ThrottleError => {
-  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
-  assert.instanceOf(error, ThrottleError, `no ThrottleError: ${exit}`)
-  return error as ThrottleError
-}
-
-const refused = <A, E, R>(call: Effect.Effect<A, E, R>) => Effect.map(Effect.exit(call), refusal)
+import { fork, rejectionOf, throttleErrorOf } from "./utils/kit.ts"
 
 /** A reason's fields, with durations in milliseconds. */
 const fields = ({ reason }: ThrottleError): object =>
@@ -43,7 +33,7 @@ const examples: Record<
       yield* fork(throttle.wait())
       yield* fork(throttle.wait())
       yield* TestClock.adjust(100)
-      return yield* refused(throttle.wait())
+      return yield* rejectionOf(throttle.wait())
     }),
     fields: {
       _tag: "QueueFull",
@@ -54,15 +44,15 @@ const examples: Record<
       limit: 2,
       retryAfter: "1400 ms"
     },
-    message: `QueueFull: throttle "api": 2 waiting, maxQueue is 2 (held up by api); try again in 1s 400ms`
+    message: `QueueFull: throttle "api": 2 waiting, maxQueue is 2 (blocked by api); retry after 1s 400ms`
   },
-  "QueueFull where nobody may wait": {
+  "QueueFull where no call may wait": {
     error: Effect.gen(function*() {
       const throttle = yield* Throttle.make(
         Throttle.tokenBucket({ capacity: 60, refill: 60, per: "1 minute", unit: "tokens", maxQueue: 0, name: "openai" })
       )
       yield* throttle.wait({ tokens: 60 })
-      return yield* refused(throttle.wait({ tokens: 5 }))
+      return yield* rejectionOf(throttle.wait({ tokens: 5 }))
     }),
     fields: {
       _tag: "QueueFull",
@@ -73,16 +63,17 @@ const examples: Record<
       limit: 0,
       retryAfter: "5000 ms"
     },
-    message: `QueueFull: throttle "openai": it would have to wait, maxQueue is 0 (held up by openai); try again in 5s`
+    message:
+      `QueueFull: throttle "openai": the call would have to wait, maxQueue is 0 (blocked by openai); retry after 5s`
   },
   "QueueFull of concurrency": {
     error: Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 3, maxQueue: 0, name: "db" }))
       yield* throttle.takeScoped(2)
-      return yield* refused(throttle.withPermits(Effect.void, 2))
+      return yield* rejectionOf(throttle.withPermits(Effect.void, 2))
     }),
     fields: { _tag: "QueueFull", throttle: "db", cost: { permits: 2 }, queued: 0, parts: ["db"], limit: 0 },
-    message: `QueueFull: throttle "db": it would have to wait, maxQueue is 0 (held up by db)`
+    message: `QueueFull: throttle "db": the call would have to wait, maxQueue is 0 (blocked by db)`
   },
   "WaitTooLong": {
     error: Effect.gen(function*() {
@@ -91,7 +82,7 @@ const examples: Record<
       )
       yield* throttle.wait(2)
       yield* TestClock.adjust(10_000.5)
-      return yield* refused(throttle.wait(2))
+      return yield* rejectionOf(throttle.wait(2))
     }),
     fields: {
       _tag: "WaitTooLong",
@@ -102,8 +93,8 @@ const examples: Record<
       limit: "30000 ms",
       retryAfter: "50000 ms"
     },
-    message: `WaitTooLong: throttle "search": the wait would be longer than maxWait, 30s (held up by search)` +
-      `; try again in 50s`
+    message: `WaitTooLong: throttle "search": the call would wait longer than maxWait, 30s (blocked by search)` +
+      `; retry after 50s`
   },
   "TimedOut": {
     error: Effect.gen(function*() {
@@ -114,7 +105,7 @@ const examples: Record<
       yield* TestClock.adjust(250)
       yield* fork(throttle.wait())
       yield* TestClock.adjust(1_250)
-      return refusal(yield* Fiber.await(late))
+      return throttleErrorOf(yield* Fiber.await(late))
     }),
     fields: {
       _tag: "TimedOut",
@@ -125,7 +116,7 @@ const examples: Record<
       limit: "1500 ms",
       retryAfter: "1500 ms"
     },
-    message: `TimedOut: throttle "poll": not admitted within timeout, 1s 500ms (held up by poll); try again in 1s 500ms`
+    message: `TimedOut: throttle "poll": not admitted within timeout, 1s 500ms (blocked by poll); retry after 1s 500ms`
   },
   "TimedOut of concurrency": {
     error: Effect.gen(function*() {
@@ -133,15 +124,15 @@ const examples: Record<
       yield* throttle.takeScoped()
       const late = yield* fork(throttle.withPermit(Effect.void))
       yield* TestClock.adjust("2 seconds")
-      return refusal(yield* Fiber.await(late))
+      return throttleErrorOf(yield* Fiber.await(late))
     }),
     fields: { _tag: "TimedOut", throttle: "db", cost: { permits: 1 }, queued: 0, parts: ["db"], limit: "2000 ms" },
-    message: `TimedOut: throttle "db": not admitted within timeout, 2s (held up by db)`
+    message: `TimedOut: throttle "db": not admitted within timeout, 2s (blocked by db)`
   },
   "PermitsExceedCapacity": {
     error: Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 2, burst: 9, name: "api" }))
-      return yield* refused(throttle.wait(11))
+      return yield* rejectionOf(throttle.wait(11))
     }),
     fields: {
       _tag: "PermitsExceedCapacity",
@@ -152,7 +143,7 @@ const examples: Record<
       limit: 10
     },
     message:
-      `PermitsExceedCapacity: throttle "api": asked for permits: 11; at most 10 can ever be granted (held up by api)`
+      `PermitsExceedCapacity: throttle "api": requested permits: 11; at most 10 can ever be granted (blocked by api)`
   },
   "PermitsExceedCapacity of a part": {
     error: Effect.gen(function*() {
@@ -164,7 +155,7 @@ const examples: Record<
       )
       yield* throttle.wait()
       yield* fork(throttle.wait())
-      return yield* refused(throttle.wait({ tokens: 101 }))
+      return yield* rejectionOf(throttle.wait({ tokens: 101 }))
     }),
     fields: {
       _tag: "PermitsExceedCapacity",
@@ -174,12 +165,12 @@ const examples: Record<
       parts: ["1 tokens per second, bucket of 100"],
       limit: 100
     },
-    message: `PermitsExceedCapacity: throttle "openai": asked for tokens: 101; at most 100 can ever be granted` +
-      ` (held up by 1 tokens per second, bucket of 100)`
+    message: `PermitsExceedCapacity: throttle "openai": requested tokens: 101; at most 100 can ever be granted` +
+      ` (blocked by 1 tokens per second, bucket of 100)`
   }
 }
 
-describe("a refused call is told", () => {
+describe("a rejection contains", () => {
   for (const [name, example] of Object.entries(examples)) {
     it.effect(name, () =>
       Effect.gen(function*() {
@@ -200,7 +191,7 @@ describe("a refused call is told", () => {
         ], { maxQueue: 0 })
       )
       const parts = (cost: Throttle.Cost) =>
-        Effect.map(refused(throttle.withPermits(Effect.void, cost)), ({ reason }) => reason.parts)
+        Effect.map(rejectionOf(throttle.withPermits(Effect.void, cost)), ({ reason }) => reason.parts)
       yield* throttle.withPermits(Effect.void, { permits: 1, tokens: 9 })
       assert.deepStrictEqual(yield* parts({ permits: 0, tokens: 1 }), ["tokens"])
       assert.deepStrictEqual(yield* parts({ permits: 3, tokens: 1 }), ["tokens"])
@@ -214,7 +205,7 @@ describe("a refused call is told", () => {
     Effect.gen(function*() {
       class GitHub extends Throttle.Service<GitHub>()("app/GitHub", Throttle.rate({ limit: 1 })) {}
       const named = (call: Effect.Effect<void, ThrottleError>) =>
-        Effect.map(refused(call), ({ reason }) => reason.throttle)
+        Effect.map(rejectionOf(call), ({ reason }) => reason.throttle)
       const of = (policy: Throttle.Policy<any>) =>
         Effect.flatMap(Throttle.make(policy), (throttle) => named(throttle.withPermits(Effect.void, 99)))
       assert.strictEqual(yield* of(Throttle.rate({ limit: 1, name: "api" })), "api")
@@ -235,9 +226,9 @@ describe("a refused call is told", () => {
           for (let i = 0; i < 9; i++) {
             const call = yield* fork(throttle.wait())
             const exit = call.pollUnsafe()
-            if (exit !== undefined) return refusal(exit).reason
+            if (exit !== undefined) return throttleErrorOf(exit).reason
           }
-          return assert.fail("nobody was refused")
+          return assert.fail("no call was rejected")
         })
       const rate = (bounds: Throttle.Bounds) => Throttle.rate({ limit: 1, ...bounds })
       const queue = yield* limits(Throttle.all([rate({ maxQueue: 2 }), rate({ maxQueue: 4 })], { maxQueue: 3 }))
@@ -264,7 +255,7 @@ describe("the error", () => {
       assert.include(Cause.pretty(Cause.fail(error)), error.message)
     }))
 
-  it.effect("retryAfter is its reason's, absent where nothing can be foreseen", () =>
+  it.effect("retryAfter is its reason's, undefined where the wait cannot be estimated", () =>
     Effect.gen(function*() {
       for (const { error } of Object.values(examples)) {
         const { reason, retryAfter } = yield* error
@@ -289,7 +280,7 @@ describe("the error", () => {
       assert.strictEqual(error.reason, reason)
       assert.strictEqual(
         error.message,
-        `PermitsExceedCapacity: throttle "api": asked for permits: 2; at most 1 can ever be granted`
+        `PermitsExceedCapacity: throttle "api": requested permits: 2; at most 1 can ever be granted`
       )
     }))
 
@@ -352,7 +343,7 @@ describe("the error", () => {
       }
     }))
 
-  it("its JSON says the same as its fields, and none of it twice", () => {
+  it("its JSON contains each field once", () => {
     const error = new ThrottleError({
       reason: new TimedOut({
         throttle: "api",
@@ -370,7 +361,7 @@ describe("the error", () => {
     assert.deepStrictEqual(json.reason.parts, ["a", "b"])
     assert.strictEqual(
       error.message,
-      `TimedOut: throttle "api": not admitted within timeout, 2s (held up by a, b); try again in 1s 500ms`
+      `TimedOut: throttle "api": not admitted within timeout, 2s (blocked by a, b); retry after 1s 500ms`
     )
   })
 
@@ -434,13 +425,13 @@ describe("retryAfter is whole milliseconds, rounded up", () => {
         if (fixed) yield* TestClock.adjust(after)
         yield* throttle.wait(spent)
         if (!fixed) yield* TestClock.adjust(after)
-        const { retryAfter } = yield* refused(throttle.wait())
+        const { retryAfter } = yield* rejectionOf(throttle.wait())
         assert.strictEqual(Duration.toMillis(retryAfter!), ms)
       }))
   }
 })
 
-describe("retryAfter is honest: ask again after exactly that, and the call starts", () => {
+describe("a call that retries after exactly retryAfter starts", () => {
   const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
   const Timing = Schema.Union([
     Schema.Struct({ _tag: Schema.Literal("Rate"), limit: int(1, 7), per: int(3, 90), burst: int(0, 4) }),
@@ -454,7 +445,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
     Schema.Struct({ _tag: Schema.Literal("Spacing"), interval: int(1, 50), align: Schema.Boolean })
   ])
 
-  // A start on the clock comes at no other time, so whoever asks for one must come on a whole millisecond himself.
+  // A start on the clock comes at no other time, so a call that needs one must arrive on a whole millisecond.
   const unitOf = (...parts: ReadonlyArray<typeof Timing.Type>) =>
     parts.some((data) => data._tag === "Spacing" && data.align) ? 1 : 0.25
 
@@ -473,7 +464,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
   const starts = (throttle: Throttle.Throttle, cost: Throttle.Cost) =>
     Effect.map(throttle.withPermitsIfAvailable(Effect.void, cost), Option.isSome)
 
-  /** Waits until just before, when it must be too early yet, and then until the instant that was told. */
+  /** Waits until just before `retryAfter`, when a call must not start yet, and then until that instant. */
   const holds = (throttle: Throttle.Throttle, cost: Throttle.Cost, retryAfter: Duration.Duration | undefined) =>
     Effect.gen(function*() {
       assert.isDefined(retryAfter)
@@ -493,16 +484,16 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
       }
     })
 
-  /** Asks for this cost until it is refused. */
+  /** Makes calls of this cost until one is rejected. */
   const untilRefused = (throttle: Throttle.Throttle, cost: Throttle.Cost) =>
     Effect.gen(function*() {
       for (let i = 0; i < 500; i++) {
-        const foreseen = yield* throttle.nextAvailable(cost)
+        const foreseen = yield* throttle.estimateWait(cost)
         const call = yield* fork(throttle.wait(cost))
         const exit = call.pollUnsafe()
-        if (exit !== undefined && Exit.isFailure(exit)) return { error: refusal(exit), foreseen }
+        if (exit !== undefined && Exit.isFailure(exit)) return { error: throttleErrorOf(exit), foreseen }
       }
-      return assert.fail("nobody was refused")
+      return assert.fail("no call was rejected")
     })
 
   const arbitrary = { arbitrary: { runs: 150 } }
@@ -520,7 +511,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
         assert.strictEqual(
           Math.ceil(Duration.toMillis(Option.getOrThrow(foreseen)) - 1e-3),
           Duration.toMillis(error.retryAfter!),
-          "nextAvailable says otherwise"
+          "estimateWait says otherwise"
         )
         yield* holds(throttle, asked, error.retryAfter)
       }).pipe(Effect.scoped),
@@ -551,12 +542,12 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
         const throttle = yield* Throttle.make(Throttle.fromData({ ...data, timeout }))
         const asked = Math.min(cost, capacityOf(data))
         yield* play(throttle, data, history)
-        // Enough of them that the last does time out, and nobody is left behind it.
+        // Enough of them that the last one times out, and no call is left behind it.
         const calls = yield* Effect.forEach(Array.from({ length: 70 }), () => fork(throttle.wait(asked)))
         yield* TestClock.adjust(timeout)
         const exit = calls.at(-1)!.pollUnsafe()
         if (exit === undefined || Exit.isSuccess(exit)) return
-        const { reason, retryAfter } = refusal(exit)
+        const { reason, retryAfter } = throttleErrorOf(exit)
         assert.deepStrictEqual([reason._tag, reason.queued], ["TimedOut", 0])
         yield* holds(throttle, asked, retryAfter)
       }).pipe(Effect.scoped),
@@ -564,14 +555,14 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
   )
 
   it.effect.prop(
-    "nextAvailable, too, to the microsecond",
+    "estimateWait, too, to the microsecond",
     [Timing, History, int(1, 5)],
     ([data, history, cost]) =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(Throttle.fromData(data))
         const asked = Math.min(cost, capacityOf(data))
         yield* play(throttle, data, history)
-        const ms = Duration.toMillis(Option.getOrThrow(yield* throttle.nextAvailable(asked)))
+        const ms = Duration.toMillis(Option.getOrThrow(yield* throttle.estimateWait(asked)))
         if (unitOf(data) === 1) {
           yield* TestClock.adjust(ms)
         } else if (ms > 0.01) {
@@ -587,7 +578,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
 
   const Weighted = Schema.Array(Schema.Tuple([int(0, 60), int(0, 3), int(0, 3)])).check(Schema.isMaxLength(6))
 
-  /** Two timing parts with a unit each, the history behind them, and what a refused call of this cost is told. */
+  /** Two time-based parts with a unit each, their history, and the rejection of a call of this cost. */
   const severalParts = (
     data: readonly [typeof Timing.Type, typeof Timing.Type],
     history: typeof Weighted.Type,
@@ -615,7 +606,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
     })
 
   it.effect.prop(
-    "of several parts, each with its unit, where nobody waits",
+    "of several parts, each with its unit, where no call waits",
     [Timing, Timing, Weighted, int(0, 3), int(1, 3)],
     ([first, second, history, permits, tokens]) =>
       Effect.scoped(severalParts([first, second], history, [permits, tokens], 0)),
@@ -630,7 +621,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
     arbitrary
   )
 
-  it.effect("the line's head waits for tokens, the newcomer asks for none", () =>
+  it.effect("the head waits for tokens, and the rejected call needs none", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(
         Throttle.all([
@@ -640,36 +631,36 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
       )
       yield* throttle.wait({ tokens: 60 })
       yield* fork(throttle.wait({ tokens: 30 }))
-      assert.deepStrictEqual(yield* throttle.nextAvailable(1), Option.some(Duration.seconds(30)))
-      const { retryAfter } = yield* refused(throttle.wait())
+      assert.deepStrictEqual(yield* throttle.estimateWait(1), Option.some(Duration.seconds(30)))
+      const { retryAfter } = yield* rejectionOf(throttle.wait())
       assert.deepStrictEqual(retryAfter, Duration.seconds(30))
       yield* TestClock.adjust(retryAfter!)
       assert.isTrue(yield* starts(throttle, 1))
     }))
 
-  it.effect("cost 0 keeps its place, and is told so", () =>
+  it.effect("a call of cost 0 waits for its place in the queue", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, maxQueue: 2 }))
       yield* throttle.wait()
       yield* fork(throttle.wait())
       yield* fork(throttle.wait())
-      assert.deepStrictEqual(yield* throttle.nextAvailable(0), Option.some(Duration.seconds(2)))
-      const { retryAfter } = yield* refused(throttle.wait(0))
+      assert.deepStrictEqual(yield* throttle.estimateWait(0), Option.some(Duration.seconds(2)))
+      const { retryAfter } = yield* rejectionOf(throttle.wait(0))
       assert.deepStrictEqual(retryAfter, Duration.seconds(2))
     }))
 
-  it.effect("where only permits are missing nobody knows", () =>
+  it.effect("undefined where only permits are missing", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(
         Throttle.all([Throttle.rate({ limit: 1_000, burst: 9 }), Throttle.concurrency({ limit: 1 })], { maxQueue: 0 })
       )
       yield* fork(throttle.withPermit(Effect.sleep("1 hour")))
-      const { message, retryAfter } = yield* refused(throttle.withPermit(Effect.void))
-      assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.none())
+      const { message, retryAfter } = yield* rejectionOf(throttle.withPermit(Effect.void))
+      assert.deepStrictEqual(yield* throttle.estimateWait(), Option.none())
       assert.isUndefined(retryAfter, `told to ask again: ${message}`)
     }))
 
-  it.effect("where permits are missing too, what the timing parts foresee is the least", () =>
+  it.effect("where permits are missing too, the estimate of the time-based parts is a lower bound", () =>
     Effect.gen(function*() {
       const policies = [
         Throttle.all([Throttle.rate({ limit: 1 }), Throttle.concurrency({ limit: 1 })], { maxQueue: 0 }),
@@ -678,8 +669,8 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
       for (const policy of policies) {
         const throttle = yield* Throttle.make(policy)
         yield* fork(throttle.withPermit(Effect.sleep("1 hour")))
-        const { retryAfter } = yield* refused(throttle.withPermit(Effect.void))
-        assert.deepStrictEqual(yield* throttle.nextAvailable(), Option.none())
+        const { retryAfter } = yield* rejectionOf(throttle.withPermit(Effect.void))
+        assert.deepStrictEqual(yield* throttle.estimateWait(), Option.none())
         assert.deepStrictEqual(retryAfter, Duration.seconds(1))
       }
     }))
@@ -690,7 +681,7 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
         Throttle.all([Throttle.rate({ limit: 1 }), Throttle.concurrency({ limit: 2 })], { maxQueue: 0 })
       )
       yield* fork(throttle.withPermit(Effect.never))
-      const { retryAfter } = yield* refused(throttle.withPermit(Effect.void))
+      const { retryAfter } = yield* rejectionOf(throttle.withPermit(Effect.void))
       assert.deepStrictEqual(retryAfter, Duration.seconds(1))
       yield* TestClock.adjust(retryAfter!)
       assert.isTrue(yield* starts(throttle, 1))
@@ -701,13 +692,13 @@ describe("retryAfter is honest: ask again after exactly that, and the call start
       const throttle = yield* Throttle.make(Throttle.spacing({ interval: "1 second", from: "end", maxQueue: 0 }))
       yield* fork(throttle.withPermit(Effect.sleep(300)))
       yield* TestClock.adjust(550)
-      const { retryAfter } = yield* refused(throttle.withPermit(Effect.void))
+      const { retryAfter } = yield* rejectionOf(throttle.withPermit(Effect.void))
       assert.deepStrictEqual(retryAfter, Duration.millis(750))
       yield* holds(throttle, 1, retryAfter)
     }))
 })
 
-describe("a refused call changes nothing", () => {
+describe("a rejected call changes nothing", () => {
   it.effect("the next one starts exactly when it would have", () =>
     Effect.gen(function*() {
       const policies = [
@@ -722,7 +713,7 @@ describe("a refused call changes nothing", () => {
         const throttle = yield* Throttle.make(policy)
         yield* throttle.wait()
         for (let i = 0; i < 10; i++) {
-          yield* refused(throttle.wait())
+          yield* rejectionOf(throttle.wait())
           yield* TestClock.adjust(100)
         }
         yield* throttle.wait()
@@ -732,7 +723,7 @@ describe("a refused call changes nothing", () => {
       }
     }))
 
-  it.effect("one that times out leaves its place to those behind it", () =>
+  it.effect("a call that times out leaves its place to the calls behind it", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 3, refill: 1, timeout: 1_000 }))
       yield* throttle.wait(3)
@@ -740,7 +731,7 @@ describe("a refused call changes nothing", () => {
       yield* TestClock.adjust(500)
       const light = yield* fork(throttle.wait())
       yield* TestClock.adjust(500)
-      assert.strictEqual(refusal(yield* Fiber.await(heavy)).reason._tag, "TimedOut")
+      assert.strictEqual(throttleErrorOf(yield* Fiber.await(heavy)).reason._tag, "TimedOut")
       assert.isDefined(light.pollUnsafe(), "the permit of the first second is the next one's")
     }))
 
@@ -752,7 +743,7 @@ describe("a refused call changes nothing", () => {
 })
 
 describe("parts", () => {
-  it.effect("names what those ahead wait for, too", () =>
+  it.effect("names the parts that the calls ahead wait for, too", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.all([
         Throttle.rate({ limit: 1_000, burst: 99, name: "requests" }),

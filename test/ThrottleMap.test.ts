@@ -2,11 +2,12 @@
  * One throttle a key: the same as a throttle of its own, for as many keys as there are.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Data, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
-import { Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
+import { Cause, Data, Duration, Effect, Exit, Fiber, Metric, Option, Schema, Scope } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
+import { fork, inMillis, reasonOf } from "./utils/kit.ts"
 import * as Simulator from "./utils/simulator.ts"
 
 const perSecond = Throttle.rate({ limit: 1 })
@@ -14,17 +15,12 @@ const perSecond = Throttle.rate({ limit: 1 })
 const mapOf = (policy: Throttle.Policy<any>, options: Partial<ThrottleMap.Options<string>> = {}) =>
   ThrottleMap.make<string>({ lookup: () => policy, ...options })
 
-const reasonOf = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
-  const error = Option.getOrUndefined(Exit.findErrorOption(exit))
-  return error instanceof ThrottleError ? error.reason._tag : undefined
-}
-
 /** Calls for a key that will do nothing but make the map look for keys to drop. */
 const look = (map: ThrottleMap.ThrottleMap<string>, times: number) =>
   Effect.repeat(map.withPermits("looking", 0)(Effect.void), { times: times - 1 })
 
 describe("a map", () => {
-  it.effect("gives each key a budget and a line of its own", () =>
+  it.effect("gives each key its own budget and queue", () =>
     Effect.gen(function*() {
       const map = yield* mapOf(perSecond)
       const order: Array<string> = []
@@ -40,7 +36,7 @@ describe("a map", () => {
       assert.strictEqual(order.length, 5)
     }))
 
-  it.effect("asks lookup for the policy of a key", () =>
+  it.effect("calls lookup for the policy of a key", () =>
     Effect.gen(function*() {
       const map = yield* ThrottleMap.make({
         lookup: (n: number) => Throttle.rate({ limit: 1, burst: n })
@@ -55,16 +51,16 @@ describe("a map", () => {
       assert.strictEqual(yield* atOnce(4), 5)
     }))
 
-  it.effect("does with a key all that a throttle does", () =>
+  it.effect("has every operation of a throttle for each key", () =>
     Effect.gen(function*() {
       const map = yield* mapOf(Throttle.tokenBucket({ capacity: 10, refill: 10, unit: "tokens" }))
       yield* map.withPermits("a", { tokens: 4 })(Effect.void)
-      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 6 }), Option.some(Duration.zero))
-      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 7 }), Option.some(Duration.millis(100)))
+      assert.deepStrictEqual(yield* map.estimateWait("a", { tokens: 6 }), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* map.estimateWait("a", { tokens: 7 }), Option.some(Duration.millis(100)))
       yield* map.usePermits("a", { tokens: 6 })((permit) => permit.settle({ tokens: 1 }))
-      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 5 }), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* map.estimateWait("a", { tokens: 5 }), Option.some(Duration.zero))
       yield* Effect.scoped(Effect.flatMap(map.takeScoped("a", { tokens: 5 }), (permit) => permit.cancel))
-      assert.deepStrictEqual(yield* map.nextAvailable("a", { tokens: 5 }), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* map.estimateWait("a", { tokens: 5 }), Option.some(Duration.zero))
       yield* map.pause("a", "1 second")
       const waiting = yield* Effect.forkChild(map.wait("a", { tokens: 1 }), { startImmediately: true })
       assert.strictEqual((yield* map.statisticsOf("a")).waiting, 1)
@@ -76,7 +72,7 @@ describe("a map", () => {
       assert.isTrue(Exit.hasDies(yield* Effect.exit(map.withPermits("a", { apples: 1 })(Effect.void))))
     }))
 
-  it.effect("interrupts those who wait, and all who come later, when its scope closes", () =>
+  it.effect("interrupts waiting and later calls when its scope closes", () =>
     Effect.gen(function*() {
       for (const policy of [perSecond, Throttle.concurrency({ limit: 1 })]) {
         const scope = yield* Scope.make()
@@ -96,16 +92,19 @@ describe("a map", () => {
       }
     }))
 
-  it.effect("refuses bad options at once, and a lookup that gives no policy when it is asked", () =>
+  it.effect("throws a RangeError for invalid options; a lookup that returns no policy is a defect of the call", () =>
     Effect.gen(function*() {
       const lookup = () => perSecond
       const bad: ReadonlyArray<readonly [options: object, message: string]> = [
-        [{}, "ThrottleMap: lookup must be a function from a key to a policy, got undefined"],
-        [{ lookup, maxkeys: 1 }, `ThrottleMap: unknown option "maxkeys"; it takes lookup, maxKeys, onFull, name`],
-        [{ lookup, maxKeys: 0 }, "ThrottleMap: maxKeys must be a whole number of at least 1, got 0"],
-        [{ lookup, maxKeys: 1.5 }, "ThrottleMap: maxKeys must be a whole number of at least 1, got 1.5"],
-        [{ lookup, onFull: "drop" }, `ThrottleMap: onFull must be "refuse" or "evict", got "drop"`],
-        [{ lookup, name: "" }, `ThrottleMap: name must be a non-empty string, got ""`]
+        [{}, `ThrottleMap: "lookup" must be a function from a key to a policy, received undefined`],
+        [
+          { lookup, maxkeys: 1 },
+          `ThrottleMap: unknown option "maxkeys"; the options are lookup, maxKeys, onFull, name`
+        ],
+        [{ lookup, maxKeys: 0 }, `ThrottleMap: "maxKeys" must be an integer ≥ 1 or Infinity, received 0`],
+        [{ lookup, maxKeys: 1.5 }, `ThrottleMap: "maxKeys" must be an integer ≥ 1 or Infinity, received 1.5`],
+        [{ lookup, onFull: "drop" }, `ThrottleMap: "onFull" must be "refuse" or "evict", received "drop"`],
+        [{ lookup, name: "" }, `ThrottleMap: "name" must be a non-empty string, received ""`]
       ]
       for (const [options, message] of bad) {
         assert.throws(() => ThrottleMap.make(options as any), RangeError, message)
@@ -113,7 +112,7 @@ describe("a map", () => {
       }
       const map = yield* ThrottleMap.make({ lookup: (() => 1) as any, name: "hosts" })
       const exit = yield* Effect.exit(map.withPermit("a")(Effect.void))
-      assert.include(String(exit), `throttleMap "hosts": lookup must give a policy, got 1`)
+      assert.include(String(exit), `throttleMap "hosts": what lookup returns must be a policy, received 1`)
     }))
 })
 
@@ -149,7 +148,7 @@ describe("a class of it", () => {
           yield* permit.cancel
         })
       )
-      assert.isTrue(Option.isSome(yield* Tenants.nextAvailable("e")))
+      assert.isTrue(Option.isSome(yield* Tenants.estimateWait("e")))
       yield* Tenants.pause("f", "1 hour")
       assert.isTrue(Option.isNone(yield* Tenants.withPermitsIfAvailable("f", 1)(Effect.void)))
       assert.strictEqual((yield* Tenants.statistics).keys, 4)
@@ -161,8 +160,8 @@ describe("a class of it", () => {
     }).pipe(Effect.provide(Tenants.layerWith({ lookup: () => perSecond }))))
 })
 
-describe("keys that go", () => {
-  it.effect("idle ones are dropped when they are as good as new, by the calls of others", () =>
+describe("keys that are dropped", () => {
+  it.effect("idle keys are dropped when their state is initial again, by calls of other keys", () =>
     Effect.gen(function*() {
       const map = yield* mapOf(Throttle.rate({ limit: 1, burst: 1_000 }))
       for (let i = 0; i < 1_000; i++) yield* map.withPermit(`key ${i}`)(Effect.void)
@@ -175,7 +174,7 @@ describe("keys that go", () => {
       assert.strictEqual((yield* map.statistics).admitted, 2_600)
     }))
 
-  it.effect("those that hold permits, wait, are paused or may be settled stay, and idle concurrency keys go", () =>
+  it.effect("keys that hold permits, wait, are paused or may be settled stay, and idle concurrency keys are dropped", () =>
     Effect.gen(function*() {
       const map = yield* mapOf(Throttle.concurrency({ limit: 1 }))
       const fibers = yield* Effect.forEach(
@@ -218,7 +217,7 @@ describe("keys that go", () => {
       yield* map.withPermit("b")(Effect.void)
     }))
 
-  it.effect("to ask, and to ask for too much, costs no other key its place", () =>
+  it.effect("estimates and rejected calls evict no other key", () =>
     Effect.gen(function*() {
       const lookup = (key: string) => {
         if (key === "bad") throw new Error("no such key")
@@ -227,7 +226,7 @@ describe("keys that go", () => {
       const map = yield* ThrottleMap.make({ lookup, maxKeys: 1, onFull: "evict" })
       yield* map.withPermit("a")(Effect.void)
       yield* map.statisticsOf("b")
-      yield* map.nextAvailable("b")
+      yield* map.estimateWait("b")
       yield* map.resume("b")
       for (const cost of [2, { apples: 1 }]) {
         yield* Effect.exit(map.withPermits("b", cost)(Effect.void))
@@ -240,7 +239,7 @@ describe("keys that go", () => {
       yield* Effect.exit(map.withPermit("bad")(Effect.void))
       assert.strictEqual((yield* map.statistics).keysEvicted, 0)
       assert.strictEqual((yield* map.statistics).rejected.PermitsExceedCapacity, 4)
-      assert.isFalse(Option.exists(yield* map.nextAvailable("a"), Duration.isZero))
+      assert.isFalse(Option.exists(yield* map.estimateWait("a"), Duration.isZero))
     }))
 
   const perHour = Throttle.rate({ limit: 1, per: "1 hour" })
@@ -263,7 +262,7 @@ describe("keys that go", () => {
         yield* map.withPermit("b")(Effect.void)
         yield* map.withPermit("c")(Effect.void)
         const isKnown = (key: string) =>
-          Effect.map(map.nextAvailable(key), (wait) => !Option.exists(wait, Duration.isZero))
+          Effect.map(map.estimateWait(key), (wait) => !Option.exists(wait, Duration.isZero))
         assert.deepStrictEqual(
           [yield* isKnown("a"), yield* isKnown("b"), yield* isKnown("c")],
           [false, true, true],
@@ -310,7 +309,7 @@ describe("keys that go", () => {
       assert.isBelow(second! / first!, 4)
     }))
 
-  it.effect("whoever finds no room is an event like others that are refused", () =>
+  it.effect("a call without room for its key is a rejection event", () =>
     Effect.gen(function*() {
       const events: Array<Throttle.Event> = []
       const map = yield* mapOf(perHour, { maxKeys: 1, name: "hosts" })
@@ -325,7 +324,7 @@ describe("keys that go", () => {
 
   const many = Array.from({ length: 20_000 }, (_, i) => `stranger ${i}`)
 
-  it.effect("maxKeys refuses strangers, and knows those it knows", () =>
+  it.effect("maxKeys rejects calls of new keys, and admits calls of known keys", () =>
     Effect.gen(function*() {
       const map = yield* mapOf(Throttle.rate({ limit: 1, per: "1 hour", burst: 1 }), { maxKeys: 100 })
       yield* map.withPermit("known")(Effect.void)
@@ -337,13 +336,13 @@ describe("keys that go", () => {
       assert.strictEqual(refused, many.length - 99)
       yield* map.withPermit("known")(Effect.void)
       // Whoever only asks needs no room.
-      assert.deepStrictEqual(yield* map.nextAvailable("new"), Option.some(Duration.zero))
+      assert.deepStrictEqual(yield* map.estimateWait("new"), Option.some(Duration.zero))
       assert.strictEqual((yield* map.statisticsOf("new")).admitted, 0)
       for (const use of [map.wait("new"), map.pause("new", 1), map.withPermits("new", 2)(Effect.void)]) {
         const error = yield* Effect.flip(use)
         assert.strictEqual(
           error.message,
-          `KeysExhausted: throttle "throttleMap": there are 100 keys already, which is all that maxKeys allows`
+          `KeysExhausted: throttle "throttleMap": no room for another key, maxKeys is 100`
         )
         assert.isUndefined(error.retryAfter)
       }
@@ -355,13 +354,13 @@ describe("keys that go", () => {
   it.effect("or evicts the idle one that was used longest ago", () =>
     Effect.gen(function*() {
       const map = yield* mapOf(Throttle.rate({ limit: 1, per: "1 hour" }), { maxKeys: 3, onFull: "evict" })
-      const isNew = (key: string) => Effect.map(map.nextAvailable(key), Option.exists(Duration.isZero))
+      const isNew = (key: string) => Effect.map(map.estimateWait(key), Option.exists(Duration.isZero))
       const twice = Throttle.rate({ limit: 1, per: "1 hour", burst: 1 })
       const busy = yield* mapOf(twice, { maxKeys: 3, onFull: "evict" })
       for (const key of ["a", "b", "c", "a", "d"]) yield* busy.withPermit(key)(Effect.void)
       assert.strictEqual((yield* busy.statistics).keys, 3)
       assert.strictEqual((yield* busy.statistics).keysEvicted, 1)
-      assert.isFalse(Option.exists(yield* busy.nextAvailable("a"), Duration.isZero))
+      assert.isFalse(Option.exists(yield* busy.estimateWait("a"), Duration.isZero))
 
       for (const key of many) {
         yield* map.withPermit(key)(Effect.void)
@@ -428,7 +427,6 @@ describe("at every scheduler step", () => {
         const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
         const running = new Map<string, number>()
         const simulator = Simulator.make({
-          context: Context.make(Metric.MetricRegistry, new Map()),
           beforeStep: (current) => {
             if (current === step) { for (const fiber of fibers.slice(2, 5)) fiber.interruptUnsafe() }
           }
@@ -504,7 +502,7 @@ describe("a law", () => {
       Scope.Scope
     >
   ) => {
-    const simulator = Simulator.make({ operations: 2_048, context: Context.make(Metric.MetricRegistry, new Map()) })
+    const simulator = Simulator.make({ operations: 2_048 })
     let built!: { readonly wrap: Wrap; readonly counts: Effect.Effect<ReadonlyArray<number>> }
     simulator.fork(Effect.map(Scope.provide(build(policies[program.policy]!), Scope.makeUnsafe()), (all) => {
       built = all
@@ -541,7 +539,7 @@ describe("a law", () => {
     ]
   }
 
-  it.prop("nobody can tell a map from a throttle for each key that is never dropped", [Program], ([program]) => {
+  it.prop("a map acts as one throttle for each key that is never dropped", [Program], ([program]) => {
     const map = play(program, (policy) =>
       Effect.map(ThrottleMap.make<number>({ lookup: () => policy }), (map) => ({
         wrap: (key, cost) => (self) =>
@@ -599,7 +597,7 @@ describe("lookup", () => {
   const free = Throttle.rate({ limit: 1 })
   const paid = Throttle.rate({ limit: 10, burst: 9 })
 
-  it.effect("is asked again at a key's own call once nothing is spent", () =>
+  it.effect("is called again at a key's call once nothing is spent", () =>
     Effect.gen(function*() {
       const paying = new Set<string>()
       const map = yield* ThrottleMap.make({ lookup: (user: string) => paying.has(user) ? paid : free })
@@ -618,7 +616,7 @@ describe("lookup", () => {
       assert.strictEqual(yield* burst, 1)
     }))
 
-  it.effect("is asked again for a key that held permits or was paused, once that is over", () =>
+  it.effect("is called again for a key that held permits or was paused, once that has ended", () =>
     Effect.gen(function*() {
       let limit = 1
       const pools = [1, 2, 3].map((limit) => Throttle.concurrency({ limit }))
@@ -656,6 +654,152 @@ describe("lookup", () => {
     }))
 })
 
+describe("the throttle of a key", () => {
+  /** Each operation in each of its forms, and whether its effect ran. */
+  const operations: Record<
+    string,
+    (throttle: Throttle.Throttle, run: Effect.Effect<void>) => Effect.Effect<unknown, unknown>
+  > = {
+    "withPermit(self)": (throttle, run) => throttle.withPermit(run),
+    "withPermits(self, cost)": (throttle, run) => throttle.withPermits(run, 1),
+    "withPermits(cost)(self)": (throttle, run) => run.pipe(throttle.withPermits({ permits: 1 })),
+    "withPermitsIfAvailable(self, cost)": (throttle, run) => throttle.withPermitsIfAvailable(run, 1),
+    "withPermitsIfAvailable(cost)(self)": (throttle, run) => run.pipe(throttle.withPermitsIfAvailable(1)),
+    "usePermits(use, cost)": (throttle, run) => throttle.usePermits(() => run, 1),
+    "usePermits(cost)(use)": (throttle, run) => throttle.usePermits(1)(() => run),
+    takeScoped: (throttle, run) => Effect.scoped(Effect.andThen(throttle.takeScoped(), run)),
+    wait: (throttle, run) => Effect.andThen(throttle.wait(), run)
+  }
+
+  it.effect.each(Object.entries(operations))(
+    "%s is charged to the key alone",
+    ([, operation]) =>
+      Effect.gen(function*() {
+        const map = yield* mapOf(Throttle.rate({ limit: 1, burst: 1 }))
+        const a = map.get("a")
+        let ran = 0
+        const call = operation(a, Effect.sync(() => void ran++))
+        yield* call
+        yield* call
+        assert.strictEqual(ran, 2)
+        for (const throttle of [a, map.get("a")]) {
+          assert.deepStrictEqual(yield* throttle.estimateWait(), Option.some(Duration.seconds(1)))
+        }
+        assert.deepStrictEqual(yield* map.estimateWait("a"), Option.some(Duration.seconds(1)))
+        assert.deepStrictEqual(yield* map.get("b").estimateWait(), Option.some(Duration.zero))
+        assert.strictEqual((yield* map.statistics).admitted, 2)
+      })
+  )
+
+  it.effect("waits in the same queue as the operations of the map", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.concurrency({ limit: 1 }))
+      const order: Array<number> = []
+      const body = (i: number) => Effect.andThen(Effect.sync(() => void order.push(i)), Effect.sleep(10))
+      const a = map.get("a")
+      yield* fork(map.withPermit("a")(body(1)))
+      yield* fork(a.withPermit(body(2)))
+      yield* fork(map.withPermit("a")(body(3)))
+      yield* fork(map.get("a").withPermits(body(4), 1))
+      const { running, waiting } = yield* a.statistics
+      assert.deepStrictEqual({ running, waiting }, { running: 1, waiting: 3 })
+      assert.deepStrictEqual(inMillis(yield* a.statistics), inMillis(yield* map.statisticsOf("a")))
+      yield* TestClock.adjust(40)
+      assert.deepStrictEqual(order, [1, 2, 3, 4])
+    }))
+
+  it.effect("settles and cancels permits of the key", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.tokenBucket({ capacity: 10, refill: 1 }))
+      const a = map.get("a")
+      yield* a.usePermits((permit) => permit.settle(2), 10)
+      assert.deepStrictEqual(yield* map.estimateWait("a", 8), Option.some(Duration.zero))
+      yield* a.usePermits(8)((permit) => permit.cancel)
+      assert.deepStrictEqual(yield* map.estimateWait("a", 8), Option.some(Duration.zero))
+    }))
+
+  it.effect("updates the policy of the key; what is spent stays spent", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(perSecond)
+      const a = map.get("a")
+      yield* Effect.forEach(["a", "b"], (key) => map.wait(key))
+      yield* a.update(Throttle.rate({ limit: 10 }))
+      const waits = yield* Effect.forEach(["a", "b"], (key) => map.get(key).estimateWait())
+      assert.deepStrictEqual(waits.map(Option.map(Duration.toMillis)), [Option.some(100), Option.some(1_000)])
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(a.update({ limit: 1 } as any))))
+    }))
+
+  it.effect("pauses and resumes the key alone", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.none)
+      const a = map.get("a")
+      yield* a.pause("1 hour")
+      assert.deepStrictEqual(yield* a.withPermitsIfAvailable(Effect.void, 1), Option.none())
+      assert.isTrue(Option.isSome(yield* map.get("b").withPermitsIfAvailable(Effect.void, 1)))
+      yield* map.resume("a")
+      assert.isTrue(Option.isSome(yield* a.withPermitsIfAvailable(Effect.void, 1)))
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(a.pause(-1))))
+    }))
+
+  it.effect("a pause has no effect where the map has no room for the key; the map's own pause fails", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(Throttle.concurrency({ limit: 1 }), { maxKeys: 1 })
+      const holder = yield* fork(map.withPermit("a")(Effect.never))
+      const b = map.get("b")
+      yield* b.pause("1 hour")
+      assert.strictEqual(reasonOf(yield* Effect.exit(map.pause("b", "1 hour"))), "KeysExhausted")
+      assert.strictEqual(reasonOf(yield* Effect.exit(b.withPermit(Effect.void))), "KeysExhausted")
+      yield* Fiber.interrupt(holder)
+      assert.isTrue(Option.isSome(yield* b.withPermitsIfAvailable(Effect.void, 1)), "the pause came later")
+    }))
+
+  it.effect("keeps no key in the map, and can be used after the key was dropped", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(perSecond)
+      const a = map.get("a")
+      assert.strictEqual((yield* map.statistics).keys, 0)
+      yield* a.wait()
+      assert.strictEqual((yield* map.statistics).keys, 1)
+      yield* TestClock.adjust("1 second")
+      yield* look(map, 200)
+      assert.isAtMost((yield* map.statistics).keys, 1, "the key that looks may stay")
+      yield* a.wait()
+      assert.deepStrictEqual(yield* map.estimateWait("a"), Option.some(Duration.seconds(1)))
+    }))
+
+  it.effect("calls lookup for the current policy of the key", () =>
+    Effect.gen(function*() {
+      let limit = 1
+      const [one, ten] = [perSecond, Throttle.rate({ limit: 10 })]
+      const map = yield* ThrottleMap.make<string>({ lookup: () => limit === 1 ? one : ten })
+      const a = map.get("a")
+      yield* a.wait()
+      yield* TestClock.adjust("1 second")
+      limit = 10
+      yield* a.wait()
+      assert.deepStrictEqual(yield* a.estimateWait(), Option.some(Duration.millis(100)))
+    }))
+
+  it.effect("can be provided as the Throttle service", () =>
+    Effect.gen(function*() {
+      const map = yield* mapOf(perSecond)
+      yield* Throttle.withPermit(Effect.void).pipe(Effect.provideService(Throttle.Throttle, map.get("a")))
+      assert.deepStrictEqual(yield* map.estimateWait("a"), Option.some(Duration.seconds(1)))
+    }))
+
+  it.effect("interrupts its calls once the map is closed", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const a = (yield* Scope.provide(mapOf(perSecond), scope)).get("a")
+      yield* a.wait()
+      const waiting = yield* fork(a.wait())
+      yield* Scope.close(scope, Exit.void)
+      for (const exit of [yield* Fiber.await(waiting), yield* Fiber.await(yield* fork(a.wait()))]) {
+        assert.isTrue(Exit.hasInterrupts(exit))
+      }
+    }))
+})
+
 describe("update of a key", () => {
   const free = Throttle.rate({ limit: 1 })
   const paid = Throttle.rate({ limit: 10 })
@@ -666,15 +810,15 @@ describe("update of a key", () => {
       yield* map.wait("ada")
       yield* map.wait("bob")
       yield* map.update("ada", paid)
-      const waits = yield* Effect.forEach(["ada", "bob"], (key) => map.nextAvailable(key))
+      const waits = yield* Effect.forEach(["ada", "bob"], (key) => map.estimateWait(key))
       assert.deepStrictEqual(waits.map(Option.map(Duration.toMillis)), [Option.some(100), Option.some(1_000)])
       // Once nothing is spent, lookup decides again.
       yield* TestClock.adjust(100)
       yield* map.wait("ada")
-      assert.deepStrictEqual(yield* map.nextAvailable("ada"), Option.some(Duration.seconds(1)))
+      assert.deepStrictEqual(yield* map.estimateWait("ada"), Option.some(Duration.seconds(1)))
     }))
 
-  it.effect("lets those start at once that wait for it", () =>
+  it.effect("lets waiting calls of the key start at once", () =>
     Effect.gen(function*() {
       const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.concurrency({ limit: 1 }) })
       const fibers = yield* Effect.forEach([1, 2, 3], () =>
@@ -687,7 +831,7 @@ describe("update of a key", () => {
       assert.strictEqual((yield* map.statistics).running, 0)
     }))
 
-  it.effect("does nothing for a key that has nothing spent, and dies of what is no policy", () =>
+  it.effect("does nothing for an unused key, and dies for what is not a policy", () =>
     Effect.gen(function*() {
       const map = yield* ThrottleMap.make({ lookup: (_key: string) => free })
       yield* map.update("new", paid)
@@ -697,7 +841,7 @@ describe("update of a key", () => {
     }))
 })
 
-describe("keys that are no plain values", () => {
+describe("keys that are not plain values", () => {
   class Caller extends Data.Class<{ readonly tenant: string; readonly region: number }> {}
   const hourly = Throttle.rate({ limit: 1, per: "1 hour" })
 

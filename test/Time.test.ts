@@ -224,7 +224,7 @@ describe("timers that end late", () => {
 })
 
 describe("timers", () => {
-  it("one sleeper a throttle, however many wait; none when nobody waits", () => {
+  it("one sleeper for each throttle, however many calls wait; none when the queue is empty", () => {
     const simulator = Simulator.make({ operations: 2_048 })
     const policy = Throttle.rate({ limit: 1_000 })
     const fibers = Array.from({ length: 1_000 }, () => simulator.fork(policy(Effect.void)))
@@ -258,7 +258,7 @@ describe("timers", () => {
     simulator.run()
   })
 
-  it("the head's timer is kept while those behind it come and go, and while permits come back", () => {
+  it("the head's timer is kept while calls behind it arrive and leave, and while permits are released", () => {
     let sleeps = 0
     const counting = (simulator: Simulator.Simulator): Clock.Clock => ({
       ...simulator.clock,
@@ -283,7 +283,7 @@ describe("timers", () => {
     assert.isDefined(waiting[0]!.pollUnsafe())
   })
 
-  it("a clock whose sleeps end at once is asked again and again, in no deep stack, and nobody starts early", () => {
+  it("a clock whose sleeps end at once is read again, without a deep stack, and no call starts early", () => {
     let now = 0
     let started = -1
     const simulator = Simulator.make({ operations: 2_048 })
@@ -294,7 +294,7 @@ describe("timers", () => {
     }
     simulator.fork(
       Effect.gen(function*() {
-        const throttle = yield* Throttle.of(Throttle.rate({ limit: 10 }))
+        const throttle = yield* Throttle.inline(Throttle.rate({ limit: 10 }))
         yield* throttle.wait()
         yield* throttle.wait()
         started = now
@@ -305,7 +305,7 @@ describe("timers", () => {
     assert.isAtMost(started, 101e6)
   })
 
-  it("a long line of short effects leaves room for others in between", () => {
+  it("a long queue of short effects yields to other fibers in between", () => {
     const simulator = Simulator.make({ operations: 2_048 })
     const policy = Throttle.concurrency({ limit: 1 })
     let done = 0
@@ -324,7 +324,7 @@ describe("timers", () => {
     assert.isAtLeast(seen.size, 8)
   })
 
-  it("only the head has a deadline to watch: all deadlines of a full line are met", () => {
+  it("the deadlines of all calls of a full queue are met", () => {
     const simulator = Simulator.make({ operations: 2_048 })
     const policy = Throttle.concurrency({ limit: 1, timeout: 50 })
     simulator.fork(policy(Effect.never))
@@ -352,7 +352,7 @@ describe("timers", () => {
     }
     const fiber = simulator.fork(
       Effect.gen(function*() {
-        const throttle = yield* Throttle.of(Throttle.rate({ limit: 1 }))
+        const throttle = yield* Throttle.inline(Throttle.rate({ limit: 1 }))
         for (let i = 0; i < 5; i++) yield* throttle.wait()
       }).pipe(Effect.provideService(Clock.Clock, instant))
     )
@@ -388,7 +388,7 @@ describe("to the microsecond", () => {
       }
     }))
 
-  it("who stood behind a head that gave up is due from then on, not from when it came", () => {
+  it("a call behind a head that timed out is ready from then on, not from its arrival", () => {
     const aligned = Throttle.all([
       Throttle.concurrency({ limit: 3 }),
       Throttle.spacing({ interval: "100 millis", align: true })
@@ -518,12 +518,12 @@ describe("long and fast", () => {
       assert.strictEqual((yield* throttle.statistics).admitted, 1_000)
     }))
 
-  it.effect("nextAvailable says when, to the microsecond, and waiting so long is enough", () =>
+  it.effect("estimateWait is exact to the microsecond, and a call that waits as long starts", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 3 }))
       yield* throttle.wait()
       yield* TestClock.adjust("100 millis")
-      const next = Option.getOrThrow(yield* throttle.nextAvailable())
+      const next = Option.getOrThrow(yield* throttle.estimateWait())
       assert.closeTo(Duration.toMillis(next), 233.333, 1e-3)
       yield* TestClock.adjust(next)
       assert.isTrue(Option.isSome(yield* throttle.withPermitsIfAvailable(Effect.void, 1)))

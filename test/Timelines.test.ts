@@ -5,9 +5,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber } from "effect"
 import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
+import { now } from "./utils/kit.ts"
 import { timelines } from "./utils/timelines.ts"
-
-const now = TestClock.testClockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
 
 describe("timelines", () => {
   it("are all there", () => {

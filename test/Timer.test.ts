@@ -179,7 +179,7 @@ describe("Timer", () => {
         assert.strictEqual((yield* timer.statistics).runs, 1)
       }))
 
-    it.effect("interrupted while the begin line is written: the effect never runs, the end line comes", () =>
+    it.effect("interrupted while the begin line is written: the effect never runs, the end line is written", () =>
       Effect.gen(function*() {
         const { lines, print } = printed()
         let ran = false
@@ -369,16 +369,18 @@ describe("Timer", () => {
 
   describe("bad arguments throw a RangeError at once", () => {
     const cases: ReadonlyArray<readonly [message: string, name: unknown, options?: unknown]> = [
-      [`name must be a non-empty string, got ""`, ""],
-      [`name must be a non-empty string, got 1`, 1],
-      [`name must be a non-empty string, got undefined`, undefined],
-      [`options must be an object, got true`, "parse", true],
-      [`options must be an object, got null`, "parse", null],
-      [`an option must be one of verbose, level, print, got "verbos"`, "parse", { verbos: true }],
-      [`an option must be one of verbose, level, print, got "toString"`, "parse", { toString: true }],
-      [`verbose must be a boolean, got "yes"`, "parse", { verbose: "yes" }],
-      [`level must be one of Fatal, Error, Warn, Info, Debug, Trace, got "All"`, "parse", { level: "All" }],
-      [`print must be a function, got 1n`, "parse", { print: 1n }]
+      [`"name" must be a non-empty string, received ""`, ""],
+      [`"name" must be a non-empty string, received 1`, 1],
+      [`"name" must be a non-empty string, received undefined`, undefined],
+      [`options must be an object, received true`, "parse", true],
+      [`options must be an object, received null`, "parse", null],
+      [`unknown option "verbos"; the options are verbose, level, print`, "parse", { verbos: true }],
+      [`unknown option "toString"; the options are verbose, level, print`, "parse", { toString: true }],
+      [`"verbose" must be true or false, received "yes"`, "parse", { verbose: "yes" }],
+      [`"level" must be "Fatal" or "Error" or "Warn" or "Info" or "Debug" or "Trace", received "All"`, "parse", {
+        level: "All"
+      }],
+      [`"print" must be a function from a line to an Effect, received 1n`, "parse", { print: 1n }]
     ]
     for (const [message, name, options] of cases) {
       it(message, () => {

@@ -1,9 +1,9 @@
 /**
  * What the compiler promises: errors that are exact and sound, requirements that are exact.
  */
-import { type Config, Effect, flow, Layer, type Option, type Schema, type Scope } from "effect"
+import { Config, Effect, flow, Layer, type Option, type Schema, type Scope, Stream } from "effect"
 import type { Duration } from "effect"
-import { Policy, Throttle, ThrottleError } from "effect-throttle"
+import { Policy, Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import type {
   KeysExhausted,
   LeaseLost,
@@ -103,7 +103,7 @@ describe("errors of a policy", () => {
     void [rate, tokenBucket, window, concurrency, spacing]
   })
 
-  test("of data: ThrottleError, for nobody has read it yet", () => {
+  test("of data: ThrottleError, since it is not known before it is read", () => {
     expectTypeOf(Throttle.fromData({ _tag: "Rate", limit: 1 })).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
     expectTypeOf(Throttle.fromData(Throttle.none.data)).toEqualTypeOf<Throttle.Policy<ThrottleError>>()
     expectTypeOf(Throttle.decode).returns.toEqualTypeOf<
@@ -324,12 +324,12 @@ describe("the service", () => {
       expectTypeOf(throttle.wait({ tokens: 1 })).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
       expectTypeOf(throttle.takeScoped(2))
         .toEqualTypeOf<Effect.Effect<Throttle.Permit, ThrottleError, Scope.Scope>>()
-      expectTypeOf(throttle.nextAvailable()).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
+      expectTypeOf(throttle.estimateWait()).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
       expectTypeOf(throttle.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics>>()
     }
     void use
     expectTypeOf(Throttle.make).returns.toEqualTypeOf<Effect.Effect<Throttle.Throttle, never, Scope.Scope>>()
-    expectTypeOf(Throttle.of).returns.toEqualTypeOf<Effect.Effect<Throttle.Throttle>>()
+    expectTypeOf(Throttle.inline).returns.toEqualTypeOf<Effect.Effect<Throttle.Throttle>>()
   })
 
   test("the functions of the module need it", () => {
@@ -343,7 +343,7 @@ describe("the service", () => {
     expectTypeOf(Throttle.wait()).toEqualTypeOf<Effect.Effect<void, ThrottleError, Throttle.Throttle>>()
     expectTypeOf(Throttle.takeScoped())
       .toEqualTypeOf<Effect.Effect<Throttle.Permit, ThrottleError, Throttle.Throttle | Scope.Scope>>()
-    expectTypeOf(Throttle.nextAvailable())
+    expectTypeOf(Throttle.estimateWait())
       .toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>, never, Throttle.Throttle>>()
     expectTypeOf(Throttle.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics, never, Throttle.Throttle>>()
     expectTypeOf(Throttle.Throttle.useSync((throttle) => throttle)).toEqualTypeOf<
@@ -359,7 +359,7 @@ describe("the service", () => {
     // @ts-expect-error a record of strings
     Throttle.withPermits({ tokens: "1" })
     // @ts-expect-error a bigint
-    Throttle.nextAvailable(1n)
+    Throttle.estimateWait(1n)
   })
 })
 
@@ -383,7 +383,7 @@ describe("Service classes", () => {
     expectTypeOf(GitHub.wait()).toEqualTypeOf<Effect.Effect<void, ThrottleError, GitHub>>()
     expectTypeOf(GitHub.takeScoped(1))
       .toEqualTypeOf<Effect.Effect<Throttle.Permit<"permits">, ThrottleError, GitHub | Scope.Scope>>()
-    expectTypeOf(GitHub.nextAvailable()).toEqualTypeOf<
+    expectTypeOf(GitHub.estimateWait()).toEqualTypeOf<
       Effect.Effect<Option.Option<Duration.Duration>, never, GitHub>
     >()
     expectTypeOf(GitHub.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics, never, GitHub>>()
@@ -415,6 +415,72 @@ describe("Service classes", () => {
     GitHub.layerWith(Throttle.fromData({ _tag: "Rate", limit: 1 }))
     // @ts-expect-error a Layer may hold any policy
     GitHub.layerWith(Layer.fresh(Throttle.none))
+  })
+})
+
+describe("configuration", () => {
+  class Free extends Throttle.Service<Free>()("app/Free", Throttle.rate({ limit: 1 })) {}
+
+  test("a policy that is read may fail", () => {
+    expectTypeOf(Throttle.config("API")).toEqualTypeOf<Config.Config<Throttle.Policy<ThrottleError>>>()
+  })
+
+  test("a default keeps the type of a Layer", () => {
+    const config = Config.withDefault(Throttle.config("API"), Throttle.none)
+    expectTypeOf(Throttle.layerConfig(config)).toEqualTypeOf<Layer.Layer<Throttle.Throttle, Config.ConfigError>>()
+    expectTypeOf(Free.layerConfig(config)).toEqualTypeOf<Layer.Layer<Free, Config.ConfigError>>()
+  })
+
+  test("a name is not a configuration", () => {
+    // @ts-expect-error a Config is required
+    void (() => Throttle.layerConfig("API"))
+    // @ts-expect-error a Config is required
+    void (() => Free.layerConfig("API"))
+  })
+
+  test("a class throttles streams and adds its requirement", () => {
+    const source: Stream.Stream<string, "bad"> = Stream.empty
+    expectTypeOf(source.pipe(Free.stream())).toEqualTypeOf<Stream.Stream<string, "bad" | ThrottleError, Free>>()
+    source.pipe(Free.stream({ cost: (text: string) => text.length }))
+    // @ts-expect-error the policy counts no tokens
+    source.pipe(Free.stream({ cost: (text: string) => ({ tokens: text.length }) }))
+  })
+})
+
+describe("maps", () => {
+  class Tenants extends ThrottleMap.Service<Tenants>()("app/Tenants", {
+    lookup: (_tenant: string) => Throttle.rate({ limit: 1 })
+  }) {}
+
+  test("get returns a throttle", () => {
+    const use = (map: ThrottleMap.ThrottleMap<string>) => {
+      expectTypeOf(map.get("a")).toEqualTypeOf<Throttle.Throttle>()
+      expectTypeOf(map.get("a").withPermits(work, 2)).toEqualTypeOf<Throttled<ThrottleError>>()
+      expectTypeOf(work.pipe(map.get("a").withPermits(2))).toEqualTypeOf<Throttled<ThrottleError>>()
+      expectTypeOf(map.get("a").pause(1)).toEqualTypeOf<Effect.Effect<void>>()
+      // @ts-expect-error the key is a string
+      map.get(1)
+    }
+    void use
+  })
+
+  test("operations with a key are to be piped, and may fail where there is no room for the key", () => {
+    const use = (map: ThrottleMap.ThrottleMap<string>) => {
+      expectTypeOf(work.pipe(map.withPermit("a"))).toEqualTypeOf<Throttled<ThrottleError>>()
+      expectTypeOf(map.wait("a")).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
+      expectTypeOf(map.pause("a", 1)).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
+      expectTypeOf(map.update("a", Throttle.none)).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.estimateWait("a")).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
+    }
+    void use
+  })
+
+  test("a class requires its map", () => {
+    expectTypeOf(work.pipe(Tenants.withPermit("a"))).toEqualTypeOf<Throttled<ThrottleError, Tenants>>()
+    expectTypeOf(Tenants.wait("a")).toEqualTypeOf<Effect.Effect<void, ThrottleError, Tenants>>()
+    expectTypeOf(Tenants.layer).toEqualTypeOf<Layer.Layer<Tenants>>()
+    // @ts-expect-error the key is a string
+    Tenants.withPermit(1)
   })
 })
 
@@ -464,7 +530,7 @@ describe("units", () => {
     // @ts-expect-error token
     OpenAI.takeScoped({ token: 3 })
     // @ts-expect-error token
-    OpenAI.nextAvailable({ token: 3 })
+    OpenAI.estimateWait({ token: 3 })
     // @ts-expect-error token
     OpenAI.usePermits({ token: 3 })
     OpenAI.usePermits({ tokens: 3 })((permit) => permit.settle({ tokens: 1 }))

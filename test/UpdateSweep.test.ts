@@ -5,8 +5,9 @@
  * again at the end. Everything is observed through the public service.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, type Fiber, Metric, Option, Scheduler, Scope } from "effect"
+import { Cause, Effect, Exit, type Fiber, Option, Scheduler, Scope } from "effect"
 import { Throttle, ThrottleError } from "effect-throttle"
+import { throttleIn } from "./utils/kit.ts"
 import * as Simulator from "./utils/simulator.ts"
 
 const pool = (limit: number) => Throttle.concurrency({ limit })
@@ -92,10 +93,8 @@ const atOnce = Effect.provideService(Scheduler.MaxOpsBeforeYield, 2_048)
 /** Four calls at one instant, updates before one step, and one call interrupted some steps later. */
 const run = (change: Change, use: Use, victim: number | undefined, step: number, where: string): boolean => {
   let hit = false
-  let throttle!: Throttle.Throttle
   const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
   const simulator = Simulator.make({
-    context: Context.make(Metric.MetricRegistry, new Map()),
     limit: 10_000,
     beforeStep: (current) => {
       if (fibers.length < 4) return
@@ -107,8 +106,7 @@ const run = (change: Change, use: Use, victim: number | undefined, step: number,
     }
   })
   const scope = Scope.makeUnsafe()
-  simulator.fork(Effect.map(Scope.provide(Throttle.make(change.from), scope), (made) => void (throttle = made)))
-  simulator.run()
+  const throttle: Throttle.Throttle = throttleIn(simulator, change.from, scope)
   step += simulator.steps()
   let running = 0
   for (const cost of [change.cost, change.cost, 1, change.cost]) {

@@ -31,7 +31,7 @@ describe("a sliding window", () => {
       const throttle = yield* Throttle.make(Throttle.window({ limit: 200, per: "1 hour" }))
       const scope = yield* Scope.make()
       const permits = yield* Effect.replicateEffect(Scope.provide(throttle.takeScoped(2), scope), 100)
-      const mayStart = (cost: number) => Effect.map(throttle.nextAvailable(cost), Option.exists(Duration.isZero))
+      const mayStart = (cost: number) => Effect.map(throttle.estimateWait(cost), Option.exists(Duration.isZero))
       for (const [i, permit] of permits.entries()) {
         yield* i % 2 === 0 ? permit.cancel : permit.settle(1)
         // Each pair returns 3 of its 4.

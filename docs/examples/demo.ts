@@ -12,16 +12,16 @@ import * as Terminal from "./terminal.ts"
 const pages = Array.from({ length: 100 }, (_, i) => i + 1)
 
 // A little below the quota. At exactly 20 per second, request 21 starts one second after request 1. If request 1 is
-// longer under way by a millisecond, the server sees 21 in one second.
+// a millisecond slower, the server sees 21 in one second.
 const polite = Throttle.all([
   Throttle.rate({ limit: 18, per: "1 second" }),
   Throttle.concurrency({ limit: 5 })
 ], { name: "pages" })
 
-/** Fetches all pages under a policy, each as soon as the policy lets it start. */
+/** Fetches all pages under a policy, each as soon as it is admitted. */
 const fetchAll = Effect.fnUntraced(function*(name: string, policy: Throttle.Policy<never>) {
   const server = yield* QuotaServer
-  const throttle = yield* Throttle.of(policy)
+  const throttle = yield* Throttle.inline(policy)
   const statuses: Array<number> = []
   const waits: Array<number> = []
 
@@ -41,7 +41,7 @@ const fetchAll = Effect.fnUntraced(function*(name: string, policy: Throttle.Poli
       { concurrency: "unbounded", discard: true }
     )
   ).pipe(
-    // Calls that had to wait say how long, once they are let in. The others are no event.
+    // Calls that waited have an event when they are admitted. Other calls have none.
     Effect.provideService(Throttle.Observer, (event) =>
       Effect.sync(() => {
         if (event._tag === "Admitted") waits.push(event.waited)
@@ -80,5 +80,5 @@ const demo = Effect.gen(function*() {
   }
 })
 
-// The exit code is 0, or 1 where it failed.
+// The exit code is 0, or 1 after a failure.
 NodeRuntime.runMain(demo.pipe(Effect.provide([QuotaServer.layer, FetchHttpClient.layer])))

@@ -1,6 +1,6 @@
 /**
- * Three clients of a server whose limit they do not know: one that does not care, one that tries again, and one that
- * listens to what the server says.
+ * Three clients of a server with an unknown limit: without a throttle, with retries, and with a throttle that learns the
+ * limit from the responses.
  */
 import { Effect, Schedule } from "effect"
 import { Throttle } from "effect-throttle"
@@ -19,7 +19,7 @@ export const unthrottled = (client: Client): Client => client
 export const retrying = (client: Client): Client =>
   client.pipe(HttpClient.retryTransient({ times: 10, schedule: Schedule.exponential("100 millis") }))
 
-/** Makes its state anew, which an app would do once: here each run begins afresh. */
+/** Creates its state for each run; an app would create it once. */
 export const listening = (client: Client): Client =>
   client.pipe(HttpThrottle.client(Throttle.concurrency({ limit: atOnce })))
 

@@ -1,6 +1,6 @@
 /**
  * `npm run example:http`: 150 pages from a server with a limit that the client does not know: without a throttle, with
- * retries alone, and with a client that listens to what the server says.
+ * retries alone, and with a client that learns the limit from the responses.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Duration, Effect } from "effect"
@@ -18,7 +18,7 @@ const run = (name: string, make: (client: HttpClient.HttpClient) => HttpClient.H
     const { answered, got, refused, took } = yield* fetchAll(make)
     const seconds = `${(Duration.toMillis(took) / 1_000).toFixed(1)} s`
     yield* print(...row([name, String(got), String(answered + refused), String(refused), seconds]))
-    // Until the server's window is over.
+    // Until the server's window has ended.
     yield* Effect.sleep("1100 millis")
     return got
   })

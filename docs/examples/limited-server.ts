@@ -1,5 +1,5 @@
 /**
- * A server with a limit that it tells: 40 requests in any second.
+ * A server with a limit that it states in its responses: 40 requests in any second.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Effect, Layer } from "effect"
@@ -10,7 +10,7 @@ import { createServer } from "node:http"
 
 export const quota = { requests: 40, per: 1_000 }
 
-/** How many requests the server has seen. */
+/** The number of requests that the server has received. */
 export interface Counts {
   readonly answered: number
   readonly refused: number
@@ -26,7 +26,7 @@ const page = HttpRouter.add(
   })
 )
 
-/** A budget for each client, whose address is its key; each answer says what is left of it. */
+/** A budget for each client address; each response states what is left of it. */
 const perClient = HttpThrottle.middleware({
   policy: Throttle.window({ limit: quota.requests, per: quota.per }),
   name: "second"
@@ -36,7 +36,7 @@ const app = page.pipe(Layer.provide(perClient.layer))
 
 export class LimitedServer extends Context.Service<LimitedServer, {
   readonly url: string
-  /** What came since this was last asked. */
+  /** The counts since the last call. */
   readonly takeCounts: Effect.Effect<Counts>
 }>()("effect-throttle/examples/LimitedServer") {
   static readonly layer = Layer.effect(

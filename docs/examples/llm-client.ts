@@ -1,6 +1,6 @@
 /**
  * A client of a language model that keeps to requests per time, tokens per time and calls at once, all in one throttle.
- * What a prompt costs is an estimate before the call and settled after it.
+ * The cost of a prompt is estimated before the call and settled after it.
  */
 import { Effect, Schema } from "effect"
 import { Throttle } from "effect-throttle"
@@ -19,10 +19,10 @@ export class Model extends Throttle.Service<Model>()(
 
 const Answer = Schema.Struct({ text: Schema.String, usage: Schema.Struct({ total_tokens: Schema.Number }) })
 
-/** More than any answer takes. */
+/** An upper bound of the cost of an answer. */
 export const mostTokens = 1_000
 
-/** One call: its status, and what it has cost. */
+/** One call: its status and its cost. */
 const call = Effect.fnUntraced(function*(prompt: string) {
   const { url } = yield* ModelServer
   const response = yield* HttpClient.execute(HttpClientRequest.bodyText(HttpClientRequest.post(url), prompt))
@@ -34,13 +34,13 @@ const call = Effect.fnUntraced(function*(prompt: string) {
   return { status: 200, tokens: usage.total_tokens }
 })
 
-/** Without a throttle: the server has to say no. */
+/** Without a throttle: the server refuses what exceeds its limits. */
 export const unthrottled = call
 
-/** The estimate stands. */
+/** The estimate is not settled. */
 export const estimated = (prompt: string) => call(prompt).pipe(Model.withPermits({ tokens: mostTokens }))
 
-/** The estimate is settled for what the answer says: what was not used is there for the next ones at once. */
+/** The estimate is settled for the answer's cost: the difference is available to the next calls at once. */
 export const settled = (prompt: string) =>
   Model.usePermits({ tokens: mostTokens })((permit) =>
     Effect.tap(call(prompt), ({ tokens }) => permit.settle({ tokens }))

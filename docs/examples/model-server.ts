@@ -1,6 +1,6 @@
 /**
- * A server of a language model, with the limits that such servers have: requests per time, tokens per time, and calls at
- * once. It counts for itself, with nothing of effect-throttle. Minutes are seconds here, so that the example is short.
+ * A server of a language model with the usual limits: requests per time, tokens per time, and calls at once. It counts
+ * them without effect-throttle. Minutes are seconds here, so that the example is short.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Effect, Layer } from "effect"
@@ -68,10 +68,10 @@ const answer = (requests: Bucket, tokens: Bucket, calls: { running: number }) =>
     requests.take(1)
     tokens.take(used)
     calls.running++
-    // The place is free before the answer is sent: a client that waits for it is never one too many.
+    // The place is free before the answer is sent, so a client that waits for the answer never exceeds the limit.
     yield* Effect.sleep(20 + used / 10).pipe(Effect.ensuring(Effect.sync(() => calls.running--)))
     return HttpServerResponse.jsonUnsafe({ text: prompt.toUpperCase(), usage: { total_tokens: used } })
   })
 
-/** What a prompt really costs: 50 to 450 tokens, known only to the model. */
+/** The actual cost of a prompt: 50 to 450 tokens, known only to the model. */
 const tokensOf = (prompt: string): number => 50 + (Number(prompt.replace(/\D/g, "")) * 137) % 401

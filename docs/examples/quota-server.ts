@@ -1,6 +1,6 @@
 /**
- * A server with a quota, as many APIs have one. It counts for itself, with a log and a counter of its own and nothing of
- * effect-throttle: whether the client keeps to the quota is for the server to say.
+ * A server with a quota. It counts with a log and a counter of its own, without effect-throttle, so it checks the client
+ * independently.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Effect, Layer } from "effect"
@@ -15,13 +15,13 @@ export const quota = { requests: 20, per: 1_000, atOnce: 5 }
 export interface Arrival {
   readonly at: number
   readonly accepted: boolean
-  /** How many were being served then, this one included if it was accepted. */
+  /** The number of requests being served then, this one included if it was accepted. */
   readonly serving: number
 }
 
 export class QuotaServer extends Context.Service<QuotaServer, {
   readonly url: string
-  /** What arrived since this was last asked. */
+  /** The requests since the last call. */
   readonly takeArrivals: Effect.Effect<ReadonlyArray<Arrival>>
 }>()("effect-throttle/demo/QuotaServer") {
   static readonly layer = Layer.effect(
@@ -36,7 +36,7 @@ export class QuotaServer extends Context.Service<QuotaServer, {
       }
     })
   ).pipe(
-    // Port 0: one that is free.
+    // Port 0: any free port.
     Layer.provide(NodeHttpServer.layer(createServer, { host: "127.0.0.1", port: 0 }))
   )
 }
@@ -72,10 +72,10 @@ const answer = (gate: Gate) =>
     if (!gate.enter()) {
       return HttpServerResponse.text("over the quota", { status: 429, headers: { "retry-after": "1" } })
     }
-    // The place is free before the answer is sent: a client that waits for it is never one too many.
+    // The place is free before the answer is sent, so a client that waits for the answer never exceeds the limit.
     yield* Effect.sleep(workOf(Number(url.split("/").at(-1)))).pipe(Effect.ensuring(Effect.sync(gate.leave)))
     return HttpServerResponse.text(`this is ${url}`)
   })
 
-/** 40 to 120 ms a page. Pages 41 to 55 take 400 ms longer: there it is the 5 at once that holds a client back. */
+/** 40 to 120 ms a page. Pages 41 to 55 take 400 ms longer: there the limit of 5 at once decides. */
 const workOf = (page: number): number => 40 + (page * 37) % 81 + (page > 40 && page <= 55 ? 400 : 0)

@@ -29,7 +29,7 @@ const ownServer = Effect.acquireRelease(
   ({ child }) => Effect.sync(() => void child.kill())
 )
 
-/** Its URL; undefined where there is none. */
+/** Its URL; undefined if there is none. */
 export const redisUrl = Effect.suspend(() => {
   const given = process.env.REDIS_URL
   if (given !== undefined && given !== "") return Effect.succeed(given)
@@ -38,7 +38,7 @@ export const redisUrl = Effect.suspend(() => {
     : Effect.succeed(undefined)
 })
 
-/** The innermost message of an error. Node gives one without a message where it has tried several addresses. */
+/** The innermost message of an error. Node's has no message if it has tried several addresses. */
 const messageOf = (error: unknown): string =>
   !(error instanceof Error)
     ? String(error)
@@ -48,7 +48,7 @@ const messageOf = (error: unknown): string =>
     ? messageOf(error.errors[0])
     : error.message
 
-/** Why no Redis answers at a URL; undefined where one does. */
+/** Returns why no Redis answers at a URL; undefined if one does. */
 export const whyUnreachable = (url: string): Effect.Effect<string | undefined> => {
   const connected = Effect.scoped(Layer.build(NodeRedis.layer({ url }))).pipe(
     Effect.as(undefined),

@@ -1,4 +1,4 @@
-/** A process of the example: 20 fibers that call as often as the shared throttle lets them, for as long as it is told. */
+/** A process of the example: 20 fibers that call as often as the shared throttle admits them, until it is stopped. */
 import { NodeRedis, NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
 import { Throttle } from "effect-throttle"

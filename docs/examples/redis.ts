@@ -12,7 +12,7 @@ import * as Terminal from "./terminal.ts"
 
 const workers = ["A", "B", "C"]
 const millis = 3_000
-/** With what stands before and behind a line. */
+/** A line with its prefix and suffix. */
 const columns = Math.min(60, Terminal.width() - 9)
 
 const print = (line: string) => Effect.sync(() => Terminal.print(line))
@@ -22,7 +22,7 @@ interface Worker {
   readonly starts: Array<number>
 }
 
-/** A worker that is connected and waits to be let go. */
+/** A worker that is connected and waits for the start. */
 const start = (url: string, key: string) =>
   Effect.acquireRelease(
     Effect.callback<Worker>((resume) => {
@@ -40,7 +40,7 @@ const start = (url: string, key: string) =>
 const ended = ({ process }: Worker) =>
   Effect.callback<void>((resume) => void process.once("exit", () => resume(Effect.void)))
 
-/** How many of these fall into each column. */
+/** Counts the starts in each column. */
 const timeline = (starts: ReadonlyArray<number>, began: number): string => {
   const counts = Array.from({ length: columns }, () => 0)
   for (const at of starts) counts[Math.min(columns - 1, Math.floor((at - began) / millis * columns))]!++

@@ -13,9 +13,9 @@ export interface Run {
   readonly refused: number
   /** Milliseconds, as all times here. */
   readonly took: number
-  /** Of every page, from short to long. */
+  /** Of every page, ascending. */
   readonly waits: ReadonlyArray<number>
-  /** In the order of time, which begins with the first of them. */
+  /** By time, counted from the first. */
   readonly arrivals: ReadonlyArray<Arrival>
 }
 
@@ -51,7 +51,7 @@ const red = paint(31)
 const green = paint(32)
 const dim = paint(2)
 
-/** How far a run is. */
+/** The progress of a run. */
 export const progress = (
   name: string,
   total: number,
@@ -97,16 +97,16 @@ const busiest = ({ arrivals }: Run): number =>
 // The timeline
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** What a column may stand for, in milliseconds: whole parts of a second. */
+/** The possible widths of a column in milliseconds: whole parts of a second. */
 const slots = [100, 125, 200, 250, 500, 1_000]
 
-/** What stands before a chart. */
+/** The prefix of a chart. */
 const gutter = 11
 
 export const timelines = (runs: ReadonlyArray<Run>, width: number): ReadonlyArray<string> => {
   const last = Math.max(...runs.map((run) => run.arrivals.at(-1)!.at))
   const columnsOf = (slot: number) => 1 + Math.floor(last / slot)
-  // Beyond a minute on a narrow terminal nothing fits any more.
+  // More than a minute does not fit a narrow terminal.
   const slot = slots.find((slot) => gutter + columnsOf(slot) <= width) ?? slots.at(-1)!
   return [
     ...[

@@ -1,5 +1,5 @@
 /**
- * `npm run example:simulation`: how long do people wait at 80 %, 95 % and 105 % of a limit? An hour each, in no time.
+ * `npm run example:simulation`: how long do calls wait at 80 %, 95 % and 105 % of a limit? An hour of virtual time each.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
@@ -15,7 +15,7 @@ const policies = {
   "refuse over 2 s": Throttle.rate({ limit, maxWait: "2 seconds" })
 }
 
-/** An hour of people who know nothing of each other. */
+/** An hour of independent calls. */
 const hourAt = (load: number) => Simulation.poisson({ rate: limit * load, duration: "1 hour", seed: 1 })
 
 const seconds = (millis: number) => (millis / 1_000).toFixed(1)
@@ -30,7 +30,7 @@ const rows = Object.entries(policies).flatMap(([name, policy]) =>
   })
 )
 
-/** Ten seconds in which a line builds up. */
+/** Ten seconds in which a queue builds up. */
 const rush = Simulation.run(
   Throttle.all([Throttle.rate({ limit, maxQueue: 20 }), Throttle.concurrency({ limit: 5 })]),
   Simulation.merge(
@@ -45,7 +45,7 @@ const head = ["policy", "load", "mean", "p50", "p90", "p99", "max", "refused"]
 NodeRuntime.runMain(Effect.sync(() => {
   const width = Terminal.width()
   Terminal.print(
-    `How long do people wait for ${limit} calls per second? An hour of random calls, in seconds:`,
+    `How long do calls wait for ${limit} calls per second? An hour of random calls, in seconds:`,
     "",
     ...Terminal.table(head, rows, width),
     "",

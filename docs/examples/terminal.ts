@@ -3,21 +3,21 @@
  */
 import { Effect } from "effect"
 
-/** Where lines go: `process.stdout`, or what a test puts in its place. */
+/** The output: `process.stdout`, or a replacement in a test. */
 export interface Output {
   readonly isTTY?: boolean
   readonly columns?: number
   readonly write: (text: string) => unknown
 }
 
-/** In characters: 80 where it is not known, at least 40. */
+/** The width in characters: at least 40, and 80 if it is unknown. */
 export const width = ({ columns }: Output = process.stdout): number => Math.max(40, columns || 80)
 
 /** Prints lines, wrapped. */
 export const print = (...lines: ReadonlyArray<string>): void =>
   console.log(lines.flatMap((line) => wrap(line, width())).join("\n"))
 
-/** Breaks a text between words; what is broken goes on below its first word. */
+/** Breaks a text between words; further lines are indented to the first word. */
 export const wrap = (text: string, width: number): ReadonlyArray<string> =>
   text.split("\n").flatMap((line) => {
     const indent = /^ */.exec(line)![0]
@@ -25,7 +25,7 @@ export const wrap = (text: string, width: number): ReadonlyArray<string> =>
     let rest = line
     while (rest.length > width) {
       const space = rest.lastIndexOf(" ", width)
-      // A single word that is too long stays whole.
+      // A word that is too long is not broken.
       const end = space > indent.length ? space : rest.indexOf(" ", indent.length)
       if (end < 0) break
       lines.push(rest.slice(0, end))

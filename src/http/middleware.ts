@@ -17,7 +17,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
-import * as Limiter from "../internal/limiter.ts"
+import * as Local from "../internal/local.ts"
 import * as Plan from "../internal/plan.ts"
 import { partsOf } from "../internal/remaining.ts"
 import * as Throttle from "../Throttle.ts"
@@ -71,7 +71,7 @@ const makeGate = <R, EX, RX, RA, EA>(
   return Effect.gen(function*() {
     const limit = everybody === undefined
       ? undefined
-      : yield* Limiter.make({ ...Plan.make(everybody.data), name: common.globalName })
+      : yield* Local.make({ ...Plan.make(everybody.data), name: common.globalName })
     if (options.throttles !== undefined) {
       // What the policies of this map hold is not known here.
       return { ...common, everybody: limit, map: yield* options.throttles, holds: () => true }
@@ -82,7 +82,7 @@ const makeGate = <R, EX, RX, RA, EA>(
       if (Throttle.isPolicy(given)) return given
       throw Rules.bad(caller, `"lookup" must return a policy, received ${Formatter.format(given)}`)
     }
-    const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).holdings.length > 0)
+    const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).pools.length > 0)
     const map = yield* ThrottleMap.make({ lookup: (key: string) => ofKey(policyOf(key)), maxKeys, onFull, name })
     return { ...common, everybody: limit, map, holds: (key: string) => holds(policyOf(key)) }
   })

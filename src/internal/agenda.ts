@@ -1,12 +1,10 @@
-/**
- * What is to be done and when: a binary heap. Entering and leaving take time in proportion to the logarithm of its size.
- */
+/** An agenda of future events: a binary heap. Adding and removing an entry take O(log n). */
 
-/** Something to be done at an instant, in milliseconds; at one instant in the order of entering. */
+/** An event at an instant, in any unit of time. Entries of one instant are in the order in which they were added. */
 export interface Entry {
   readonly at: number
   readonly order: number
-  /** Undefined when nothing is to be done any more. It is given the instant at which it is done. */
+  /** Undefined if the event was cancelled. It is passed the instant at which it happens. */
   action: ((at: number) => void) | undefined
 }
 
@@ -33,7 +31,7 @@ export const enter = (agenda: Agenda, at: number, action: (at: number) => void):
   return entry
 }
 
-/** Takes out the next entry; undefined if there is none. */
+/** Removes and returns the next entry; undefined if there is none. */
 export const next = ({ heap }: Agenda): Entry | undefined => {
   const first = heap[0]
   const last = heap.pop()

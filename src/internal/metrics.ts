@@ -1,44 +1,44 @@
 /**
- * The numbers of a throttle as Effect metrics.
+ * Publishes the numbers of throttles as Effect metrics.
  *
- * The limiters count in plain numbers, which Effect's metrics read when a snapshot is taken: a call costs no metric update.
- * Throttles of one name, under the same attributes and in the same registry, count in the same series.
+ * Limiters count in plain numbers, which a snapshot of the metrics reads, so a call costs no metric update. Throttles
+ * with the same name, metric attributes and registry share one series.
  *
- * A registry keeps 1,000 series, of names under their attributes. What a throttle has counted stays when it is closed, until
- * others need the place: then the series of the throttle that was closed first is added to that of the name "other" and
- * removed. Where as many throttles are open, further ones count as "other" from the beginning. There is one "other", without
- * attributes: one for each set of them would again be without bound.
+ * A registry keeps 1,000 series. A closed throttle's numbers stay until another name or other attributes need the place: then
+ * the series that was closed first is added to the series of the name "other" and removed. If 1,000 series have open
+ * throttles, further ones count as "other" from the beginning. "other" has no attributes: a series for each set of them would
+ * be unbounded again.
  */
 import * as Context from "effect/Context"
 import * as Metric from "effect/Metric"
 import type { ThrottleError } from "../ThrottleError.ts"
 
-/** From 0.1 ms to 50,000 s (14 hours), three steps a decade. */
+/** Histogram boundaries in seconds: 0.0001 to 50,000 (14 hours), three for each power of ten. */
 const boundaries = [-4, -3, -2, -1, 0, 1, 2, 3, 4].flatMap((power) =>
   [1, 2, 5].map((step) => Number(`${step}e${power}`))
 )
 
 export const metrics = {
-  admitted: Metric.counter("throttle_admitted_total", { description: "Calls let in", incremental: true }),
-  rejected: Metric.counter("throttle_rejected_total", { description: "Calls refused", incremental: true }),
+  admitted: Metric.counter("throttle_admitted_total", { description: "Calls admitted", incremental: true }),
+  rejected: Metric.counter("throttle_rejected_total", { description: "Calls rejected", incremental: true }),
   interrupted: Metric.counter("throttle_interrupted_total", {
-    description: "Calls interrupted while waiting",
+    description: "Calls interrupted while they waited",
     incremental: true
   }),
   waiting: Metric.gauge("throttle_waiting", { description: "Calls waiting now" }),
   running: Metric.gauge("throttle_running", { description: "Calls holding permits now" }),
   waitSeconds: Metric.histogram("throttle_wait_seconds", {
-    description: "How long admitted calls waited, those that had to",
-    // By which an exporter knows the unit.
+    description: "Waits of admitted calls that waited",
+    // Tells exporters the unit.
     attributes: { unit: "seconds" },
     boundaries
   })
 } as const
 
-/** Why a throttle refuses. (A map that has no room for another key counts that itself, and so does what has a store.) */
+/** The reasons counted by a throttle. (The others are counted by a full map, and by a throttle on a store.) */
 export type Rejection = Exclude<ThrottleError["reason"]["_tag"], "KeysExhausted" | "StoreError" | "LeaseLost">
 
-/** What happened, as plain numbers: adding to them costs nothing worth measuring, so they are always on. */
+/** Counts as plain numbers. Adding to them takes no measurable time, so they are always on. */
 export interface Counters {
   admitted: number
   readonly rejected: { [R in Rejection]: number }
@@ -55,26 +55,26 @@ export const counters = (): Counters => ({
   running: 0
 })
 
-/** The counters of all throttles of one name together, and their waits. */
+/** The counters of all throttles with one name, and their waits. */
 export interface Series extends Counters {
   readonly waits: Waits
-  /** The limiters in shadow whose numbers are not up to date, and how to make them so. */
-  readonly behind: Map<object, () => void>
-  /** Calls of maps that had no room for their key; undefined where no map has this name. */
+  /** The limiters in shadow whose numbers are out of date, each with the function that updates them. */
+  readonly outdated: Map<object, () => void>
+  /** Calls for which a map of this name had no room; undefined if there is no such map. */
   keysRefused: { count: number } | undefined
-  /** How many throttles that are open count in it. */
+  /** The number of open throttles that count in it. */
   users: number
   readonly registered: Array<Metric.Registration>
   /** Registers one more metric of this series. */
   readonly register: <State>(metric: Metric.Metric<number, State>, get: () => State, reason?: string) => void
-  /** The series of its registry, and under what they have this one. */
+  /** The series of its registry, and the id under which they contain this one. */
   readonly all: All
   readonly id: string
 }
 
-/** A histogram of waits in seconds, as plain numbers too: an update of Effect's costs 1.3 µs a wait. */
+/** A histogram of waits in seconds, as plain numbers: updating an Effect histogram takes 1.3 µs for each wait. */
 export interface Waits {
-  /** How many fell into each bucket, the last for those above all boundaries. */
+  /** The number of waits in each bucket; the last one is for waits above all boundaries. */
   readonly buckets: Array<number>
   count: number
   min: number
@@ -100,13 +100,13 @@ const histogram = ({ buckets, ...rest }: Waits): Metric.HistogramState => {
 /** The series of one registry. */
 interface All {
   readonly named: Map<string, Series>
-  /** Those whose throttles are all closed, closed first first. */
+  /** The series without open throttles, in the order in which they were closed. */
   readonly closed: Set<Series>
 }
 
 const mostNames = 1_000
 
-/** The name that further throttles count as. */
+/** The name under which further throttles count. */
 const other = "other"
 
 const AllSeries = Context.Reference<WeakMap<Metric.MetricRegistry, All>>("effect-throttle/internal/AllSeries", {
@@ -118,7 +118,7 @@ const idOf = (context: Context.Context<never>, name: string): string => {
   return attributes.length === 0 ? name : JSON.stringify([name, attributes.toSorted(([a], [b]) => (a < b ? -1 : 1))])
 }
 
-/** The series of a throttle that is made; to be released when it is closed. */
+/** Finds or makes the series of a throttle, until it is released when the throttle is closed. */
 export const acquire = (context: Context.Context<never>, name: string): Series => {
   const registry = Context.get(context, Metric.MetricRegistry)
   const registries = Context.get(context, AllSeries)
@@ -146,17 +146,20 @@ export const release = (series: Series): void => {
   if (--series.users === 0) series.all.closed.add(series)
 }
 
-/** Counts a rejection of a throttle of this name, by something that stands before it. */
+/** Counts a rejection by something in front of the throttle of this name. */
 export const countRejected = (context: Context.Context<never>, name: string, reason: Rejection): void => {
   const series = acquire(context, name)
   series.rejected[reason]++
   release(series)
 }
 
-/** Adds the series that was closed first, and counts nothing any more, to those of no name of their own. */
+/**
+ * Adds the series that was closed first, and has no waiting or running calls, to "other". Returns false if there is
+ * none.
+ */
 const makeRoom = (context: Context.Context<never>, all: All): boolean => {
   for (const series of all.closed) {
-    for (const catchUp of series.behind.values()) catchUp()
+    for (const catchUp of series.outdated.values()) catchUp()
     if (series.id === other || series.running > 0 || series.waiting > 0) continue
     all.closed.delete(series)
     all.named.delete(series.id)
@@ -180,7 +183,7 @@ const addTo = (sum: Series, series: Series): void => {
   waits.sum += series.waits.sum
 }
 
-/** How often maps that count in this series had no room for a key: a metric of theirs alone. */
+/** Returns the count of calls for which maps that count in this series had no room. Only maps have this metric. */
 export const keysRefused = (series: Series): { count: number } => {
   if (series.keysRefused === undefined) {
     const refused = series.keysRefused = { count: 0 }
@@ -216,13 +219,13 @@ const register = (context: Context.Context<never>, all: All, id: string, name: s
       max: -Number.MAX_VALUE,
       sum: 0
     },
-    behind: new Map(),
+    outdated: new Map(),
     keysRefused: undefined,
     users: 0,
     registered: [],
     register: (metric, get, reason) => {
       const upToDate = () => {
-        for (const catchUp of series.behind.values()) catchUp()
+        for (const catchUp of series.outdated.values()) catchUp()
         return get()
       }
       series.registered.push(pull(context, name, metric, upToDate, reason))

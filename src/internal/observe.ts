@@ -1,6 +1,5 @@
 /**
- * The one place that decides what anyone gets to see of a throttle: log lines,
- * the span, metrics, events. The limiter says what happened; this says who hears it.
+ * Turns events of calls into log lines, spans and observer calls. (Metrics are in `metrics.ts`.)
  */
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -10,34 +9,33 @@ import * as Formatter from "effect/Formatter"
 import * as LogLevel from "effect/LogLevel"
 import type { ThrottleError } from "../ThrottleError.ts"
 
-export * from "./metrics.ts"
-
-/** What every event says of the call it is about. Times are milliseconds. */
+/** The fields that all events have. Times are milliseconds. */
 interface Call {
   /** The throttle's name. */
   readonly throttle: string
-  /** The policy in words, as `Throttle.describe` gives it. */
+  /** The policy in words, as `Throttle.describe` returns it. */
   readonly policy: string
-  /** What the call costs: permits, or an amount for each unit. */
+  /** The call's cost: a number of permits, or an amount for each unit. */
   readonly cost: number | Readonly<Record<string, number>>
-  /** Present where the policy is in shadow: this is what would have happened. */
+  /** Present if the policy is in shadow: the event is simulated. */
   readonly shadow?: true
 }
 
 export interface Waiting extends Call {
   readonly _tag: "Waiting"
-  /** How many wait, this call included. */
+  /** The number of waiting calls, this one included. */
   readonly queued: number
-  /** Milliseconds until it should start; absent where nothing can be foreseen. */
+  /** The estimated wait in milliseconds; absent if it cannot be estimated. */
   readonly expected?: number
-  /** Milliseconds of a pause still to come; absent where there is none, or none with an end. */
+  /** Milliseconds of a pause that are still to come; absent if there is no pause or it is infinite. */
   readonly paused?: number
 }
 
-/** What is told of a wait that is over. */
+/** The fields of a wait that is over. */
 interface Waited extends Call {
+  /** Milliseconds. */
   readonly waited: number
-  /** For how many milliseconds of that the throttle was paused; absent for none. The rest was its own limits. */
+  /** Milliseconds of the wait that were a pause; absent for none. The rest is due to the throttle's own limits. */
   readonly paused?: number
 }
 
@@ -73,15 +71,15 @@ const messages: { readonly [K in Event["_tag"]]: string } = {
   Interrupted: "throttle.interrupted"
 }
 
-/** Rejections and interruptions are told at Debug: the caller has the error, or wanted the interruption. */
+/** Rejections and interruptions are logged at Debug, since the caller has the error or caused the interruption. */
 const levelOf = (fiber: AnyFiber, tag: Event["_tag"]): LogLevel.LogLevel =>
   tag === "Waiting" || tag === "Admitted" ? fiber.getRef(WaitLogLevel) : "Debug"
 
 const isLogged = (fiber: AnyFiber, level: LogLevel.LogLevel): level is LogLevel.Severity =>
   level !== "None" && level !== "All" && LogLevel.isGreaterThanOrEqualTo(level, fiber.cache.minimumLogLevel)
 
-/** Tells of an event, or is undefined where nobody listens; only then is the event not even built. */
-export const tell = (
+/** Logs an event and calls the observer. Returns undefined if neither is used; then the event is not built. */
+export const notify = (
   fiber: AnyFiber,
   tag: Event["_tag"],
   event: () => Event
@@ -91,20 +89,20 @@ export const tell = (
   const logged = isLogged(fiber, level)
   if (!logged && observer === silent) return undefined
   const happened = event()
-  const log = logged ? line(level, happened) : Effect.void
-  return observer === silent ? log : Effect.andThen(log, notify(fiber, observer, happened))
+  const log = logged ? logEvent(level, happened) : Effect.void
+  return observer === silent ? log : Effect.andThen(log, observe(fiber, observer, happened))
 }
 
-// The observers that have failed: each is reported once.
+/** The observers that have failed, since each is reported only once. */
 const Reported = Context.Reference<WeakSet<object>>("effect-throttle/internal/Reported", {
   defaultValue: () => new WeakSet()
 })
 
-/** Stands for all observers that are no functions. */
+/** Stands for all observers that are not functions. */
 const noFunction = {}
 
-/** Runs an observer, whose failures and whatever else it returns are nothing to the call. */
-const notify = (
+/** Runs an observer. Neither its failures nor its result affect the call. */
+const observe = (
   fiber: AnyFiber,
   observer: (event: Event) => Effect.Effect<void>,
   event: Event
@@ -128,13 +126,14 @@ const notify = (
   )
 }
 
-/** Tells of a pause that has begun or become longer; undefined where nobody listens. */
-export const tellPaused = (fiber: AnyFiber, annotations: () => Annotations): Effect.Effect<void> | undefined =>
-  tellOf(fiber, "throttle.paused", annotations)
-
 type Annotations = Readonly<Record<string, unknown>>
 
-export const tellOf = (
+/** Logs a pause that began or became longer; undefined if that is not logged. */
+export const pauseLog = (fiber: AnyFiber, annotations: () => Annotations): Effect.Effect<void> | undefined =>
+  waitLog(fiber, "throttle.paused", annotations)
+
+/** Makes a log line at the level of waits; undefined if that is not logged. */
+export const waitLog = (
   fiber: AnyFiber,
   message: string,
   annotations: () => Annotations
@@ -145,11 +144,11 @@ export const tellOf = (
     : undefined
 }
 
-/** Whether a log or an observer hears anything of a wait: asked once a wait, since each look at a Reference costs 30 ns. */
-export const isHeard = (fiber: AnyFiber): boolean =>
+/** Whether a wait is logged or observed. Asked once for each wait, since reading a Reference takes 30 ns. */
+export const isObserved = (fiber: AnyFiber): boolean =>
   isLogged(fiber, "Debug") || fiber.getRef(Observer) !== silent || isLogged(fiber, fiber.getRef(WaitLogLevel))
 
-const line = (level: LogLevel.Severity, event: Event): Effect.Effect<void> =>
+const logEvent = (level: LogLevel.Severity, event: Event): Effect.Effect<void> =>
   Effect.annotateLogs(Effect.logWithLevel(level)(messages[event._tag]), attributes(event))
 
 const attributes = (event: Event): Record<string, unknown> => {
@@ -166,8 +165,8 @@ const attributes = (event: Event): Record<string, unknown> => {
 // ---------------------------------------------------------------------------------------------------------------------
 
 /**
- * The span `throttle.wait` around a wait, a child of the caller's span. It gets its attributes at its end: set at the
- * start, they would be as much to keep alive for each call that waits as the call itself.
+ * Adds the span `throttle.wait` around a wait, as a child of the caller's span. Its attributes are set at its end: from
+ * the start on they would take as much memory for each waiting call as the call itself.
  */
 export const withWaitSpan = <A, E, R>(
   wait: Effect.Effect<A, E, R>,
@@ -180,7 +179,7 @@ export const withWaitSpan = <A, E, R>(
       return undefined
     }))
 
-/** A wait before a retry that no throttle asks for, and so tells of: a line, and a span with the reason "retry". */
+/** Observes a wait before a retry: a log line, and a span with the reason "retry". */
 export const retryWait = (
   fiber: AnyFiber,
   wait: Effect.Effect<void>,
@@ -189,6 +188,6 @@ export const retryWait = (
   const spanned = fiber.cache.tracerEnabled
     ? withWaitSpan(wait, () => ({ reason: "retry", ...annotations() }))
     : wait
-  const told = tellOf(fiber, "throttle.retrying", annotations)
-  return told === undefined ? spanned : Effect.andThen(told, spanned)
+  const log = waitLog(fiber, "throttle.retrying", annotations)
+  return log === undefined ? spanned : Effect.andThen(log, spanned)
 }

@@ -1,17 +1,15 @@
-/**
- * For how long a throttle has been paused: so that a wait can be told from a pause.
- */
+/** The pauses of a throttle: until when no call may start, and how much of a wait was a pause. All in nanoseconds. */
 export interface Pauses {
-  /** Nanoseconds of all pauses before the latest. */
+  /** The total length of all pauses before the latest. */
   past: number
-  /** The latest, present or past. */
+  /** The latest pause, from `from` to `until`, also when it is over. */
   from: number
   until: number
 }
 
-export const none = (): Pauses => ({ past: 0, from: 0, until: 0 })
+export const none = (): Pauses => ({ past: 0, from: 0, until: -Infinity })
 
-/** Begins a pause, or makes the present one longer. */
+/** Begins a pause, or lengthens the present one. */
 export const extend = (pauses: Pauses, now: number, until: number): void => {
   if (pauses.until <= now) {
     pauses.past = upTo(pauses, now)
@@ -24,11 +22,14 @@ export const end = (pauses: Pauses, now: number): void => {
   pauses.until = Math.min(pauses.until, now)
 }
 
-/** Nanoseconds for which there was, or will be, a pause until an instant. */
+/** Returns the total length of all pauses, past and present, up to an instant. */
 export const upTo = ({ from, past, until }: Pauses, at: number): number =>
   past + Math.max(0, Math.min(at, until) - from)
 
-/** The milliseconds of a wait, until an instant, that were a pause, as an attribute; none where there was no pause. */
+/**
+ * Returns the part of a wait that was a pause, in milliseconds, up to the instant `at`; `before`: the value of `upTo`
+ * on arrival. Empty if there was no pause or it is infinite.
+ */
 export const attribute = (pauses: Pauses, before: number, at: number): { readonly paused?: number } => {
   const nanos = upTo(pauses, at) - before
   return nanos > 0 && nanos < Infinity ? { paused: nanos / 1e6 } : {}

@@ -1,171 +1,169 @@
 /**
- * A policy's data, worked out once: nested `all`s flattened into parts, durations in
- * nanoseconds, the smallest of each bound.
+ * Prepares a policy's data for decisions: nested `all`s are flattened into parts, durations are nanoseconds, and the
+ * smallest bound of each kind applies.
  */
-import { describe, nameOf, type PolicyData, rule } from "../Policy.ts"
-import { fixed } from "./part/fixed.ts"
+import type { PolicyData } from "./data/schema.ts"
+import { describe, nameOf, wordsOf } from "./data/words.ts"
+import { fixed } from "./limit/fixed.ts"
+import type { Limit } from "./limit/limit.ts"
+import type { MeterOptions, Parts, PoolOptions } from "./part/kind.ts"
+import { kinds, meterOf, type Rule } from "./part/kinds.ts"
 import type { Meter } from "./part/meter.ts"
-import { rate } from "./part/rate.ts"
-import { sliding } from "./part/sliding.ts"
-import { spacing } from "./part/spacing.ts"
 
-/** A part that decides by time. */
-export interface Timing {
-  /** By which an update knows it again: its kind, its unit and the name it was given. */
-  readonly key: string
+/** The properties of both kinds of parts. */
+interface Part {
+  /** The kind, the unit and the given name. An update finds the part that continues this one by it. */
+  readonly identity: string
+  /** The given name, or the part in words. */
   readonly name: string
-  /** The name it was given. */
-  readonly given: string | undefined
+  readonly givenName: string | undefined
   readonly unit: string
-  readonly meter: Meter<any, any>
-  /** In the long run it grants so many permits in so many nanoseconds. */
-  readonly pace: { readonly permits: number; readonly per: number }
-  /** Whether a call counts once, whatever it costs. */
-  readonly flat: boolean
-  /** The holding (its index) at whose end it is charged; undefined for those charged at the start. */
-  readonly chargedWhenFree: number | undefined
+  /** Whether a call counts as 1, whatever its cost. */
+  readonly perCall: boolean
 }
 
-/** A part whose permits are held while the effect runs. */
-export interface Holding {
-  readonly key: string
-  readonly name: string
-  readonly given: string | undefined
-  readonly unit: string
-  readonly limit: number
-  readonly flat: boolean
-  /** What becomes of a call that would wait for ever for what its own fiber holds. */
-  readonly nested: "die" | "pass"
+/** A time-based part. */
+export interface MeterPart extends Part {
+  /** The meter as plain data. */
+  readonly rule: Rule
+  readonly meter: Meter<any, any>
+  /** The long-run pace: so many permits in so many nanoseconds. */
+  readonly pace: { readonly permits: number; readonly per: number }
+  /**
+   * The index of the pool whose released permit charges this meter; undefined for a part that is charged at the start.
+   */
+  readonly chargedOnRelease: number | undefined
+}
+
+/** A permit-based part: its permits are held while the effect runs. */
+export interface PoolPart extends Part {
+  readonly limit: Limit
+  /** The result of a call that would wait for permits that its own fiber holds. */
+  readonly onReentry: "die" | "bypass"
 }
 
 export interface Plan {
   readonly name: string
   readonly description: string
-  readonly timings: ReadonlyArray<Timing>
-  readonly holdings: ReadonlyArray<Holding>
-  /** How often the timing parts must be asked in turn until all agree on an instant; more than once for two on the clock. */
-  readonly rounds: number
-  /** The units that some part counts; undefined where every unit will do. */
+  /** Parts that are aligned to the wall clock come last, so that the start that all agree on lies on the clock. */
+  readonly meters: ReadonlyArray<MeterPart>
+  readonly pools: ReadonlyArray<PoolPart>
+  /** Maximum iterations to find a common start time; more than 1 if several parts are aligned to the wall clock. */
+  readonly maxIterations: number
+  /** The units that parts count; undefined if every unit is accepted. */
   readonly units: ReadonlySet<string> | undefined
-  /** Whether a late start is made up for, also by calls that come after it. */
+  /** Whether a late start is made up for, by the same call and by those after it. */
   readonly catchesUp: boolean
-  /** Whether it only counts what it would do. */
+  /** Whether a meter is charged on release. */
+  readonly chargesReleases: boolean
+  /** Whether a limit learns from the ends of calls. */
+  readonly learns: boolean
+  /** Whether the policy is only simulated. */
   readonly shadow: boolean
   readonly maxQueue: number
-  /** Nanoseconds, like `timeout`; Infinity where there is no bound. */
+  /** Nanoseconds, like `timeout`; Infinity without a bound. */
   readonly maxWait: number
   readonly timeout: number
 }
 
-/** The unit of a cost that names none. */
+/** The unit of parts and costs that name none. */
 export const permits = "permits"
-
-/**
- * How late a call that waited may start and still be charged at its due instant: 10 ms.
- *
- * Timers tick in milliseconds and wake late; without it each late start would push back
- * all that follow. 10 ms is several ticks of a busy event loop, and at the same time all
- * that can ever be started above the schedule: 10 ms worth of permits.
- */
-export const catchUp = 10e6
-
-const nanos = (millis: number | undefined): number => millis === undefined ? Infinity : millis * 1e6
 
 export const make = (data: PolicyData): Plan => {
   if (data._tag === "Shadow") {
     return { ...make(data.policy), name: nameOf(data), description: describe(data), shadow: true }
   }
-  const timings: Array<Timing> = []
-  const aligned: Array<Timing> = []
-  const holdings: Array<Holding> = []
-  let maxQueue = Infinity
-  let maxWait = Infinity
-  let timeout = Infinity
+  const timed: Array<MeterPart> = []
+  const aligned: Array<MeterPart> = []
+  const pools: Array<PoolPart> = []
+  const bounds = { maxQueue: Infinity, maxWait: Infinity, timeout: Infinity }
 
-  const add = (part: PolicyData, inherited: string): void => {
-    if (part._tag === "Shadow") return add(part.policy, inherited)
-    maxQueue = Math.min(maxQueue, part.maxQueue ?? Infinity)
-    maxWait = Math.min(maxWait, nanos("maxWait" in part ? part.maxWait : undefined))
-    timeout = Math.min(timeout, nanos(part.timeout))
-    const unit = part.unit ?? inherited
-    const given = part.name
-    const name = given ?? rule(part)
-    const keyOf = (kind: string) => JSON.stringify([kind, unit, given])
-    const timing = (kind: string, meter: Meter<any, any>, permits: number, per: number) =>
-      timings.push({
-        key: keyOf(kind),
-        name,
-        given,
-        unit,
-        meter,
-        pace: { permits, per: nanos(per) },
-        flat: false,
-        chargedWhenFree: undefined
-      })
-    switch (part._tag) {
-      case "None":
-        return
-      case "Rate": {
-        const interval = nanos(part.per) / part.limit
-        timing("rate", rate({ interval, capacity: part.burst + 1, lateness: catchUp }), part.limit, part.per)
-        return
-      }
-      case "TokenBucket": {
-        const interval = nanos(part.per) / part.refill
-        timing("rate", rate({ interval, capacity: part.capacity, lateness: catchUp }), part.refill, part.per)
-        return
-      }
-      case "Window": {
-        const options = { limit: part.limit, per: nanos(part.per) }
-        timing(part.kind, part.kind === "sliding" ? sliding(options) : fixed(options), part.limit, part.per)
-        return
-      }
-      case "Spacing": {
-        const fromEnd = part.from === "end"
-        const key = keyOf(`spacing from the ${part.from}`)
-        const chargedWhenFree = fromEnd
-          ? holdings.push({ key, name, given, unit, limit: 1, flat: true, nested: part.nested ?? "die" }) - 1
-          : undefined
-        const meter = spacing({ interval: nanos(part.interval), align: part.align, fromEnd })
-        const pace = { permits: 1, per: nanos(part.interval) }
-        ;(part.align ? aligned : timings).push({ key, name, given, unit, meter, pace, flat: true, chargedWhenFree })
-        return
-      }
-      case "Concurrency":
-        holdings.push({
-          key: keyOf("concurrency"),
-          name,
-          given,
-          unit,
-          limit: part.limit,
-          flat: false,
-          nested: part.nested ?? "die"
-        })
-        return
-      case "All":
-        for (const inner of part.policies) add(inner, unit)
+  const add = (data: PolicyData, inheritedUnit: string): void => {
+    if (data._tag === "Shadow") return add(data.policy, inheritedUnit)
+    bounds.maxQueue = Math.min(bounds.maxQueue, data.maxQueue ?? Infinity)
+    bounds.maxWait = Math.min(bounds.maxWait, nanos("maxWait" in data ? data.maxWait : undefined))
+    bounds.timeout = Math.min(bounds.timeout, nanos(data.timeout))
+    const unit = data.unit ?? inheritedUnit
+    if (data._tag === "All") {
+      for (const policy of data.policies) add(policy, unit)
+      return
     }
+    const { meter, pool }: Parts<Rule> = kinds[data._tag].parts(data as never)
+    const common = { name: data.name ?? wordsOf(data), givenName: data.name, unit }
+    if (meter !== undefined) {
+      const part = meterPart(meter, common, meter.chargedOnRelease === true ? pools.length : undefined)
+      ;(isAligned(part) ? aligned : timed).push(part)
+    }
+    if (pool !== undefined) pools.push(poolPart(pool, common, meter === undefined ? "concurrency" : kindOf(meter.rule)))
   }
   add(data, permits)
 
-  const parts = [...timings, ...aligned, ...holdings]
+  const meters = [...timed, ...aligned]
+  const parts = [...meters, ...pools]
   return {
     name: nameOf(data),
     description: describe(data),
-    // A start aligned to the clock is settled last, so that it lies on the clock whatever the others say.
-    timings: [...timings, ...aligned],
-    holdings,
-    rounds: aligned.length > 1 ? 100_000 : 1,
+    meters,
+    pools,
+    maxIterations: aligned.length > 1 ? 100_000 : 1,
     units: parts.length === 0 ? undefined : new Set(parts.map((part) => part.unit)),
-    // Not where a start waits for a slot of the clock.
-    catchesUp: aligned.length === 0 && timings.some(({ meter }) => meter.lateness > 0),
+    catchesUp: aligned.length === 0 && meters.some(({ meter }) => meter.lateness > 0),
+    chargesReleases: meters.some(({ chargedOnRelease }) => chargedOnRelease !== undefined),
+    learns: pools.some(({ limit }) => limit.onEnd !== undefined),
     shadow: false,
-    maxQueue,
-    maxWait,
-    timeout
+    ...bounds
   }
 }
 
-/** Whether a call may be refused, or give up. In shadow none is. */
+const nanos = (millis: number | undefined): number => millis === undefined ? Infinity : millis * 1e6
+
+type Common = Pick<Part, "name" | "givenName" | "unit">
+
+/**
+ * The kind in a part's identity. Spacing from the start and from the end are two kinds, since they charge different
+ * instants.
+ */
+const kindOf = (rule: Rule): string => rule.kind === "spacing" && rule.fromEnd ? "spacing from the end" : rule.kind
+
+const identityOf = (kind: string, { givenName, unit }: Common): string => JSON.stringify([kind, unit, givenName])
+
+const meterPart = (
+  { pace, perCall = false, rule }: MeterOptions<Rule>,
+  common: Common,
+  chargedOnRelease: number | undefined
+): MeterPart => ({
+  ...common,
+  identity: identityOf(kindOf(rule), common),
+  perCall,
+  rule,
+  meter: meterOf(rule),
+  pace,
+  chargedOnRelease
+})
+
+const poolPart = ({ limit, onReentry, perCall = false }: PoolOptions, common: Common, kind: string): PoolPart => ({
+  ...common,
+  identity: identityOf(kind, common),
+  perCall,
+  limit: fixed(limit),
+  onReentry
+})
+
+export const isAligned = ({ rule }: MeterPart): boolean => rule.kind === "spacing" && rule.align
+
+/** Whether the policy in force may reject a call that it could grant. */
 export const isBounded = (plan: Plan): boolean =>
   !plan.shadow && Math.min(plan.maxQueue, plan.maxWait, plan.timeout) < Infinity
+
+/**
+ * Returns, for each part, the index of the former part that it continues: the first one of the same identity that no
+ * earlier part continues; -1 if there is none.
+ */
+export const continued = (former: ReadonlyArray<Part>, parts: ReadonlyArray<Part>): ReadonlyArray<number> => {
+  const taken = new Set<number>()
+  return parts.map(({ identity }) => {
+    const i = former.findIndex((part, i) => part.identity === identity && !taken.has(i))
+    taken.add(i)
+    return i
+  })
+}

@@ -1,60 +1,65 @@
 /**
- * What a limiter has left for those who ask now, part by part. Reads only.
+ * Computes what each part of a limiter has left for calls that arrive now. Changes nothing.
  */
-import { untilAvailable } from "./foresee.ts"
-import type { Holding, Plan, Timing } from "./plan.ts"
+import * as Budget from "./budget.ts"
+import * as Estimate from "./estimate.ts"
+import { afterPause, type View } from "./limiter.ts"
+import type { MeterPart, Plan, PoolPart } from "./plan.ts"
 import * as Pool from "./pool.ts"
-import { type Clockwork, fromNow, type Limiter, noise, stateOf, time } from "./state.ts"
 
 export interface Remaining {
-  /** What could start now, all at once. */
-  readonly left: number
-  /** Nanoseconds until more than that is left, if nobody comes; undefined where nothing is spent, or nobody can know. */
-  readonly more: number | undefined
+  /** The permits that could start now, all at once. */
+  readonly permits: number
+  /** Nanoseconds until more are left, if no call comes; undefined if none is spent, or if it cannot be estimated. */
+  readonly untilMore: number | undefined
 }
 
-/** The parts of a plan in the order in which {@link remaining} tells of them: spacing from the end is one, not two. */
-export const partsOf = ({ holdings, timings }: Plan): ReadonlyArray<Timing | Holding> => [
-  ...timings,
-  ...holdings.filter((_, i) => isOwnPart(timings, i))
+/**
+ * Returns the parts of a plan in the order of {@link remaining}. Spacing from the end is one part, although it has a
+ * meter and a pool.
+ */
+export const partsOf = ({ meters, pools }: Plan): ReadonlyArray<MeterPart | PoolPart> => [
+  ...meters,
+  ...pools.filter((_, i) => isOwnPart(meters, i))
 ]
 
-const isOwnPart = (timings: ReadonlyArray<Timing>, holding: number): boolean =>
-  timings.every(({ chargedWhenFree }) => chargedWhenFree !== holding)
+const isOwnPart = (meters: ReadonlyArray<MeterPart>, pool: number): boolean =>
+  meters.every(({ chargedOnRelease }) => chargedOnRelease !== pool)
 
-/** The most that can be left of a part. */
-export const capacityOf = (part: Timing | Holding): number =>
-  part.flat ? 1 : "meter" in part ? part.meter.capacity : part.limit
+/** Returns the most permits that a part can have left. */
+export const capacityOf = (part: MeterPart | PoolPart): number =>
+  part.perCall ? 1 : "meter" in part ? part.meter.capacity : part.limit.initial
 
-/** Nothing of a policy in shadow, which keeps nobody from anything. */
-export const remaining = (limiter: Limiter): ReadonlyArray<Remaining> => {
-  if (limiter.plan.shadow) return []
-  const { gates, timings } = limiter.parts
-  const now = time(limiter)
-  // Nobody passes those who wait, and nobody starts in a pause.
-  if (limiter.line.size > 0 || fromNow(limiter, now) > now + noise) {
-    const wait = untilAvailable(limiter, limiter.one, now)
-    const more = wait <= noise || wait === Infinity ? undefined : wait
-    return partsOf(limiter.plan).map((part) => ({ left: 0, more: "meter" in part ? more : undefined }))
+/** Returns what is left of each part; empty for a policy in shadow, which holds back no call. */
+export const remaining = (view: View, now: number): ReadonlyArray<Remaining> => {
+  const { plan, pools, waiters } = view
+  if (plan.shadow) return []
+  // No call overtakes waiting calls, and none starts in a pause.
+  if (waiters.size > 0 || afterPause(view, now) > now + Budget.tolerance) {
+    const wait = Estimate.untilAvailable(view, view.one, now)
+    const untilMore = wait <= Budget.tolerance || wait === Infinity ? undefined : wait
+    return partsOf(plan).map((part) => ({ permits: 0, untilMore: "meter" in part ? untilMore : undefined }))
   }
-  const all = timings.map((part) => ofTiming(limiter, part, now))
-  gates.forEach(({ free }, i) => {
-    if (isOwnPart(timings, i)) all.push({ left: Math.max(0, free), more: undefined })
-  })
-  return all
+  return [
+    ...plan.meters.map((_, i) => ofMeter(view, i, now)),
+    ...pools.filter((_, i) => isOwnPart(plan.meters, i)).map((pool) => ({
+      permits: Math.max(0, Pool.free(pool)),
+      untilMore: undefined
+    }))
+  ]
 }
 
-const ofTiming = (limiter: Limiter, part: Clockwork, now: number): Remaining => {
-  const { chargedWhenFree, meter } = part
-  // Spacing from the end: nobody knows when the call that runs ends.
-  if (chargedWhenFree !== undefined && Pool.isHeld(limiter.parts.gates[chargedWhenFree]!)) {
-    return { left: 0, more: undefined }
-  }
+const ofMeter = ({ charged, plan, pools, wall }: View, i: number, now: number): Remaining => {
+  const part = plan.meters[i]!
+  const { chargedOnRelease, meter } = part
+  // The end of the running call is unknown.
+  if (chargedOnRelease !== undefined && pools[chargedOnRelease]!.held > 0) return { permits: 0, untilMore: undefined }
+  const state = Budget.stateOf(plan, charged.ref.current, i)
   const capacity = capacityOf(part)
-  const state = stateOf(part)
-  const until = (cost: number) => cost > capacity ? undefined : meter.readyAt(state, now, cost, limiter.wall) - now
-  const left = meter.remaining(state, now, limiter.wall)
-  const more = until(left + 1)
-  // What is due within the noise is due.
-  return more === undefined || more > noise ? { left, more } : { left: left + 1, more: until(left + 2) }
+  const until = (cost: number) => cost > capacity ? undefined : meter.readyAt(state, now, cost, wall) - now
+  const permits = meter.remaining(state, now, wall)
+  const untilMore = until(permits + 1)
+  return untilMore === undefined || untilMore > Budget.tolerance
+    ? { permits, untilMore }
+    : { permits: permits + 1, untilMore: until(permits + 2) }
 }

@@ -1,226 +1,272 @@
 /**
- * What a policy in shadow would have done: its line, played through in the order of time.
+ * Simulates the queue of a policy in shadow, to count what the policy would have done.
  *
- * Every call in shadow runs at once. The limiter besides keeps the line that would have formed: a call that would have
- * waited stands in it, starts when the policy would have let it start, and ends as much later as it really ran. None of
- * this needs a timer: whenever something asks the limiter or changes it, what would have happened since the last time is
- * played through first ({@link advance}). What a call does after its
- * start is on the agenda ({@link after}).
+ * Every call in shadow runs at once. In the simulation a call that would have waited stands in the queue, starts when
+ * the policy would have started it, and ends after it has run as long as it really ran. The simulation needs no timer:
+ * whenever the limiter is used or changed, {@link advance} first simulates the time since the last use. Events after a
+ * simulated start are in the agenda ({@link after}).
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { ThrottleError } from "../ThrottleError.ts"
 import * as Agenda from "./agenda.ts"
-import { type Ask, upToDate } from "./ask.ts"
-import * as Ledger from "./ledger.ts"
-import * as Line from "./line.ts"
-import * as Refuse from "./refuse.ts"
-import { type Call, dueFrom, hasPermits, type Limiter, noise, time } from "./state.ts"
+import type { Call, Waiter } from "./backend.ts"
+import * as Budget from "./budget.ts"
+import * as Commit from "./commit.ts"
+import * as Counts from "./counts.ts"
+import * as Demand from "./demand.ts"
+import * as Errors from "./errors.ts"
+import * as Estimate from "./estimate.ts"
+import { type Grant, noGrant } from "./grant.ts"
+import * as Head from "./head.ts"
+import { deadlineOf, type Limiter, mayStart, timesOutAt } from "./limiter.ts"
+import * as List from "./list.ts"
+import * as Observe from "./observe.ts"
+import * as Reentry from "./reentry.ts"
+import * as Time from "./time.ts"
+import * as Waiting from "./waiter.ts"
 
-/** A call of a policy in shadow, which runs whatever becomes of it here. */
-export interface Shadow extends Call {
-  /** When it would have started. */
-  startedAt: number
-  /** What it did so long after its real start, and will do so long after this one. */
+/** A simulated call. Its effect runs whatever happens to it here. */
+interface Simulated extends Waiter {
+  /** The instant of its simulated start. */
+  wouldStartAt: number
+  /**
+   * Events that happened while it was still waiting in the simulation: each with the nanoseconds since its real start,
+   * and to happen as long after its simulated start.
+   */
   readonly later: Array<{ readonly nanos: number; readonly action: (at: number) => void }>
 }
 
-export const isShadow = (call: Call): call is Shadow => "later" in call
+export const isSimulated = (grant: Grant): grant is Simulated => "later" in grant
 
-/** Where `maxQueue` does not say how many may wait, no more than this would; a call beyond them counts as admitted. */
+/** Maximum number of simulated waiters if `maxQueue` sets none. Further calls count as admitted. */
 const mostWaiting = 10_000
 
-/** When the head would start; Infinity while a permit is missing. */
-const dueOf = (limiter: Limiter, head: Call): number => {
-  if (!hasPermits(limiter, head.ask)) {
-    head.short = true
-    head.due = undefined
-    return Infinity
-  }
-  return head.due ??= dueFrom(
-    limiter,
-    head.ask,
-    Math.max(head.arrival, limiter.headSince, limiter.pausedUntil, head.short ? limiter.permitsSince : -Infinity)
-  )
-}
+// ---------------------------------------------------------------------------------------------------------------------
+// The passage of time
+// ---------------------------------------------------------------------------------------------------------------------
 
-/** Plays through what would have happened until now: at one instant first ends, then starts, then timeouts. */
+/** Simulates the time until now. At one instant, ends come first, then starts, then timeouts. */
 export const advance = (limiter: Limiter, now: number): void => {
-  if (!limiter.plan.shadow) return
+  if (limiter.phase !== "shadow") return
+  const { counts, simulation, simulation: { agenda }, waiters } = limiter
   for (;;) {
-    // A call that waited when the policy went into shadow starts by itself, in one of the next steps.
-    const head = limiter.line.head === undefined || isShadow(limiter.line.head) ? limiter.line.head : undefined
-    const due = head === undefined ? Infinity : dueOf(limiter, head)
-    const deadline = head === undefined ? Infinity : head.arrival + limiter.plan.timeout
-    const starts = due <= deadline + noise
-    // An update may have brought the deadline into the past: then it times out at the update.
-    const leaves = starts ? due : Math.max(deadline, limiter.permitsSince)
-    const next = limiter.agenda.heap[0]?.at ?? Infinity
-    const first = Math.min(leaves, next)
-    if (first > now + noise || first === Infinity) break
-    if (next <= first + noise) act(limiter, now)
-    else if (starts) start(limiter, head!, due)
-    else timeOut(limiter, head!, leaves)
+    const head = simulatedHead(limiter)
+    const decision = head && Head.examine(limiter, head, simulation.permitsSince)
+    const readyAt = decision?._tag === "ReadyAt" ? decision.at : Infinity
+    const endsAt = head === undefined ? Infinity : timesOutAt(limiter, head)
+    const next = agenda.heap[0]?.at ?? Infinity
+    const first = Math.min(readyAt, endsAt, next)
+    if (first > now + Budget.tolerance || first === Infinity) break
+    if (next <= first + Budget.tolerance) act(Agenda.next(agenda)!)
+    else if (readyAt <= deadlineOf(limiter, head!) + Budget.tolerance) startWaiter(limiter, head!, readyAt)
+    else reject(limiter, head!, () => Errors.timedOut(limiter, head!.demand, endsAt), endsAt)
   }
-  if (limiter.line.size === 0 && limiter.agenda.heap.length === 0) limiter.series.behind.delete(limiter)
+  if (waiters.size === 0 && agenda.heap.length === 0) counts.series.outdated.delete(limiter)
 }
 
-/** Does what is next on the agenda: at its instant, but not later than now. */
-const act = (limiter: Limiter, now: number): void => {
-  const { action, at } = Agenda.next(limiter.agenda)!
-  action!(Math.min(at, now))
+/** Makes each metrics snapshot simulate the time until then, while there is anything to simulate. */
+const refreshBeforeSnapshots = (limiter: Limiter): void => {
+  limiter.counts.series.outdated.set(limiter, () => advance(limiter, Time.now(limiter.time)))
 }
 
-/** Puts something on the agenda. The numbers of the limiter are not up to date until it is done. */
-const schedule = (limiter: Limiter, at: number, action: (at: number) => void): void => {
-  Agenda.enter(limiter.agenda, at, action)
-  noteBehind(limiter)
+const act = ({ action, at }: Agenda.Entry, until = Infinity): void => action!(Math.min(at, until))
+
+/** Does at once everything that is still on the agenda. */
+const finish = ({ simulation: { agenda } }: Limiter, now: number): void => {
+  for (let entry = Agenda.next(agenda); entry !== undefined; entry = Agenda.next(agenda)) act(entry, now)
 }
 
-const noteBehind = (limiter: Limiter): void => {
-  const { behind } = limiter.series
-  if (!behind.has(limiter)) behind.set(limiter, () => advance(limiter, time(limiter)))
+/**
+ * The head of the queue if it is simulated. A call that waited when the policy went into shadow is not: it starts by
+ * itself, in one of the next steps.
+ */
+const simulatedHead = (limiter: Limiter): Simulated | undefined => {
+  const head = limiter.queue.peek()
+  return head !== undefined && isSimulated(head) ? head : undefined
 }
 
-const start = (limiter: Limiter, call: Shadow, at: number): void => {
-  call.startedAt = at
-  Ledger.startHead(limiter, call, at, at)
-  for (const { action, nanos } of call.later) schedule(limiter, at + nanos, action)
+const startWaiter = (limiter: Limiter, call: Simulated, at: number): void => {
+  call.wouldStartAt = at
+  Commit.startWaiter(limiter, call, at, at)
+  for (const { action, nanos } of call.later) {
+    Agenda.enter(limiter.simulation.agenda, at + nanos, action)
+  }
 }
 
-const timeOut = (limiter: Limiter, call: Shadow, at: number): void =>
-  reject(limiter, call, () => Refuse.timedOut(limiter, call.ask, at), at)
-
-/** A call that would be rejected while it waits. */
-export const reject = (limiter: Limiter, call: Shadow, error: () => ThrottleError, at: number): void => {
+/** Rejects a simulated waiter. */
+export const reject = (limiter: Limiter, call: Simulated, error: () => ThrottleError, at: number): void => {
   leave(limiter, call, at)
-  const told = Ledger.countRejection(limiter, call.fiber, call.ask, error(), (at - call.arrival) / 1e6)
-  // In a fiber of its own: that of the call may be done, and this one has nothing to do with it.
-  if (told !== undefined) Effect.runForkWith(call.fiber.context)(told)
+  notify(call, Waiting.notifyRejection(limiter, call.fiber, call.demand, error(), (at - call.arrival) / 1e6))
 }
 
-const leave = (limiter: Limiter, call: Shadow, at: number): void => {
+const leave = (limiter: Limiter, call: Simulated, at: number): void => {
   call.state = "gone"
-  if (limiter.line.head === call) limiter.headSince = Math.max(limiter.headSince, at)
-  Line.leave(limiter.line, call)
-  Ledger.count(limiter, call.ask, -1)
+  if (limiter.queue.peek() === call) limiter.head.since = Math.max(limiter.head.since, at)
+  Commit.dequeue(limiter, call, false)
 }
 
-/** A call that would start at once. */
-export const startAtOnce = (limiter: Limiter, call: Shadow, now: number): void => {
-  call.state = "started"
-  call.startedAt = now
-  Ledger.charge(limiter, call.ask, now, now, call.charges)
-  if (call.charges !== undefined) limiter.open++
-  Ledger.admit(limiter, call.ask)
-  if (call.ask.holds) Line.enter(limiter.holders, call)
+/** Runs a notice in a fiber of its own, since the call does not wait for an observer, and may have ended. */
+const notify = ({ fiber }: Simulated, notice: Effect.Effect<void> | undefined): void => {
+  if (notice !== undefined) Effect.runForkWith(fiber.context)(notice)
 }
 
-/** A call that would wait. */
-export const wait = (limiter: Limiter, call: Shadow): void => {
-  if (limiter.plan.maxQueue === Infinity && limiter.line.size >= mostWaiting) {
-    call.state = "gone"
-    limiter.counters.admitted++
-    limiter.series.admitted++
-    return
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls that arrive
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Simulates a call that arrives. Its effect starts now in any case. */
+export const start = (limiter: Limiter, call: Call): Grant => {
+  const now = Time.now(limiter.time)
+  advance(limiter, now)
+  const { demand, fiber } = call
+  const isReady = mayStart(limiter, demand, now)
+  // In force the call would not have run, which is not counted.
+  if (call.ifAvailable && !isReady && demand.exceeds === undefined) return noGrant
+  const simulated: Simulated = { ...Waiting.make(limiter, call, now), wouldStartAt: Infinity, later: [] }
+  if (isReady) {
+    startAtOnce(limiter, simulated, now)
+    return demand.holdsPermits || call.settlement !== undefined ? simulated : noGrant
   }
-  Line.enter(limiter.line, call)
-  Ledger.count(limiter, call.ask, 1)
-  noteBehind(limiter)
+  const reason = Errors.reasonOf(limiter, demand, now)
+  if (reason !== undefined) {
+    const error = Errors.make(limiter, demand, now, reason)
+    notify(simulated, Waiting.notifyRejection(limiter, fiber, demand, error, 0))
+    return noGrant
+  }
+  const { maxQueue, timeout } = limiter.plan
+  const own = timeout === Infinity ? Reentry.ownPool(limiter, call) : undefined
+  if (own?.part.onReentry === "bypass") {
+    Counts.admitted(limiter.counts, false)
+    return noGrant
+  }
+  if (maxQueue === Infinity && limiter.waiters.size >= mostWaiting) {
+    Counts.admitted(limiter.counts, false)
+    return noGrant
+  }
+  const notice = Observe.notify(fiber, "Waiting", () => {
+    const expected = Estimate.reportedWait(limiter, demand, now)
+    return {
+      _tag: "Waiting",
+      throttle: limiter.plan.name,
+      policy: limiter.plan.description,
+      cost: demand.cost,
+      shadow: true,
+      queued: limiter.waiters.size + 1,
+      ...(expected === undefined ? undefined : { expected: expected / 1e6 })
+    }
+  })
+  Commit.enqueue(limiter, simulated)
+  refreshBeforeSnapshots(limiter)
+  notify(simulated, notice)
+  return simulated
 }
 
-/** Does something so long after its start as it is now after its real one. */
-const after = (limiter: Limiter, call: Shadow, action: (at: number) => void): void => {
-  const now = time(limiter)
+const startAtOnce = (limiter: Limiter, call: Simulated, now: number): void => {
+  call.state = "started"
+  call.wouldStartAt = now
+  Commit.charge(limiter, call.demand, now, now, call.settlement)
+  Commit.admit(limiter, call.demand)
+  if (call.demand.holdsPermits) List.add(limiter.holders, call)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls that run
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Schedules an event as long after the simulated start as it now is after the real one. */
+const after = (limiter: Limiter, call: Simulated, action: (at: number) => void): void => {
+  const now = Time.now(limiter.time)
   advance(limiter, now)
   if (call.state === "gone") return
   const nanos = now - call.arrival
   if (call.state === "waiting") call.later.push({ nanos, action })
-  else if (!limiter.plan.shadow) action(now)
+  else if (limiter.phase !== "shadow") action(now)
   else {
-    schedule(limiter, call.startedAt + nanos, action)
+    Agenda.enter(limiter.simulation.agenda, call.wouldStartAt + nanos, action)
+    refreshBeforeSnapshots(limiter)
     advance(limiter, now)
   }
 }
 
-/** The call's effect has really ended. One that was interrupted would have been interrupted while it waited, too. */
-export const end = (limiter: Limiter, call: Shadow, exit: Exit.Exit<unknown, unknown>): void => {
-  advance(limiter, time(limiter))
+/**
+ * Simulates the end of a call whose effect has really ended. A call that was interrupted, and still waits in the
+ * simulation, is interrupted there while it waits.
+ */
+export const end = (
+  limiter: Limiter,
+  call: Simulated,
+  exit: Exit.Exit<unknown, unknown>,
+  isCharged: boolean
+): void => {
+  advance(limiter, Time.now(limiter.time))
   if (call.state === "waiting" && Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) {
     return interrupt(limiter, call)
   }
-  close(limiter, call, true)
-}
-
-const interrupt = (limiter: Limiter, call: Shadow): void => {
-  leave(limiter, call, time(limiter))
-  limiter.counters.interrupted++
-  limiter.series.interrupted++
-}
-
-/** Gives back what it would hold, and settles it no more. */
-export const close = (limiter: Limiter, call: Shadow, isCharged: boolean): void =>
   after(limiter, call, (at) => {
-    if (call.charges !== undefined) Ledger.closeCharges(limiter, call.charges)
-    if (call.ask.holds) Ledger.giveBack(limiter, call, isCharged, at)
-    if (limiter.plan.shadow) limiter.permitsSince = at
+    if (call.settlement !== undefined) Commit.close(limiter, call)
+    if (call.demand.holdsPermits) Commit.release(limiter, call, isCharged, at)
+    limiter.simulation.permitsSince = at
+  })
+}
+
+const interrupt = (limiter: Limiter, call: Simulated): void => {
+  leave(limiter, call, Time.now(limiter.time))
+  Counts.interrupted(limiter.counts)
+}
+
+export const settle = (limiter: Limiter, call: Simulated, actual: Demand.Demand): void =>
+  after(limiter, call, (at) => {
+    // An update may have come since.
+    Commit.settle(limiter, call, Demand.forPlan(limiter.plan, actual), at)
+    Head.forgetDecision(limiter, at)
   })
 
-export const settle = (limiter: Limiter, call: Shadow, actual: Ask): void =>
+export const cancel = (limiter: Limiter, call: Simulated): void =>
   after(limiter, call, (at) => {
-    // By then an update may have given the parts another order.
-    Ledger.settleCharges(limiter, call.charges!, upToDate(limiter, actual), at)
-    rejudge(limiter, at)
+    Commit.cancel(limiter, call, at)
+    Head.forgetDecision(limiter, at)
   })
 
-export const cancel = (limiter: Limiter, call: Shadow): void => {
-  after(limiter, call, (at) => {
-    Ledger.cancelCharges(call.charges!, at)
-    rejudge(limiter, at)
-  })
-  close(limiter, call, false)
-}
+// ---------------------------------------------------------------------------------------------------------------------
+// Changes of the policy
+// ---------------------------------------------------------------------------------------------------------------------
 
-/** What was due already stays so; what was not is worked out anew. */
-const rejudge = (limiter: Limiter, at: number): void => {
-  const { head } = limiter.line
-  if (head?.due === undefined) return
-  limiter.headSince = Math.max(limiter.headSince, Math.min(head.due, at))
-  head.due = undefined
-}
+const waiting = (limiter: Limiter): ReadonlyArray<Simulated> =>
+  Array.from(List.values(limiter.waiters)).filter(isSimulated)
 
 /**
- * The policy is in force from now on: those that would wait run already, and count as admitted; what has ended holds
- * nothing any more.
+ * Ends the simulation when an update puts the policy in force. Simulated waiters, which really run, become running
+ * calls and count as admitted. Calls that have really ended release what they hold.
  */
 export const putInForce = (limiter: Limiter, now: number): void => {
   advance(limiter, now)
-  while (limiter.agenda.heap.length > 0) act(limiter, now)
-  for (const call of Array.from(Line.members(limiter.line))) {
-    if (!isShadow(call)) continue
+  finish(limiter, now)
+  for (const call of waiting(limiter)) {
     leave(limiter, call, -Infinity)
     call.state = "started"
-    // It has run since it came: put in shadow again, it ends when it really does.
-    call.startedAt = call.arrival
-    if (call.charges !== undefined) limiter.open++
-    Ledger.admit(limiter, call.ask)
-    if (call.ask.holds) Line.enter(limiter.holders, call)
+    call.wouldStartAt = call.arrival
+    if (call.settlement !== undefined) limiter.unsettled++
+    Commit.admit(limiter, call.demand)
+    if (call.demand.holdsPermits) List.add(limiter.holders, call)
     for (const { action } of call.later) action(now)
   }
-  limiter.series.behind.delete(limiter)
+  limiter.counts.series.outdated.delete(limiter)
 }
 
-/** An update has left it nothing to wait for. */
+/** Rejects the simulated waiters that the new plan can never grant. */
 export const rejectExcessive = (limiter: Limiter, now: number): void => {
-  for (const call of Array.from(Line.members(limiter.line))) {
-    const error = Refuse.exceeds(limiter, call.ask)
-    if (error !== undefined && isShadow(call)) reject(limiter, call, () => error, now)
+  for (const call of waiting(limiter)) {
+    if (call.demand.exceeds !== undefined) reject(limiter, call, () => Errors.exceeds(limiter, call.demand), now)
   }
 }
 
-/** The throttle's scope closes: those that would wait would be interrupted. */
+/** Ends the simulation when the throttle's scope closes: simulated waiters count as interrupted. */
 export const closeAll = (limiter: Limiter): void => {
-  advance(limiter, time(limiter))
-  for (const call of Array.from(Line.members(limiter.line))) if (isShadow(call)) interrupt(limiter, call)
+  const now = Time.now(limiter.time)
+  advance(limiter, now)
+  for (const call of waiting(limiter)) interrupt(limiter, call)
+  finish(limiter, now)
+  limiter.counts.series.outdated.delete(limiter)
 }

@@ -1,19 +1,19 @@
 /**
- * The time of a limiter, on Effect's Clock: monotonic nanoseconds for measuring, and the wall clock where a policy is about
- * the wall clock.
+ * The time of a limiter, on Effect's Clock: monotonic nanoseconds for measuring, and the wall clock for policies that
+ * depend on it.
  */
 import type * as Clock from "effect/Clock"
 
 export interface Time {
   readonly clock: Clock.Clock
-  /** The instant at which it was read last. */
+  /** The latest reading, in nanoseconds. */
   read: number
-  /** By how much it is ahead of the monotonic clock. */
+  /** Nanoseconds by which readings are ahead of the monotonic clock, because it stepped back. */
   ahead: number
   /**
-   * What the wall clock shows at an instant, in milliseconds. The two clocks are read as one: what the wall clock shows now,
-   * it showed when the other one was read. Were that read again, some microseconds would have passed, and an instant on a
-   * boundary would seem to lie before it.
+   * Returns the wall-clock time at a monotonic instant, in milliseconds. It assumes that the wall clock showed its
+   * present time at the latest reading of the monotonic clock: a new reading would be some microseconds later, and an
+   * instant on a boundary would seem to lie before it.
    */
   readonly wall: (at: number) => number
 }
@@ -29,8 +29,8 @@ export const make = (clock: Clock.Clock): Time => {
 }
 
 /**
- * Reads the clock: once for a decision. It never goes back: where a monotonic clock does, as some virtual machines' do, this
- * one goes on from where it was, and nothing is locked until the other has caught up.
+ * Reads the clock, once for each decision. Invariant: readings never decrease. If the monotonic clock steps back, as on
+ * some virtual machines, readings continue from the latest one, so no call has to wait until the clock has caught up.
  */
 export const now = (time: Time): number => {
   const at = Number(time.clock.monotonicTimeNanosUnsafe()) + time.ahead

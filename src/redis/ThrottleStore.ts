@@ -1,9 +1,9 @@
 /**
- * Where several processes count together: a store judges, charges and leases, each in one step, on its own clock.
+ * The interface of a store that processes share: it decides, charges and leases, each in one step, on its own clock.
  *
- * A policy is data and a store knows nothing else of it. Who waits, in which order, who gives up and what is observed
- * stays in each process; that half is `RedisThrottle`. `RedisStore` counts in Redis, `MemoryStore` in this process: for
- * tests, and as the measure of the others.
+ * A store knows nothing of a policy but its rules. The queue, the bounds, interruption and observation stay in each process,
+ * in `RedisThrottle`. `RedisStore` counts in Redis. `MemoryStore` counts in this process: for tests, and as the reference
+ * for other stores.
  *
  * @since 0.1.0
  * @module ThrottleStore
@@ -15,25 +15,25 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Rules } from "./internal/rules.ts"
 
-export type { Gate, Rule, Rules } from "./internal/rules.ts"
+export type { Pool, Rule, Rules } from "./internal/rules.ts"
 
 /**
- * So many calls in a row that ask the same of every part.
+ * A number of consecutive calls with the same demand.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Run {
   readonly count: number
-  /** For each timing rule. */
-  readonly timings: ReadonlyArray<number>
-  /** For each gate. */
-  readonly gates: ReadonlyArray<number>
+  /** For each meter. */
+  readonly meters: ReadonlyArray<number>
+  /** For each permit pool. */
+  readonly pools: ReadonlyArray<number>
 }
 
 /**
- * What was granted to calls that are gone. It is taken back only if nothing has changed since: otherwise others have been
- * told when they may start by what it has left.
+ * Returns what was granted to calls that did not start. The store takes it back only if nothing has changed since:
+ * otherwise other calls have been granted instants that depend on it.
  *
  * @category models
  * @since 0.1.0
@@ -41,14 +41,14 @@ export interface Run {
 export interface Return {
   /** The version of the decision that granted it. */
   readonly version: number
-  /** The slot that was reserved, if it is among what comes back: when it was due, and what it cost each timing rule. */
-  readonly slot: { readonly at: number; readonly timings: ReadonlyArray<number> } | undefined
-  /** What started at once: when, and what it cost together. */
-  readonly grants: { readonly at: number; readonly timings: ReadonlyArray<number> } | undefined
+  /** The reserved slot, if it is returned: its instant, and what it cost each meter. */
+  readonly slot: { readonly at: number; readonly meters: ReadonlyArray<number> } | undefined
+  /** What started at once: when, and its total cost for each meter. */
+  readonly grants: { readonly at: number; readonly meters: ReadonlyArray<number> } | undefined
 }
 
 /**
- * What a call turned out to have cost more, or less, than it was charged.
+ * The difference between the actual cost of a call and what it was charged.
  *
  * @category models
  * @since 0.1.0
@@ -56,15 +56,14 @@ export interface Return {
 export interface Settlement {
   /** When it was charged. */
   readonly at: number
-  /** As if it had never been let in: a start that nothing came of is no start for spacing. */
+  /** Whether the call is cancelled: then it is no start for spacing either. */
   readonly isUndone: boolean
-  /** For each timing rule. */
+  /** For each meter. */
   readonly more: ReadonlyArray<number>
 }
 
 /**
- * All that one decision is about. Times are microseconds; instants are those of the store's clock, as its answers give
- * them.
+ * A request for one decision. Times are microseconds; instants are those of the store's clock, as its answers give them.
  *
  * @category models
  * @since 0.1.0
@@ -74,50 +73,52 @@ export interface Request {
   readonly rules: Rules
   readonly returns: Return | undefined
   readonly settlements: ReadonlyArray<Settlement>
-  /** Leases to end, as {@link leaseOf} names them. */
+  /** Leases to end, by the names that the store gave them. Releases are idempotent, so they can be retried. */
   readonly releases: ReadonlyArray<string>
   readonly runs: ReadonlyArray<Run>
-  /** The first so many of them have waited since this instant at least: they may be charged then, as far as rates allow. */
+  /** The first `waited` calls have waited since `since` at least, and may be charged then, as far as rates allow. */
   readonly waited: number
   readonly since: number | undefined
-  /** A slot for the first that cannot start is reserved if it comes no later than this; below 0 none is. */
+  /** A slot for the first call that cannot start is reserved if it comes no later than this; below 0 none is. */
   readonly maxWait: number
-  /** Nothing is taken: only how long the first one would have to wait. */
+  /** Whether to charge nothing, and only answer how long the first call would have to wait. */
   readonly isDry: boolean
-  /** Who asks, and whether to stand in line for permits where they are missing. */
+  /** The process that asks, and whether it enters the queue for permits where they are missing. */
   readonly owner: string
   readonly joins: boolean
-  /** Where who is first in that line is told that permits are free. */
+  /** The channel on which the first process in that queue is notified that permits are free. */
   readonly channel: string
-  /** How long a lease lasts, and how long a place in line does, unless renewed. */
+  /** How long a lease lasts, and how long a place in the queue does, unless renewed. */
   readonly ttl: number
   readonly patience: number
-  /** The number of the first call's lease, the next for the next call. */
+  /** The owner's number for the lease of the first call, the next for the next call. A lease is granted once. */
   readonly firstLease: number
   /** How long what is charged now may still be settled; 0 where it will not be. */
   readonly settleWithin: number
 }
 
 /**
- * What the store says.
+ * The answer to a request.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Decision {
-  /** The first so many may start. */
+  /** How many calls, from the first, may start. */
   readonly granted: number
-  /** When the next one may: it has been charged for that instant. */
+  /** When the next call may start, and in how many microseconds. It has been charged for that instant. */
   readonly slot: { readonly at: number; readonly wait: number } | undefined
-  /** How long the first that may not start would have to wait for time; undefined where permits are missing. */
+  /** How long the first call that may not start has to wait for time; undefined where permits are missing. */
   readonly wait: number | undefined
-  /** Whether permits are missing for the first that may not start. */
+  /** Whether permits are missing for the first call that may not start. */
   readonly isBusy: boolean
-  /** The part that it waits for: a timing rule, or after those a gate; counted from 1, and 0 for none. */
+  /** The part that this call waits for: a meter, or after those a pool; counted from 1, and 0 for none. */
   readonly part: number
   readonly now: number
   readonly version: number
-  /** The fencing number of the first lease granted, the next for the next one. */
+  /** The names of the leases granted: one for each granted call that holds permits, that of the slot last. */
+  readonly leases: ReadonlyArray<string>
+  /** The fencing number of the first of them, the next for the next one. */
   readonly fence: number
   /** When the next lease ends unless renewed. */
   readonly nextExpiry: number | undefined
@@ -126,8 +127,8 @@ export interface Decision {
 }
 
 /**
- * Why there is no decision. "timeout" and an interruption leave open whether it was made; "refused" is an answer: the store
- * works, but not with this request.
+ * Why there is no decision. After "timeout", and after an interruption, it may have been made all the same. "refused" is an
+ * answer: the store works, but not with this request.
  *
  * @category errors
  * @since 0.1.0
@@ -138,28 +139,28 @@ export class StoreFailure extends Schema.TaggedError<StoreFailure>()("StoreFailu
 }) {}
 
 /**
- * A store. Each of its functions is one step: all of it happens, at one instant, or nothing does.
+ * A store. Each of its functions is atomic.
  *
  * @category models
  * @since 0.1.0
  */
 export interface ThrottleStore {
-  /** Takes back, settles, releases, and lets start who may: in this order. */
+  /** Takes back, settles, releases, and grants: in this order. */
   readonly decide: (request: Request) => Effect.Effect<Decision, StoreFailure>
-  /** Gives leases more time; false for one that is gone. */
+  /** Extends leases; false for one that is gone. */
   readonly renew: (
     key: string,
     leases: ReadonlyArray<string>,
     ttl: number
   ) => Effect.Effect<ReadonlyArray<boolean>, StoreFailure>
-  /** Lets nobody start for so long; a longer pause stays as it is. 0 ends it. */
+  /** Grants nothing for so long; a pause that ends later stays as it is. 0 ends it. */
   readonly pause: (key: string, micros: number) => Effect.Effect<void, StoreFailure>
   /**
-   * The name of the part of the store that holds a key, where parts can fail by themselves: each has a circuit breaker of
-   * its own. Absent: the store is one part.
+   * Returns the name of the part of the store that holds a key, where parts can fail by themselves: each has a circuit
+   * breaker of its own. Absent: the store is one part.
    */
   readonly nodeOf?: ((key: string) => string) | undefined
-  /** The keys for which permits may be free, told on this channel until the scope closes. */
+  /** The keys for which permits may be free, from messages on this channel until the scope closes. */
   readonly wakeups: (channel: string) => Effect.Effect<Queue.Dequeue<string, StoreFailure>, never, Scope.Scope>
 }
 
@@ -172,12 +173,3 @@ export interface ThrottleStore {
 export const ThrottleStore: Context.Service<ThrottleStore, ThrottleStore> = Context.Service<ThrottleStore>(
   "effect-throttle/redis/ThrottleStore"
 )
-
-/**
- * What a lease is called in the store: whose it is, which one, and what it holds.
- *
- * @category models
- * @since 0.1.0
- */
-export const leaseOf = (rules: Rules, owner: string, number: number, gates: ReadonlyArray<number>): string =>
-  `${owner}:${number}${rules.gates.map(({ field }, j) => gates[j]! > 0 ? ` ${field}=${gates[j]}` : "").join("")}`

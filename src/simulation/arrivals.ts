@@ -1,44 +1,44 @@
-/** When calls arrive: patterns, as plain sorted lists. */
+/** Patterns of arrivals, as plain sorted lists. */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import { format } from "effect/Formatter"
 import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
+import * as Options from "../internal/options.ts"
 import type * as Throttle from "../Throttle.ts"
-import * as Options from "./options.ts"
+import * as Rules from "./rules.ts"
 
 /**
- * A call to come. All times are milliseconds.
+ * The arrival of a call. All times are milliseconds.
  *
  * @see {@link list} to write them down
  * @category arrivals
  * @since 0.1.0
  */
 export interface Arrival {
-  /** When it arrives, since the beginning. */
+  /** The instant of its arrival, since the start of the simulation. */
   readonly at: number
-  /** What it asks for. Default: one permit. */
+  /** Its cost. Default: one permit. */
   readonly cost?: Throttle.Cost | undefined
-  /** How long it runs. Default: what `run` says. */
+  /** How long it runs. Default: the option `runs` of {@link run}. */
   readonly runs?: number | undefined
-  /** Interrupted when it is not over so long after its arrival, whether it waits or runs. Default: never. */
+  /** The time after its arrival at which it is interrupted, if it waits or runs then. Default: never. */
   readonly interruptAfter?: number | undefined
 }
 
 /**
- * What all patterns take: what their calls are like, and when the pattern begins.
+ * Options of all patterns: the start of the pattern, and the properties of its calls.
  *
  * @category arrivals
  * @since 0.1.0
  */
 export interface PatternOptions {
-  /** When the pattern begins. Default: 0. */
+  /** The instant of the start. Default: 0. */
   readonly start?: Duration.Input | undefined
-  /** What each call asks for. Default: one permit. */
+  /** The cost of each call. Default: one permit. */
   readonly cost?: Throttle.Cost | undefined
-  /** How long each call runs. Default: what `run` says. */
+  /** How long each call runs. Default: the option `runs` of {@link run}. */
   readonly runs?: Duration.Input | undefined
-  /** Each call is interrupted when it is not over so long after its arrival. Default: never. */
+  /** The time after its arrival at which each call is interrupted, if it waits or runs then. Default: never. */
   readonly interruptAfter?: Duration.Input | undefined
 }
 
@@ -49,11 +49,11 @@ export interface PatternOptions {
  * @since 0.1.0
  */
 export interface SteadyOptions extends PatternOptions {
-  /** Calls per `per`. A finite number above 0. */
+  /** Calls per `per`: a finite number > 0. */
   readonly rate: number
   /** Default: 1 second. */
   readonly per?: Duration.Input | undefined
-  /** How long calls come. */
+  /** The time in which calls arrive. */
   readonly duration: Duration.Input
 }
 
@@ -64,7 +64,7 @@ export interface SteadyOptions extends PatternOptions {
  * @since 0.1.0
  */
 export interface PoissonOptions extends SteadyOptions {
-  /** The same seed gives the same calls. Default: 1. */
+  /** Equal seeds give equal calls. Default: 1. */
   readonly seed?: number | string | undefined
 }
 
@@ -75,11 +75,11 @@ export interface PoissonOptions extends SteadyOptions {
  * @since 0.1.0
  */
 export interface BurstsOptions extends PatternOptions {
-  /** Calls that come at once. A whole number of at least 1. */
+  /** Calls in each burst: an integer ≥ 1. */
   readonly size: number
-  /** From one burst to the next. */
+  /** The time from one burst to the next. */
   readonly every: Duration.Input
-  /** How long bursts come; the first one comes at the start. */
+  /** The time in which bursts arrive; the first one arrives at the start. */
   readonly duration: Duration.Input
 }
 
@@ -90,32 +90,32 @@ export interface BurstsOptions extends PatternOptions {
  * @since 0.1.0
  */
 export interface RampOptions extends PatternOptions {
-  /** Calls per `per` at the start. A finite number of at least 0. */
+  /** Calls per `per` at the start: a finite number ≥ 0. */
   readonly from: number
-  /** Calls per `per` at the end. A finite number of at least 0. */
+  /** Calls per `per` at the end: a finite number ≥ 0. */
   readonly to: number
   /** Default: 1 second. */
   readonly per?: Duration.Input | undefined
-  /** From the start to the end. */
+  /** The time from the start to the end. */
   readonly duration: Duration.Input
 }
 
 const common = ["start", "cost", "runs", "interruptAfter"]
 
-/** The calls at these instants, which count from the pattern's start. */
+/** The calls of a pattern. `instants`: since its start. */
 const pattern = (where: string, options: PatternOptions, instants: ReadonlyArray<number>): ReadonlyArray<Arrival> => {
-  const start = Options.value(where, "start", Options.duration, options.start ?? 0)
+  const start = Options.read(where, "start", Rules.duration, options.start ?? 0)
   const like: Omit<Arrival, "at"> = {
     ...(options.cost === undefined ? {} : { cost: options.cost }),
-    ...(options.runs === undefined ? {} : { runs: Options.value(where, "runs", Options.duration, options.runs) }),
+    ...(options.runs === undefined ? {} : { runs: Options.read(where, "runs", Rules.duration, options.runs) }),
     ...(options.interruptAfter === undefined
       ? {}
-      : { interruptAfter: Options.value(where, "interruptAfter", Options.duration, options.interruptAfter) })
+      : { interruptAfter: Options.read(where, "interruptAfter", Rules.duration, options.interruptAfter) })
   }
   return instants.map((at) => ({ at: start + at, ...like }))
 }
 
-/** `at(0)`, `at(1)` and so on, as long as they lie before the end. */
+/** `at(0)`, `at(1)` and so on, up to the end. */
 const until = (end: number, at: (n: number) => number): ReadonlyArray<number> => {
   const instants: Array<number> = []
   for (let instant = at(0); instant < end; instant = at(instants.length)) instants.push(instant)
@@ -123,15 +123,15 @@ const until = (end: number, at: (n: number) => number): ReadonlyArray<number> =>
 }
 
 /**
- * Calls at an even pace, the first at the start.
+ * Returns calls at an even pace, the first one at the start.
  *
  * **Details**
  *
- * One every `per / rate`, from the start until just before the start plus `duration`.
+ * One call every `per / rate`, from the start until just before the start plus `duration`.
  *
  * **Errors**
  *
- * Throws a `RangeError` for bad options.
+ * Throws a `RangeError` for invalid options.
  *
  * **Example**
  *
@@ -141,33 +141,35 @@ const until = (end: number, at: (n: number) => number): ReadonlyArray<number> =>
  * console.log(Simulation.steady({ rate: 2, duration: "2 seconds" }).map((call) => call.at)) // [0, 500, 1000, 1500]
  * ```
  *
- * @see {@link poisson} for calls that know nothing of each other
+ * @see {@link poisson} for calls that are independent of each other
  * @category arrivals
  * @since 0.1.0
  */
 export const steady = (options: SteadyOptions): ReadonlyArray<Arrival> => {
   const where = "Simulation.steady"
   Options.known(where, options, ["rate", "per", "duration", ...common])
-  const rate = Options.value(where, "rate", Options.positive, options.rate)
-  const per = Options.value(where, "per", Options.longDuration, options.per ?? 1_000)
-  const duration = Options.value(where, "duration", Options.duration, options.duration)
+  const rate = Options.read(where, "rate", Rules.positive, options.rate)
+  const per = Options.read(where, "per", Rules.interval, options.per ?? 1_000)
+  const duration = Options.read(where, "duration", Rules.duration, options.duration)
   return pattern(where, options, until(duration, (n) => n * per / rate))
 }
 
 /**
- * Calls that come independently of each other, `rate` per `per` on average: what many users make together.
+ * Returns calls that arrive independently of each other, `rate` per `per` on average, as those of many users do.
  *
  * **When to use**
  *
- * To size a limit. An even pace below the limit never waits; real calls gather now and then, and wait.
+ * To size a limit. Calls at an even pace below the limit never wait; independent calls sometimes arrive close together, and
+ * wait.
  *
  * **Details**
  *
- * A Poisson process: the gaps are exponentially distributed with the mean `per / rate`. The same seed gives the same calls.
+ * A Poisson process: the gaps are exponentially distributed with the mean `per / rate`. Equal seeds give
+ * equal calls.
  *
  * **Errors**
  *
- * Throws a `RangeError` for bad options.
+ * Throws a `RangeError` for invalid options.
  *
  * **Example**
  *
@@ -186,13 +188,10 @@ export const steady = (options: SteadyOptions): ReadonlyArray<Arrival> => {
 export const poisson = (options: PoissonOptions): ReadonlyArray<Arrival> => {
   const where = "Simulation.poisson"
   Options.known(where, options, ["rate", "per", "duration", "seed", ...common])
-  const rate = Options.value(where, "rate", Options.positive, options.rate)
-  const per = Options.value(where, "per", Options.longDuration, options.per ?? 1_000)
-  const duration = Options.value(where, "duration", Options.duration, options.duration)
-  const { seed = 1 } = options
-  if (!Predicate.isString(seed) && !Number.isFinite(seed)) {
-    throw new RangeError(`${where}: seed must be a finite number or a string, got ${format(seed)}`)
-  }
+  const rate = Options.read(where, "rate", Rules.positive, options.rate)
+  const per = Options.read(where, "per", Rules.interval, options.per ?? 1_000)
+  const duration = Options.read(where, "duration", Rules.duration, options.duration)
+  const seed = Options.read(where, "seed", Rules.seed, options.seed ?? 1)
   const random = Effect.runSync(Random.withSeed(Random.Random, seed))
   let at = 0
   const next = () => at += -Math.log(1 - random.nextDoubleUnsafe()) * per / rate
@@ -200,15 +199,15 @@ export const poisson = (options: PoissonOptions): ReadonlyArray<Arrival> => {
 }
 
 /**
- * Many calls at once, and again after a while.
+ * Returns bursts of calls at regular intervals.
  *
  * **Details**
  *
- * `size` calls at the start, and `size` more `every` so often, until just before the start plus `duration`.
+ * `size` calls at the start and after each `every`, until just before the start plus `duration`.
  *
  * **Errors**
  *
- * Throws a `RangeError` for bad options.
+ * Throws a `RangeError` for invalid options.
  *
  * **Example**
  *
@@ -220,33 +219,33 @@ export const poisson = (options: PoissonOptions): ReadonlyArray<Arrival> => {
  * console.log(calls.map((call) => call.at)) // [0, 0, 0, 10000, 10000, 10000]
  * ```
  *
- * @see {@link merge} to put them on top of something steady
+ * @see {@link merge} to add them to a steady pattern
  * @category arrivals
  * @since 0.1.0
  */
 export const bursts = (options: BurstsOptions): ReadonlyArray<Arrival> => {
   const where = "Simulation.bursts"
   Options.known(where, options, ["size", "every", "duration", ...common])
-  const size = Options.value(where, "size", Options.count, options.size)
-  const every = Options.value(where, "every", Options.longDuration, options.every)
-  const duration = Options.value(where, "duration", Options.duration, options.duration)
+  const size = Options.read(where, "size", Rules.count, options.size)
+  const every = Options.read(where, "every", Rules.interval, options.every)
+  const duration = Options.read(where, "duration", Rules.duration, options.duration)
   return pattern(where, options, until(duration, (n) => Math.floor(n / size) * every))
 }
 
 /**
- * Calls whose pace rises or falls evenly from one rate to another.
+ * Returns calls whose rate rises or falls linearly.
  *
  * **When to use**
  *
- * To see at which load a limit begins to bite.
+ * To find the load at which calls begin to wait.
  *
  * **Details**
  *
- * The nth call comes when the rate, added up since the start, reaches n; the first at the start.
+ * The nth call arrives when the integral of the rate since the start reaches n; the first one arrives at the start.
  *
  * **Errors**
  *
- * Throws a `RangeError` for bad options.
+ * Throws a `RangeError` for invalid options.
  *
  * **Example**
  *
@@ -265,11 +264,11 @@ export const bursts = (options: BurstsOptions): ReadonlyArray<Arrival> => {
 export const ramp = (options: RampOptions): ReadonlyArray<Arrival> => {
   const where = "Simulation.ramp"
   Options.known(where, options, ["from", "to", "per", "duration", ...common])
-  const per = Options.value(where, "per", Options.longDuration, options.per ?? 1_000)
-  const from = Options.value(where, "from", Options.natural, options.from) / per
-  const to = Options.value(where, "to", Options.natural, options.to) / per
-  const duration = Options.value(where, "duration", Options.duration, options.duration)
-  // from · t + (to - from) · t² / (2 · duration) = n, solved for t in the form that holds for equal rates as well.
+  const per = Options.read(where, "per", Rules.interval, options.per ?? 1_000)
+  const from = Options.read(where, "from", Rules.natural, options.from) / per
+  const to = Options.read(where, "to", Rules.natural, options.to) / per
+  const duration = Options.read(where, "duration", Rules.duration, options.duration)
+  // from · t + (to - from) · t² / (2 · duration) = n, solved for t in the form that also holds for equal rates.
   const slope = (to - from) / duration
   const at = (n: number) => n === 0 ? 0 : 2 * n / (from + Math.sqrt(Math.max(0, from * from + 2 * slope * n)))
   const total = Math.ceil((from + to) / 2 * duration - 1e-9)
@@ -277,15 +276,15 @@ export const ramp = (options: RampOptions): ReadonlyArray<Arrival> => {
 }
 
 /**
- * Calls written down one by one: instants, or instants with what the call is like.
+ * Returns calls that are given one by one, as instants or as objects.
  *
  * **Details**
  *
- * In the order of their instants; those of one instant in the order in which they are written.
+ * Sorted by instant; calls of one instant stay in the given order.
  *
  * **Errors**
  *
- * Throws a `RangeError` for an instant that is no duration of at most 100 years, and for options that no call has.
+ * Throws a `RangeError` for an instant that is not a duration ≤ 100 years, and for unknown options.
  *
  * **Example**
  *
@@ -305,22 +304,22 @@ export const list = (
   calls: ReadonlyArray<Duration.Input | (Omit<PatternOptions, "start"> & { readonly at: Duration.Input })>
 ): ReadonlyArray<Arrival> => {
   const where = "Simulation.list"
-  Options.array(where, "calls", calls)
+  Options.read(where, "calls", Options.array, calls)
   return inOrder(calls.flatMap((call): ReadonlyArray<Arrival> => {
-    if (!isDescribed(call)) return [{ at: Options.value(where, "at", Options.duration, call) }]
+    if (!isDescribed(call)) return [{ at: Options.read(where, "at", Rules.duration, call) }]
     Options.known(where, call, ["at", ...common.slice(1)])
     const { at, ...options } = call
-    return pattern(where, options, [Options.value(where, "at", Options.duration, at)])
+    return pattern(where, options, [Options.read(where, "at", Rules.duration, at)])
   }))
 }
 
 /**
- * Several patterns at the same time.
+ * Merges patterns into one sorted list.
  *
  * **Details**
  *
- * Sorted by instant; those of one instant in the order in which they are given. A pattern that shall come after another
- * one has a `start`. Patterns are plain arrays: `filter` and `map` serve as well.
+ * Sorted by instant; calls of one instant stay in the order of the patterns. The option `start` places one pattern after
+ * another. Patterns are plain arrays, so `filter` and `map` work as well.
  *
  * **Example**
  *
@@ -342,8 +341,8 @@ export const list = (
 export const merge = (...patterns: ReadonlyArray<ReadonlyArray<Arrival>>): ReadonlyArray<Arrival> =>
   inOrder(patterns.flat())
 
-/** An object that is no duration: neither one of Effect's, nor one by its units, nor a pair of seconds and nanoseconds. */
+/** Whether it is an object that is not a duration: no Effect Duration, no object of units, no pair of seconds and nanoseconds. */
 const isDescribed = (call: unknown): call is PatternOptions & { readonly at: Duration.Input } =>
-  Predicate.isObject(call) && !Array.isArray(call) && !Duration.isDuration(call) && !Options.isUnits(call)
+  Predicate.isObject(call) && !Array.isArray(call) && !Duration.isDuration(call) && !Rules.isDurationObject(call)
 
 const inOrder = (arrivals: ReadonlyArray<Arrival>): ReadonlyArray<Arrival> => arrivals.toSorted((a, b) => a.at - b.at)

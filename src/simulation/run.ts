@@ -1,22 +1,22 @@
-/** Runs the limiter itself, call by call, in a world of its own. */
+/** Runs calls through a limiter in virtual time. */
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import { format } from "effect/Formatter"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
+import * as Options from "../internal/options.ts"
 import * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type { Arrival } from "./arrivals.ts"
-import * as Options from "./options.ts"
+import * as Rules from "./rules.ts"
 import * as World from "./world.ts"
 
 /**
- * What became of a call: it ran to its end, was refused for a reason, was interrupted while it waited or ran, or waits for
- * ever, as nobody ends an infinite pause.
+ * The outcome of a call: it ran to its end, was rejected for a reason, was interrupted while it waited or ran, or waits for
+ * ever, as in an infinite pause.
  *
  * @category models
  * @since 0.1.0
@@ -24,7 +24,7 @@ import * as World from "./world.ts"
 export type Outcome = "done" | Refusal | "interrupted" | "waiting"
 
 /**
- * Why a throttle refuses; those of maps and of stores that processes share do not happen here.
+ * The reason of a rejection. Those of maps and of shared stores do not occur in a simulation.
  *
  * @category models
  * @since 0.1.0
@@ -32,7 +32,7 @@ export type Outcome = "done" | Refusal | "interrupted" | "waiting"
 export type Refusal = keyof Throttle.Statistics["rejected"]
 
 /**
- * A call of a simulation. All times are milliseconds since the beginning.
+ * A call of a simulation. All times are milliseconds since the start of the simulation.
  *
  * @see {@link Result} for where it comes from
  * @category models
@@ -40,22 +40,21 @@ export type Refusal = keyof Throttle.Statistics["rejected"]
  */
 export interface Call {
   readonly arrival: number
-  /** When it started; undefined if it never did. */
+  /** The instant of its start; undefined if it did not start. */
   readonly start: number | undefined
-  /** When its run ended, or when it was refused or interrupted; undefined if it waits for ever. */
+  /** The instant at which its run ended, or at which it was rejected or interrupted; undefined if it waits for ever. */
   readonly end: number | undefined
-  /** From the arrival to the start or, if it never started, to its end. */
+  /** The time from its arrival to its start or, if it did not start, to its end. */
   readonly wait: number
-  /** What it asked for; 1 if its arrival does not say. */
+  /** Its cost; 1 if its arrival has none. */
   readonly cost: Throttle.Cost
   readonly outcome: Outcome
 }
 
 /**
- * Something that happens to the throttle while calls come: everybody is let wait for a while, a pause ends, or limits
- * change.
+ * A change of the throttle during a simulation: a pause, the end of a pause, or an update of its policy.
  *
- * @see {@link RunOptions} for where it is given
+ * @see {@link RunOptions}, which takes them
  * @category models
  * @since 0.1.0
  */
@@ -65,7 +64,7 @@ export type Change =
   | { readonly at: Duration.Input; readonly update: Throttle.Policy<any> }
 
 /**
- * A {@link Change} that was made: times are milliseconds, a policy is its data.
+ * A {@link Change} of a result. Times are milliseconds, a policy is its data.
  *
  * @category models
  * @since 0.1.0
@@ -82,18 +81,18 @@ export type Changed =
  * @since 0.1.0
  */
 export interface RunOptions {
-  /** How long a call runs whose arrival does not say. Default: 0. */
+  /** How long a call runs whose arrival has no `runs`. Default: 0. */
   readonly runs?: Duration.Input | undefined
-  /** What happens to the throttle meanwhile. Default: nothing. */
+  /** Changes of the throttle. Default: none. */
   readonly changes?: ReadonlyArray<Change> | undefined
-  /** So long after its time every timer of the throttle ends; real ones are a millisecond or two late. Default: 0. */
+  /** How late each timer of the throttle ends; real timers are 1 to 2 ms late. Default: 0. */
   readonly late?: Duration.Input | undefined
-  /** What pictures and texts call it. Default: the policy in words. */
+  /** The title in pictures and texts. Default: the policy in words. */
   readonly name?: string | undefined
 }
 
 /**
- * What happened in a simulation.
+ * The result of a simulation.
  *
  * @see {@link summary} for its numbers
  * @see {@link svg} and {@link text} for its picture
@@ -102,28 +101,35 @@ export interface RunOptions {
  */
 export interface Result {
   readonly name: string
-  /** The policy; several where calls had to pass several throttles, in the order in which they were asked. */
+  /** The policy; several where calls passed several throttles, in that order. */
   readonly policies: ReadonlyArray<Throttle.PolicyData>
-  /** In the order of their instants. */
+  /** Sorted by instant. */
   readonly changes: ReadonlyArray<Changed>
-  /** In the order in which they arrived. */
+  /** In order of arrival. */
   readonly calls: ReadonlyArray<Call>
 }
 
 const where = "Simulation.run"
 
-const readChange = (change: Change, i: number): Changed => {
+const rules = {
+  runs: Rules.duration,
+  changes: Options.array,
+  late: Rules.duration,
+  name: Rules.string
+}
+
+const readChange = (received: unknown, i: number): Changed => {
   const name = `changes[${i}]`
-  Options.object(where, name, change)
-  const at = World.rounded(Options.value(where, `${name}.at`, Options.duration, change.at))
+  const change = Options.read(where, name, Options.object, received) as Change
+  const at = World.rounded(Options.read(where, `${name}.at`, Rules.duration, change.at))
   if (Predicate.hasProperty(change, "pause")) {
-    return { at, pause: Options.value(where, `${name}.pause`, Options.anyDuration, change.pause) }
+    return { at, pause: Options.read(where, `${name}.pause`, Options.anyDuration, change.pause) }
   }
   if (Predicate.hasProperty(change, "update") && Throttle.isPolicy(change.update)) {
     return { at, update: change.update.data }
   }
   if (Predicate.hasProperty(change, "resume") && change.resume === true) return { at, resume: true }
-  throw new RangeError(`${where}: ${name} must pause for a duration, resume: true or update to a policy`)
+  throw Options.invalid(where, name, "{ pause: duration }, { resume: true } or { update: policy }", change)
 }
 
 const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<void> =>
@@ -134,29 +140,28 @@ const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<v
     : throttle.resume
 
 /**
- * Runs calls through a policy in virtual time and says what became of each.
+ * Runs calls through a policy in virtual time and returns the outcome of each.
  *
  * **When to use**
  *
- * To size a limit before it is in force, to see what a policy does, to hold two policies against each other.
+ * To size a limit before it is in force, to understand a policy, or to compare two policies.
  *
  * **Details**
  *
- * The limiter is the real one; only its clock is not: time passes as soon as nothing is left to do, so an hour of
- * 10 calls per second takes half a second. It is one call, without a fiber that goes on, and the same arguments give the
- * same result. Nothing is logged, and `Throttle.metrics` do not count it. The wall clock begins at 0 too, on a full minute.
+ * It runs the limiter of `Throttle.make` on a virtual clock: time advances as soon as nothing is left to do, so an hour of
+ * 10 calls per second takes half a second. The run is synchronous and deterministic. It logs nothing and does not count in
+ * `Throttle.metrics`. The wall clock starts at 0, on a full minute.
  *
- * At one instant, what ends comes first, then changes, then arrivals in their order, then interruptions. It ends when
- * nobody is left who waits or runs, but for calls that nothing lets in: those wait for ever. Instants are rounded to
- * nanoseconds, and are at most 100 years.
+ * At one instant, ends of calls come first, then changes, then arrivals in their order, then interruptions. The simulation
+ * ends when no call waits or runs, except calls that can never start. Instants are rounded to nanoseconds, and are at most
+ * 100 years.
  *
- * An array of policies is a chain: calls pass one throttle after the other, as an effect does that is piped through
- * several, the last one first. So `run([rate, five], calls)` is `call.pipe(five, rate)`.
+ * An array of policies is a chain: calls pass one throttle after the other. `run([rate, five], calls)` acts as
+ * `call.pipe(five, rate)`.
  *
  * **Errors**
  *
- * What a policy refuses is an outcome. Throws a `RangeError` for bad options, for arrivals that are no list of calls, for a
- * cost that makes no sense.
+ * A rejection is an outcome, not an error. Throws a `RangeError` for invalid options, arrivals and costs.
  *
  * **Example**
  *
@@ -168,7 +173,7 @@ const carryOut = (change: Changed, throttle: Throttle.Throttle): Effect.Effect<v
  * const result = Simulation.run(policy, Simulation.bursts({ size: 30, every: "2 seconds", duration: "10 minutes" }))
  *
  * const { refused, wait } = Simulation.summary(result)
- * console.log(refused.QueueFull, wait.max) // 2994 of 9000, and nobody waits longer than 2 s
+ * console.log(refused.QueueFull, wait.max) // 2994 of 9000; no call waits longer than 2 s
  * ```
  *
  * @see {@link summary} for numbers
@@ -181,19 +186,15 @@ export const run = (
   arrivals: ReadonlyArray<Arrival>,
   options: RunOptions = {}
 ): Result => {
-  Options.known(where, options, ["runs", "changes", "late", "name"])
   const policies: ReadonlyArray<Throttle.Policy<any>> = Array.isArray(policy) ? policy : [policy]
   for (const one of policies) {
-    if (!Throttle.isPolicy(one)) throw new RangeError(`${where}: a policy is needed here, got ${format(one)}`)
+    if (!Throttle.isPolicy(one)) throw Options.invalid(where, "policy", "a policy", one)
   }
-  Options.text(where, "name", options.name)
-  Options.array(where, "arrivals", arrivals)
-  Options.array(where, "changes", options.changes ?? [])
-  const usually = Options.value(where, "runs", Options.duration, options.runs ?? 0)
-  const late = Options.value(where, "late", Options.duration, options.late ?? 0)
-  const changes = (options.changes ?? []).map(readChange).toSorted((a, b) => a.at - b.at)
+  Options.read(where, "arrivals", Options.array, arrivals)
+  const { late = 0, name, runs: usually = 0, ...read } = Options.readAll(where, rules, options)
+  const changes = Array.from(read.changes ?? [], readChange).toSorted((a, b) => a.at - b.at)
   if (changes.length > 0 && policies.length !== 1) {
-    throw new RangeError(`${where}: changes are for one policy, got ${policies.length}`)
+    throw Options.invalid(where, "changes", "undefined for several policies", options.changes)
   }
 
   const world = World.make(late)
@@ -216,14 +217,14 @@ export const run = (
   world.run(turns.toSorted((a, b) => a.at - b.at))
 
   return {
-    name: options.name ?? (policies.map(Throttle.describe).join(", then ") || "no limit"),
+    name: name ?? (policies.map(Throttle.describe).join(", then ") || "no limit"),
     policies: policies.map(({ data }) => data),
     changes,
     calls: visits.toSorted((a, b) => a.arrival - b.arrival).map(callOf)
   }
 }
 
-/** A call on its way. */
+/** A call in progress. */
 interface Visit {
   readonly arrival: number
   readonly interruptAt: number
@@ -235,14 +236,16 @@ interface Visit {
   outcome: Outcome
 }
 
-const parts = ["at", "cost", "runs", "interruptAfter"]
+const fields = ["at", "cost", "runs", "interruptAfter"]
 
 const visit = (arrival: Arrival, i: number, usually: number): Visit => {
-  Options.known(where, arrival, parts, `arrivals[${i}]`)
-  const value = (name: "at" | "runs" | "interruptAfter", otherwise: number) =>
-    arrival[name] === undefined && name !== "at"
+  const name = `arrivals[${i}]`
+  Options.read(where, name, Options.object, arrival)
+  Options.known(`${where}, ${name}`, arrival, fields)
+  const value = (field: "at" | "runs" | "interruptAfter", otherwise: number) =>
+    arrival[field] === undefined && field !== "at"
       ? otherwise
-      : Options.value(where, `arrivals[${i}].${name}`, Options.duration, arrival[name])
+      : Options.read(where, `${name}.${field}`, Rules.duration, arrival[field])
   const at = World.rounded(value("at", 0))
   return {
     arrival: at,
@@ -271,7 +274,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
   visit.fiber.addObserver((exit) => {
     visit.end = world.now()
     visit.outcome = outcomeOf(exit)
-    // 100,000 fibers need not be kept until the end.
+    // Frees the fiber: a simulation may have 100,000 of them.
     visit.fiber = undefined
   })
 }
@@ -289,7 +292,7 @@ const outcomeOf = (exit: Exit.Exit<unknown, ThrottleError>): Outcome => {
   return "interrupted"
 }
 
-/** What an effect that does not wait gives; throws what it dies with. */
+/** The result of an effect that has ended; throws its defect. */
 const succeeded = <A>(fiber: Fiber.Fiber<A>): A => {
   const exit = fiber.pollUnsafe()
   if (exit !== undefined && Exit.isSuccess(exit)) return exit.value

@@ -1,8 +1,8 @@
-/** What there was at each instant of a simulation, as steps; and the limits that it is held against. */
+/** The numbers of a simulation over time, as steps, and the limits that apply to them. */
 import type * as Throttle from "../Throttle.ts"
 import type { Call, Result } from "./run.ts"
 
-/** From an instant on there are so many, until the next step. */
+/** The value from an instant on, until the next step. */
 export interface Step {
   readonly at: number
   readonly value: number
@@ -10,17 +10,17 @@ export interface Step {
 
 export type Steps = ReadonlyArray<Step>
 
-/** Something that is there from one instant to another. */
+/** Something that lasts from one instant to another. */
 interface Stay {
   readonly from: number
   readonly to: number
   readonly weight: number
 }
 
-/** A sleep is whole microseconds, rounded down: a start may be so much early. */
+/** How early a start may be: sleeps are whole microseconds, rounded down. */
 const microsecond = 1e-3
 
-/** At one instant those who leave come before those who enter. */
+/** At one instant ends come before begins. */
 const countOf = (stays: ReadonlyArray<Stay>): Steps => {
   const ends = stays.toSorted((a, b) => a.to - b.to)
   const begins = stays.toSorted((a, b) => a.from - b.from)
@@ -50,21 +50,21 @@ export const waiting = ({ calls }: Result): Steps =>
     calls.flatMap(({ arrival, wait }) => wait > 0 ? [{ from: arrival, to: arrival + wait, weight: 1 }] : [])
   )
 
-/** How much of a unit a cost asks for. */
+/** The amount of a unit in a cost. */
 const amountOf = (cost: Throttle.Cost, unit: string): number =>
   typeof cost === "number" ? (unit === "permits" ? cost : 0) : cost[unit] ?? (unit === "permits" ? 1 : 0)
 
-/** Whether permits are calls. */
+/** Whether each call costs one permit. */
 export const costOne = ({ calls }: Result): boolean => calls.every(({ cost }) => amountOf(cost, "permits") === 1)
 
-/** A call that takes no time never runs beside another. */
+/** Whether a call takes time. One that does not never runs beside another. */
 export const lasts = ({ end, start }: Call): boolean => start !== undefined && end !== undefined && end > start
 
 /** Calls that run. */
 export const running = ({ calls }: Result): Steps =>
   countOf(calls.filter(lasts).map(({ end, start }) => ({ from: start!, to: end!, weight: 1 })))
 
-/** Calls that arrive in each span of such a length, or those of them that were refused. */
+/** Calls that arrive in each span of this length, or the rejected ones of them. */
 export const arriving = ({ calls }: Result, span: number, isCounted: (call: Call) => boolean): Steps =>
   countOf(
     calls.filter(isCounted).map(({ arrival }) => {
@@ -76,7 +76,7 @@ export const arriving = ({ calls }: Result, span: number, isCounted: (call: Call
 export const isRefused = ({ outcome }: Call): boolean =>
   outcome !== "done" && outcome !== "interrupted" && outcome !== "waiting"
 
-/** Permits of a unit that are held by calls that run. */
+/** Permits of a unit that running calls hold. */
 export const held = ({ calls }: Result, unit: string): Steps =>
   countOf(
     calls.filter(lasts).map(({ cost, end, start }) => ({ from: start!, to: end!, weight: amountOf(cost, unit) }))
@@ -90,13 +90,13 @@ export const started = ({ calls }: Result, per: number, unit: string): Steps =>
     )
   )
 
-/** A limit that a series is held against: permits of a unit, held at once or started in the last `per`. */
+/** A limit of a series: permits of a unit, held at once or started in the last `per`. */
 export interface Limit {
   readonly unit: string
   /** Undefined for permits that are held. */
   readonly per: number | undefined
   readonly limit: number
-  /** What the policy calls it. Only a limit is never exceeded: a rate is by its burst, a refill by the bucket. */
+  /** Its word in the policy. Only a "limit" is never exceeded: a rate is exceeded by its burst, a refill by its bucket. */
   readonly word: "limit" | "rate" | "refill"
 }
 
@@ -120,7 +120,7 @@ const limitsIn = (data: Throttle.PolicyData, unit = "permits"): ReadonlyArray<Li
   }
 }
 
-/** The policies that were in force, each from an instant on. Updates are for one policy, so of several none changes. */
+/** The policies in force, each from an instant on. Updates apply to a single policy, so a chain has no change. */
 const stagesOf = (
   { changes, policies }: Result
 ): ReadonlyArray<{ readonly at: number; readonly data: Throttle.PolicyData }> => [
@@ -128,7 +128,7 @@ const stagesOf = (
   ...changes.flatMap((change) => "update" in change ? [{ at: change.at, data: change.update }] : [])
 ]
 
-/** From an instant on this is the limit, or none is. */
+/** The limit from an instant on; undefined for none. */
 export interface LimitStep {
   readonly at: number
   readonly value: number | undefined
@@ -136,12 +136,12 @@ export interface LimitStep {
 
 export type LimitSteps = ReadonlyArray<LimitStep>
 
-/** One kind of limit, and what it was from each instant on. */
+/** One kind of limit, with its value from each instant on. */
 interface LimitSeries extends Omit<Limit, "limit"> {
   readonly steps: LimitSteps
 }
 
-/** What limits have in common that are one line of a picture: several of one kind in a policy go by their order. */
+/** The identity of limits that are one line of a picture. Several of one kind in a policy are told apart by their order. */
 const kindsOf = (limits: ReadonlyArray<Limit>): ReadonlyMap<string, Limit> => {
   const found = new Map<string, Limit>()
   for (const limit of limits) {
@@ -153,7 +153,7 @@ const kindsOf = (limits: ReadonlyArray<Limit>): ReadonlyMap<string, Limit> => {
   return found
 }
 
-/** All limits that were ever in force, each with when it was: updates may end them and bring others. */
+/** All limits that were in force at some time, with their values: updates may remove and add limits. */
 export const limitsOf = (result: Result): ReadonlyArray<LimitSeries> => {
   const stages = stagesOf(result).map(({ at, data }) => ({ at, limits: kindsOf(limitsIn(data)) }))
   const all = new Map(stages.flatMap(({ limits }) => [...limits]))
@@ -165,7 +165,7 @@ export const limitsOf = (result: Result): ReadonlyArray<LimitSeries> => {
   }))
 }
 
-/** The most that may wait, from each instant on. In a chain each throttle has a line of its own: no bound holds for all. */
+/** `maxQueue` from each instant on. In a chain each throttle has its own queue, so no bound applies to all. */
 export const queueLimits = (result: Result): LimitSteps => {
   if (result.policies.length > 1) return []
   const steps = stagesOf(result).map(({ at, data }) => {
@@ -182,7 +182,7 @@ const maxQueueOf = (data: Throttle.PolicyData): number => {
   return data._tag === "All" ? Math.min(own, ...data.policies.map(maxQueueOf)) : own
 }
 
-/** Between two of these lies a window of the clock, or a slot on it. */
+/** The intervals whose multiples are edges of fixed windows or aligned slots. */
 export const edgesOf = (data: Throttle.PolicyData): ReadonlyArray<number> => {
   switch (data._tag) {
     case "All":

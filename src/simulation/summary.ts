@@ -5,24 +5,24 @@ import * as Series from "./series.ts"
 /**
  * The numbers of a simulation. Times are milliseconds.
  *
- * @see {@link summary} for where they come from
+ * @see {@link summary}, which returns them
  * @category models
  * @since 0.1.0
  */
 export interface Summary {
-  /** All that arrived. */
+  /** The number of calls that arrived. */
   readonly calls: number
-  /** Those that started; each of the others was refused, interrupted while it waited, or waits for ever. */
+  /** The number of calls that started. Each other call was rejected, interrupted while it waited, or waits for ever. */
   readonly started: number
-  /** Those that were refused, by reason; a reason that did not occur is 0. */
+  /** The numbers of rejected calls by reason; 0 for a reason that did not occur. */
   readonly refused: Readonly<Record<Refusal, number>>
-  /** Those that were interrupted, while they waited or ran. */
+  /** The number of calls that were interrupted while they waited or ran. */
   readonly interrupted: number
-  /** From the first arrival until all was over. */
+  /** The time from the first arrival to the last event. */
   readonly duration: number
   /** Starts per second, over the whole duration; 0 if that is 0. */
   readonly throughput: number
-  /** How long those that started waited; all 0 if none did. Percentiles by nearest rank. */
+  /** The waits of calls that started; all 0 if none did. Percentiles by nearest rank. */
   readonly wait: {
     readonly mean: number
     readonly p50: number
@@ -30,18 +30,18 @@ export interface Summary {
     readonly p99: number
     readonly max: number
   }
-  /** The most that waited at once. */
+  /** The maximum number of waiting calls. */
   readonly longestLine: number
-  /** The most that ran at once; calls that take no time are not counted. */
+  /** The maximum number of running calls; calls that take no time do not count. */
   readonly mostRunning: number
 }
 
 /**
- * Adds up what happened.
+ * Computes the numbers of a simulation.
  *
  * **Details**
  *
- * A line or a number of running calls counts if it lasted: of two calls that change places at one instant one is counted.
+ * Of two calls of which one ends and the other starts at the same instant, one counts as running at that instant.
  *
  * **Example**
  *
@@ -55,7 +55,7 @@ export interface Summary {
  * console.log(`at 90 % load one of ten waits longer than ${wait.p90} ms`)
  * ```
  *
- * @see {@link text} for the same as a picture in the terminal
+ * @see {@link text} for a picture in the terminal
  * @category reading
  * @since 0.1.0
  */

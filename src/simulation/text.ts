@@ -1,5 +1,6 @@
 /** A picture of a simulation for terminals. */
-import * as Options from "./options.ts"
+import * as Options from "../internal/options.ts"
+import * as Rules from "./rules.ts"
 import type { Result } from "./run.ts"
 import * as Series from "./series.ts"
 import * as Words from "./words.ts"
@@ -11,22 +12,22 @@ import * as Words from "./words.ts"
  * @since 0.1.0
  */
 export interface TextOptions {
-  /** In characters, a whole number of at least 40. Default: 80. */
+  /** Characters: an integer ≥ 40. Default: 80. */
   readonly width?: number | undefined
 }
 
 /**
- * Draws a simulation in characters: arrivals, those who wait, those who run, starts and refusals over time.
+ * Draws a simulation in characters: arrivals, waiting calls, running calls, starts and rejections over time.
  *
  * **Details**
  *
- * Each character is a span of time, its height the most there was in it, or for arrivals, starts and refusals how many
- * there were; each line has a scale of its own, whose top is written behind it. A line with nothing in it is left out.
- * Below stands what happened, in words. No line is longer than `width`: in a terminal give it `process.stdout.columns`.
+ * Each character is a span of time. Its height is the maximum in that span or, for arrivals, starts and rejections, their
+ * number. Each row has its own scale, with its maximum at the end of the row; empty rows are omitted. The rows are followed
+ * by {@link describe}. No line is longer than `width`; in a terminal pass `process.stdout.columns`.
  *
  * **Errors**
  *
- * Throws a `RangeError` for bad options.
+ * Throws a `RangeError` for invalid options.
  *
  * **Example**
  *
@@ -44,9 +45,7 @@ export interface TextOptions {
  * @since 0.1.0
  */
 export const text = (result: Result, options: TextOptions = {}): string => {
-  const where = "Simulation.text"
-  Options.known(where, options, ["width"])
-  const width = Options.value(where, "width", Options.columns, options.width ?? 80)
+  const { width = 80 } = Options.readAll("Simulation.text", { width: Rules.columns }, options)
   const { calls } = result
   const columns = width - gutter - 8
   const from = calls[0]?.arrival ?? 0
@@ -58,7 +57,7 @@ export const text = (result: Result, options: TextOptions = {}): string => {
     for (const at of instants) if (at !== undefined) found[columnOf(at)]!++
     return found
   }
-  /** The most in each column, what is there from the column before included. */
+  /** The maximum in each column, with the value from the column before. */
   const peaks = (steps: Series.Steps): ReadonlyArray<number> => {
     const found = Array.from({ length: columns }, () => 0)
     let column = 0

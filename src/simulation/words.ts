@@ -1,16 +1,16 @@
-/** How pictures say numbers. */
+/** Numbers and times in words. */
 import type { Result } from "./run.ts"
 import { type Summary, summary } from "./summary.ts"
 
-/** At most three digits that count, without zeros at the end. */
+/** At most three significant digits, without trailing zeros. */
 export const number = (value: number): string =>
   value >= 1_000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)))
 
-/** In the little room beside an axis: "84k". */
+/** Short, for an axis: "84k". */
 export const short = (value: number): string =>
   value >= 1e6 ? `${number(value / 1e6)}M` : value >= 1e4 ? `${number(value / 1e3)}k` : number(value)
 
-/** Milliseconds as a person says them. */
+/** Milliseconds in a readable unit. */
 export const time = (millis: number): string =>
   millis === 0
     ? "0 s"
@@ -37,7 +37,7 @@ export const wrap = (text: string, width: number): ReadonlyArray<string> => {
   return [...lines, rest]
 }
 
-/** An instant on an axis: seconds, minutes or hours, the same for all of it, in which each step is a whole number. */
+/** An instant on an axis, in the unit in which each tick of the axis is an integer. */
 export const tick = (instant: number, ticks: ReadonlyArray<number>): string => {
   const last = ticks.at(-1) ?? 0
   const step = (ticks[1] ?? last) - (ticks[0] ?? 0)
@@ -55,7 +55,7 @@ const refusals = ({ refused }: Summary): ReadonlyArray<string> =>
   Object.entries(refused).filter(([, n]) => n > 0).map(([reason, n]) => `${number(n)} ${reason}`)
 
 /**
- * Says what happened, in a few sentences.
+ * Describes a simulation in a few sentences.
  *
  * **When to use**
  *

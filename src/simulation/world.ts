@@ -1,7 +1,7 @@
 /**
- * A world with a clock and a scheduler of its own: time passes as soon as there is nothing left to do at an instant.
+ * A clock and a scheduler in virtual time: time advances as soon as nothing is left to do at an instant.
  *
- * Nothing in it is asynchronous: a whole run happens inside one call of `run`, and is the same each time.
+ * A run is synchronous and deterministic.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -14,32 +14,32 @@ import * as Scheduler from "effect/Scheduler"
 import * as Agenda from "../internal/agenda.ts"
 
 export interface World {
-  /** Milliseconds since the beginning, at which the wall clock shows 0 as well. */
+  /** Milliseconds since the start, at which the wall clock shows 0. */
   readonly now: () => number
   /** Starts a fiber at this instant. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
-  /** Does nothing for so many milliseconds; such a sleep is never late. */
+  /** Sleeps for a number of milliseconds. Such a sleep is never late. */
   readonly pass: (millis: number) => Effect.Effect<void>
   /**
-   * Does each of these at its instant, and all that follows from it, until nothing is left to do. Whatever fibers wait for
-   * at an instant comes before them. They are in the order of their instants.
+   * Runs each action at its instant, and all fibers, until nothing is left to do. At one instant sleeps end before actions
+   * run. The actions are sorted by instant.
    */
   readonly run: (turns: ReadonlyArray<Turn>) => void
 }
 
-/** Something that happens to the world from outside. */
+/** An action from outside, at an instant. */
 export interface Turn {
   readonly at: number
   readonly action: () => void
 }
 
 /**
- * To nanoseconds: sums of fractions are not exact, and what ends at an instant has to end at the very instant at which
- * something else arrives.
+ * Rounds to nanoseconds: sums of fractions are not exact, and a call must end at exactly the instant at which another one
+ * arrives.
  */
 export const rounded = (millis: number): number => Math.round(millis * 1e6) / 1e6
 
-/** `late`: so many milliseconds after its time every sleep ends. */
+/** `late`: the milliseconds by which each sleep ends late. */
 export const make = (late: number): World => {
   const agenda = Agenda.make()
   let tasks: Array<() => void> = []
@@ -70,7 +70,7 @@ export const make = (late: number): World => {
 
   const context = Context.make(Clock.Clock, clock).pipe(
     Context.add(Scheduler.Scheduler, scheduler),
-    // What is only simulated is not counted with what really happened, nor logged or traced.
+    // A simulation is not counted, logged or traced with real calls.
     Context.add(Metric.MetricRegistry, new Map()),
     Context.add(References.MinimumLogLevel, "None"),
     Context.add(References.TracerEnabled, false)
@@ -78,7 +78,7 @@ export const make = (late: number): World => {
 
   const runFork = Effect.runForkWith(context)
 
-  /** Until every fiber waits for time to pass. */
+  /** Runs fibers until each one sleeps. */
   const settle = () => {
     while (tasks.length > 0) {
       const batch = tasks
@@ -87,7 +87,7 @@ export const make = (late: number): World => {
     }
   }
 
-  /** Until nothing is left that fibers wait for up to an instant. */
+  /** Ends all sleeps up to an instant. */
   const passUntil = (instant: number) => {
     settle()
     for (let first = agenda.heap[0]; first !== undefined && first.at <= instant; first = agenda.heap[0]) {

@@ -1,4 +1,4 @@
-/** The process of one server, for the HTTP section: listens on a free port and says which. Ends with whoever started it. */
+/** The process of one server, for the HTTP section: listens on a free port and prints it. Ends with the process that started it. */
 import { NodeHttpServer } from "@effect/platform-node"
 import fastifyRateLimit from "@fastify/rate-limit"
 import { Effect, Layer } from "effect"

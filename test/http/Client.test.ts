@@ -1130,27 +1130,30 @@ describe("bad options throw at once", () => {
   const bad = (options: any) => () => HttpThrottle.client(paced, options)
   it.each<[unknown, string]>([
     [{ retires: 3 }, "unknown option \"retires\""],
-    [{ retry: -1 }, "retry must be a whole number of at least 0 or a schedule, got -1"],
-    [{ retry: 1.5 }, "retry must be"],
-    [{ retry: Infinity }, "retry must be"],
-    [{ retry: "often" }, "retry must be"],
-    [{ jitter: -0.1 }, "jitter must be a number from 0 to 1, got -0.1"],
-    [{ jitter: 2 }, "jitter must be"],
-    [{ jitter: NaN }, "jitter must be"],
-    [{ maxPause: 0 }, "maxPause must be a finite duration above 0, got 0"],
-    [{ maxPause: "soon" }, "maxPause must be"],
-    [{ maxPause: Infinity }, "maxPause must be"],
-    [{ maxPause: -1 }, "maxPause must be"],
-    [{ key: "host" }, "key must be a function"],
-    [{ cost: -1 }, "cost must be whole permits, a whole amount for each unit, or a function that gives one, got -1"],
-    [{ cost: 0.5 }, "cost must be"],
-    [{ cost: "2" }, "cost must be"],
-    [{ cost: { tokens: NaN } }, "cost must be"],
-    [{ cost: [1] }, "cost must be"],
-    [{ cost: null }, "cost must be"],
-    [{ retryIf: true }, "retryIf must be a function"],
-    [{ parsers: HttpThrottle.retryAfter }, "parsers must be an array of functions"],
-    [{ parsers: [1] }, "parsers must be"]
+    [{ retry: -1 }, `"retry" must be an integer ≥ 0 or a schedule, received -1`],
+    [{ retry: 1.5 }, `"retry" must be`],
+    [{ retry: Infinity }, `"retry" must be`],
+    [{ retry: "often" }, `"retry" must be`],
+    [{ jitter: -0.1 }, `"jitter" must be a number from 0 to 1, received -0.1`],
+    [{ jitter: 2 }, `"jitter" must be`],
+    [{ jitter: NaN }, `"jitter" must be`],
+    [{ maxPause: 0 }, `"maxPause" must be a finite duration > 0, received 0`],
+    [{ maxPause: "soon" }, `"maxPause" must be`],
+    [{ maxPause: Infinity }, `"maxPause" must be`],
+    [{ maxPause: -1 }, `"maxPause" must be`],
+    [{ key: "host" }, `"key" must be a function`],
+    [
+      { cost: -1 },
+      `"cost" must be an integer ≥ 0, such an amount for each unit, or a function from a request to a cost, received -1`
+    ],
+    [{ cost: 0.5 }, `"cost" must be`],
+    [{ cost: "2" }, `"cost" must be`],
+    [{ cost: { tokens: NaN } }, `"cost" must be`],
+    [{ cost: [1] }, `"cost" must be`],
+    [{ cost: null }, `"cost" must be`],
+    [{ retryIf: true }, `"retryIf" must be a function`],
+    [{ parsers: HttpThrottle.retryAfter }, `"parsers" must be an array of functions`],
+    [{ parsers: [1] }, `"parsers" must be`]
   ])("%j", (options, message) => {
     assert.throws(bad(options), RangeError)
     assert.throws(bad(options), `HttpThrottle.client: ${message}`)
@@ -1159,11 +1162,11 @@ describe("bad options throw at once", () => {
 
   it.each([undefined, null, 5, "api", {}, () => {}])("no throttle: %s", (source: any) => {
     assert.throws(() => HttpThrottle.client(source), RangeError)
-    assert.throws(() => HttpThrottle.client(source), "HttpThrottle.client: a policy, ")
+    assert.throws(() => HttpThrottle.client(source), `HttpThrottle.client: "source" must be a policy, `)
   })
 
   it("bad options of a map", () => {
-    assert.throws(() => HttpThrottle.client({ lookup: () => paced, maxKeys: 0 }), "ThrottleMap: maxKeys must be")
+    assert.throws(() => HttpThrottle.client({ lookup: () => paced, maxKeys: 0 }), `ThrottleMap: "maxKeys" must be`)
   })
 })
 

@@ -96,13 +96,14 @@ const cases: Record<string, Case> = {
     mostRefused: (20 + 10) * slack,
     mostSeconds: 1.8 * 1.15 * slack
   },
-  // 15 of the first flight, and a tenth of all, as it says nothing; 1 s is the ideal. A busy machine has it overshoot more.
+  // 15 of the first flight, and a tenth of all, as it says nothing; 1 s is the ideal, 1.4 s usual. A busy machine has it
+  // overshoot more, and refusals that follow each other are waited for 0.1, 0.2, 0.4 … 8 s.
   "refuses above 5 at once": {
     server: busy(5, 50),
     requests: 100,
     atOnce: 20,
     mostRefused: (15 + 10) * slack + 10,
-    mostSeconds: 1.4 * slack
+    mostSeconds: 8 * slack
   },
   // The window is 2 s, but its end is told in whole seconds, rounded up: 3 s is the ideal. As an instant, beside a Date that is
   // rounded down, 4 s.

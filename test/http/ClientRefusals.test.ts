@@ -194,7 +194,7 @@ describe("a refusal is known by its status", () => {
       assert.throws(
         () => HttpThrottle.client(Throttle.none, { statuses }),
         RangeError,
-        "HttpThrottle.client: \"statuses\" must map statuses from 400 to 599 to \"limit\", \"overload\" or \"unavailable\""
+        "HttpThrottle.client: \"statuses\" must be an object from statuses from 400 to 599 to \"limit\", \"overload\" or \"unavailable\""
       )
   )
 

@@ -745,8 +745,8 @@ describe("throttles", () => {
 
   it.effect("a handler that asks for what its own request holds does not hang, but is a defect, or passes", () =>
     Effect.gen(function*() {
-      for (const [nested, status] of [["die", 500], ["pass", 200]] as const) {
-        const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.concurrency({ limit: 1, nested }) })
+      for (const [onReentry, status] of [["die", 500], ["bypass", 200]] as const) {
+        const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.concurrency({ limit: 1, onReentry }) })
         const route = HttpRouter.add(
           "GET",
           "/",
@@ -916,13 +916,13 @@ describe("bad options", () => {
     ],
     [
       { policy, limit: 5 },
-      `HttpThrottle.middleware: unknown option "limit"; it takes policy, lookup, throttles, key, cost, global, countIf, skip, onRejected, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
+      `HttpThrottle.middleware: unknown option "limit"; the options are policy, lookup, throttles, key, cost, global, countIf, skip, onRejected, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
     ],
     [
       { lookup: policy },
       `HttpThrottle.middleware: "lookup" must be a function from a key to a policy, received Throttle(1 per minute, burst 1)`
     ],
-    [{ policy, key: "a" }, `HttpThrottle.middleware: "key" must be an effect that gives a string, received "a"`],
+    [{ policy, key: "a" }, `HttpThrottle.middleware: "key" must be an effect that returns a string, received "a"`],
     [{ policy, maxKeys: 0 }, `HttpThrottle.middleware: "maxKeys" must be an integer ≥ 1, received 0`],
     [{ policy, maxWait: -1 }, `HttpThrottle.middleware: "maxWait" must be a finite duration > 0, received -1`],
     [{ policy, maxWait: NaN }, `HttpThrottle.middleware: "maxWait" must be a finite duration > 0, received NaN`],
@@ -961,7 +961,7 @@ describe("bad options", () => {
     ],
     [
       { policy, onRejected: HttpServerResponse.empty() },
-      `HttpThrottle.middleware: "onRejected" must be a function from a rejection to a response, or to an effect that gives one, received `
+      `HttpThrottle.middleware: "onRejected" must be a function from a rejection to a response, or to an effect that returns one, received `
     ],
     ...([["policy", {}], ["global", { policy }]] as const).flatMap(([option, others]) =>
       [

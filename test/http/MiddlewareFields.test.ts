@@ -5,8 +5,8 @@ import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { namesOf, quotaOf, writerOf } from "../../src/http/internal/fields.ts"
 import * as Plan from "../../src/internal/plan.ts"
-import { capacityOf, partsOf, remaining } from "../../src/internal/remaining.ts"
-import { peek } from "../../src/ThrottleMap.ts"
+import { capacityOf, partsOf } from "../../src/internal/remaining.ts"
+import { remainingOfKey } from "../utils/kit.ts"
 
 const planOf = (policy: Throttle.Policy<any>) => Plan.make(policy.data)
 
@@ -78,7 +78,7 @@ describe("names", () => {
 
   it("are strings of a structured field, whatever they are", () => {
     const plan = planOf(Throttle.rate({ limit: 1, name: "a \"b\" \\ caf\u00e9\r\nX: y \u{1f600}" }))
-    assert.deepStrictEqual(writerOf("draft-10", plan, name)([{ left: 1, more: undefined }]), {
+    assert.deepStrictEqual(writerOf("draft-10", plan, name)([{ permits: 1, untilMore: undefined }]), {
       "ratelimit-policy": `"a \\"b\\" \\\\ caf???X: y ??";q=1;w=1`,
       ratelimit: `"a \\"b\\" \\\\ caf???X: y ??";r=1`
     })
@@ -87,7 +87,7 @@ describe("names", () => {
   it("numbers are within what a structured field can hold", () => {
     const policy = Throttle.window({ limit: Number.MAX_SAFE_INTEGER, per: "1 millis" })
     assert.strictEqual(
-      writerOf("draft-10", planOf(policy), name)([{ left: 1, more: 1e30 }])["ratelimit-policy"],
+      writerOf("draft-10", planOf(policy), name)([{ permits: 1, untilMore: 1e30 }])["ratelimit-policy"],
       `"default";q=999999999999999;w=1`
     )
   })
@@ -95,7 +95,7 @@ describe("names", () => {
   it("so are those of what is left, and of permits that are held", () => {
     const most = Number.MAX_SAFE_INTEGER
     const plan = planOf(Throttle.concurrency({ limit: most }))
-    const left = [{ left: most, more: undefined }]
+    const left = [{ permits: most, untilMore: undefined }]
     assert.deepStrictEqual(writerOf("draft-10", plan, name)(left), {
       "ratelimit-policy": `"default";q=999999999999999;qu="concurrent-requests"`,
       ratelimit: `"default";r=999999999999999`
@@ -127,20 +127,20 @@ describe("what is left", () => {
     Effect.gen(function*() {
       const policy = Throttle.all([Throttle.fromData(data)], { maxQueue: 0 })
       const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
-      const look = () => remaining(peek(map, "a")!)[0]!
+      const look = () => remainingOfKey(map, "a")[0]!
       for (const gap of gaps) {
         yield* TestClock.adjust(gap)
         yield* Effect.ignore(map.wait("a"))
       }
-      const { left, more } = look()
+      const { permits: left, untilMore: more } = look()
       if (waits && more !== undefined) {
         // To the millisecond: not one earlier, either.
         if (more > 1e6) {
           yield* TestClock.adjust(Math.ceil(more / 1e6) - 1)
-          assert.strictEqual(look().left, left)
+          assert.strictEqual(look().permits, left)
           yield* TestClock.adjust(1)
         } else yield* TestClock.adjust(Math.ceil(more / 1e6))
-        assert.isAbove(look().left, left)
+        assert.isAbove(look().permits, left)
       } else {
         let started = 0
         while (Option.isSome(yield* Effect.option(map.wait("a")))) started++
@@ -155,13 +155,22 @@ describe("what is left", () => {
         lookup: (key: string) => key === "shadow" ? Throttle.shadow(policy) : policy
       })
       yield* map.pause("a", "5 seconds")
-      assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: 5e9 }, { left: 0, more: undefined }])
+      assert.deepStrictEqual(remainingOfKey(map, "a"), [{ permits: 0, untilMore: 5e9 }, {
+        permits: 0,
+        untilMore: undefined
+      }])
       yield* map.resume("a")
-      assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 1, more: undefined }, { left: 2, more: undefined }])
+      assert.deepStrictEqual(remainingOfKey(map, "a"), [{ permits: 1, untilMore: undefined }, {
+        permits: 2,
+        untilMore: undefined
+      }])
       yield* map.withPermit("b")(Effect.void)
       yield* Effect.forkChild(map.withPermit("b")(Effect.void), { startImmediately: true })
-      assert.deepStrictEqual(remaining(peek(map, "b")!), [{ left: 0, more: 2e9 }, { left: 0, more: undefined }])
-      assert.deepStrictEqual(remaining(peek(map, "shadow")!), [])
+      assert.deepStrictEqual(remainingOfKey(map, "b"), [{ permits: 0, untilMore: 2e9 }, {
+        permits: 0,
+        untilMore: undefined
+      }])
+      assert.deepStrictEqual(remainingOfKey(map, "shadow"), [])
     }))
 
   it.effect("spacing from the end is one part, of which nothing is left while one runs", () =>
@@ -169,8 +178,8 @@ describe("what is left", () => {
       const policy = Throttle.spacing({ interval: "2 seconds", from: "end" })
       const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
       yield* map.withPermit("a")(Effect.sync(() => {
-        assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: undefined }])
+        assert.deepStrictEqual(remainingOfKey(map, "a"), [{ permits: 0, untilMore: undefined }])
       }))
-      assert.deepStrictEqual(remaining(peek(map, "a")!), [{ left: 0, more: 2e9 }])
+      assert.deepStrictEqual(remainingOfKey(map, "a"), [{ permits: 0, untilMore: 2e9 }])
     }))
 })

@@ -3,11 +3,23 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Option, Schema, type Scope } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import * as Limiter from "../../src/internal/limiter.ts"
-import * as Line from "../../src/internal/line.ts"
+import { demanding } from "../../src/internal/keyed/engine.ts"
+import { keyedOf } from "../../src/internal/keyed/map.ts"
+import * as Together from "../../src/internal/keyed/together.ts"
+import type { Limiter } from "../../src/internal/limiter.ts"
+import * as List from "../../src/internal/list.ts"
+import * as Local from "../../src/internal/local.ts"
 import * as Plan from "../../src/internal/plan.ts"
 import { remaining } from "../../src/internal/remaining.ts"
-import { keyedOf, peek, startAtOnce } from "../../src/ThrottleMap.ts"
+import * as Time from "../../src/internal/time.ts"
+import { remainingOfKey } from "../utils/kit.ts"
+
+const startAtOnce = <K>(
+  map: ThrottleMap.ThrottleMap<K>,
+  key: K,
+  cost: Throttle.Cost | undefined,
+  other: Limiter | undefined
+): boolean => Together.startAtOnce(keyedOf(map)!, key, demanding(cost), other)
 
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 
@@ -28,16 +40,16 @@ const Calls = Schema.Array(Schema.Struct({ gap: int(0, 12), key: Schema.Literals
 
 /** A key is idle or busy; the line of those that may be evicted is that of the idle ones, forwards and backwards. */
 const intact = <K extends ThrottleMap.Key>(map: ThrottleMap.ThrottleMap<K>, maxKeys: number) => {
-  const { busy, idle, oldest } = keyedOf(map)!
-  assert.isAtMost(idle.size + busy.size, maxKeys)
-  for (const key of idle.keys()) assert.isFalse(busy.has(key))
-  for (const [key, { isLent, key: own }] of busy) assert.deepStrictEqual([isLent, own], [true, key])
-  const line = Array.from(Line.members(oldest))
-  assert.strictEqual(oldest.size, idle.size)
+  const { byUse, idle, lent } = keyedOf(map)!
+  assert.isAtMost(idle.size + lent.size, maxKeys)
+  for (const key of idle.keys()) assert.isFalse(lent.has(key))
+  for (const [key, { key: own }] of lent) assert.strictEqual(own?.value, key)
+  const line = Array.from(List.values(byUse))
+  assert.strictEqual(byUse.size, idle.size)
   for (const one of line) assert.strictEqual(idle.get(one.key as K), one)
   assert.strictEqual(line.length, idle.size)
-  line.forEach((one, i) => assert.strictEqual(one.ahead, line[i - 1]))
-  assert.strictEqual(oldest.tail, line.at(-1))
+  line.forEach((one, i) => assert.strictEqual(one.prev, line[i - 1]))
+  assert.strictEqual(byUse.last, line.at(-1))
 }
 
 const arbitrary = { arbitrary: { runs: 150 } }
@@ -58,7 +70,7 @@ describe("startAtOnce", () => {
         const isLetIn = startAtOnce(one, key, undefined, undefined) ||
           Option.isSome(yield* Effect.option(one.wait(key)))
         assert.strictEqual(isLetIn, Option.isSome(yield* Effect.option(other.wait(key))))
-        assert.deepStrictEqual(remaining(peek(one, key)!), remaining(peek(other, key)!))
+        assert.deepStrictEqual(remainingOfKey(one, key), remainingOfKey(other, key))
       }
       assert.strictEqual((yield* one.statistics).admitted, (yield* other.statistics).admitted)
       assert.isAtMost((yield* one.statistics).keys, maxKeys)
@@ -72,14 +84,16 @@ describe("startAtOnce", () => {
     Effect.gen(function*() {
       const [key, everybody] = [Throttle.fromData(first), Throttle.fromData(second)]
       const map = yield* ThrottleMap.make({ lookup: (_key: string) => key })
-      const limiter = yield* Limiter.make(Plan.make(everybody.data))
+      const limiter = yield* Local.make(Plan.make(everybody.data))
       const both = yield* Throttle.make(Throttle.all([key, everybody], { maxQueue: 0 }))
       for (const { gap } of calls) {
         yield* TestClock.adjust(gap)
-        const before = [remaining(peek(map, "a")!), remaining(limiter)]
+        const before = [remainingOfKey(map, "a"), remaining(limiter, Time.now(limiter.time))]
         const isLetIn = startAtOnce(map, "a", undefined, limiter)
         assert.strictEqual(isLetIn, Option.isSome(yield* both.withPermitsIfAvailable(Effect.void, 1)))
-        if (!isLetIn) assert.deepStrictEqual([remaining(peek(map, "a")!), remaining(limiter)], before)
+        if (!isLetIn) {
+          assert.deepStrictEqual([remainingOfKey(map, "a"), remaining(limiter, Time.now(limiter.time))], before)
+        }
       }
     }).pipe(Effect.scoped), arbitrary)
 
@@ -96,7 +110,7 @@ describe("startAtOnce", () => {
       yield* Effect.forkChild(map.wait("a", 2), { startImmediately: true })
       yield* TestClock.adjust("1500 millis")
       assert.isFalse(startAtOnce(map, "a", undefined, undefined))
-      const limiter = yield* Limiter.make(Plan.make(Throttle.concurrency({ limit: 1 }).data))
+      const limiter = yield* Local.make(Plan.make(Throttle.concurrency({ limit: 1 }).data))
       assert.isFalse(startAtOnce(map, "b", undefined, limiter))
       assert.isFalse(startAtOnce(map, "b", 3, undefined))
     }).pipe(Effect.scoped))
@@ -115,7 +129,7 @@ describe("startAtOnce", () => {
     Effect.gen(function*() {
       const policy = Throttle.rate({ limit: 1, per: "1 hour" })
       const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy, maxKeys: 1, onFull: "evict" })
-      const other = yield* Limiter.make(Plan.make(policy.data))
+      const other = yield* Local.make(Plan.make(policy.data))
       assert.isTrue(startAtOnce(map, "a", undefined, other))
       assert.isFalse(startAtOnce(map, "b", undefined, other))
       assert.strictEqual((yield* map.statistics).keysEvicted, 0)
@@ -169,7 +183,7 @@ describe("a full map", () => {
       "fork",
       "pause",
       "resume",
-      "nextAvailable"
+      "estimateWait"
     ])
   })
 
@@ -187,7 +201,7 @@ describe("a full map", () => {
         maxKeys,
         onFull: "evict"
       })
-      const other = yield* Limiter.make(Plan.make(Throttle.rate({ limit: 1, per: 30, burst: 1 }).data))
+      const other = yield* Local.make(Plan.make(Throttle.rate({ limit: 1, per: 30, burst: 1 }).data))
       for (const { gap, key, way } of steps) {
         const done: Record<typeof way, () => Effect.Effect<unknown, unknown, Scope.Scope>> = {
           startAtOnce: () => Effect.sync(() => startAtOnce(map, key, undefined, undefined)),
@@ -201,7 +215,7 @@ describe("a full map", () => {
           fork: () => Effect.forkScoped(map.withPermit(key)(Effect.sleep(gap)), { startImmediately: true }),
           pause: () => map.pause(key, gap + 1),
           resume: () => map.resume(key),
-          nextAvailable: () => map.nextAvailable(key)
+          estimateWait: () => map.estimateWait(key)
         }
         const fiber = yield* Effect.forkScoped(Effect.ignore(done[way]()), { startImmediately: true })
         yield* TestClock.adjust(gap)

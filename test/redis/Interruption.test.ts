@@ -109,7 +109,7 @@ for (const [answers, store] of Object.entries(stores)) {
           yield* Fiber.interruptAll(fibers)
           yield* settled
         }
-        const rest = yield* Effect.forkChild(throttle.nextAvailable(1_000 - started))
+        const rest = yield* Effect.forkChild(throttle.estimateWait(1_000 - started))
         yield* settled
         assert.isAbove(started, 0)
         assert.isBelow(started, 180)

@@ -166,7 +166,7 @@ describe("settleWithin", () => {
     assert.throws(
       () => RedisThrottle.layer(bucket, { key: "a", settleWithin: "0 seconds" }),
       RangeError,
-      "RedisThrottle.layer: \"settleWithin\" must be a finite duration of at least 1 millisecond, received \"0 seconds\""
+      "RedisThrottle.layer: \"settleWithin\" must be a finite duration ≥ 1 millisecond, received \"0 seconds\""
     )
   })
 })

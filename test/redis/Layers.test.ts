@@ -53,7 +53,7 @@ describeRedis("a policy provided from Redis", () => {
       const key = uniqueKey("inline")
       const program = Effect.gen(function*() {
         yield* perDay(Effect.void)
-        const throttle = yield* Throttle.of(perDay)
+        const throttle = yield* Throttle.inline(perDay)
         assert.strictEqual(throttle, yield* Throttle.Throttle)
         return (yield* throttle.statistics).admitted
       })
@@ -190,21 +190,21 @@ describe("what is refused", () => {
       layer({ key: "a", onStoreError: { local: 2 } }),
       layer({ key: "a", ttl: 3 })
     ], [
-      "RedisThrottle.layer: key must be a non-empty string, got undefined",
-      "RedisThrottle.layer: key must be a non-empty string, got \"\"",
-      "RedisThrottle.layer: prefix must be a string without \"{\", got \"{\"",
-      "RedisThrottle.layer: timeout must be a finite duration of at least 1 millisecond, got 0",
-      "RedisThrottle.layer: leaseTtl must be a finite duration of at least 100 milliseconds, got \"10 millis\"",
-      "RedisThrottle.layer: onStoreError must be \"fail\", \"allow\" or { local: a share above 0 and at most 1 }, got \"retry\"",
-      "RedisThrottle.layer: onStoreError must be \"fail\", \"allow\" or { local: a share above 0 and at most 1 }, got {\"local\":2}",
-      "RedisThrottle.layer: unknown option \"ttl\"; it takes key, prefix, onStoreError, timeout, leaseTtl, settleWithin"
+      "RedisThrottle.layer: \"key\" must be a non-empty string, received undefined",
+      "RedisThrottle.layer: \"key\" must be a non-empty string, received \"\"",
+      "RedisThrottle.layer: \"prefix\" must be a string without \"{\", received \"{\"",
+      "RedisThrottle.layer: \"timeout\" must be a finite duration ≥ 1 millisecond, received 0",
+      "RedisThrottle.layer: \"leaseTtl\" must be a finite duration ≥ 100 milliseconds, received \"10 millis\"",
+      "RedisThrottle.layer: \"onStoreError\" must be \"fail\", \"allow\" or { local: a number > 0 and ≤ 1 }, received \"retry\"",
+      "RedisThrottle.layer: \"onStoreError\" must be \"fail\", \"allow\" or { local: a number > 0 and ≤ 1 }, received {\"local\":2}",
+      "RedisThrottle.layer: unknown option \"ttl\"; the options are key, prefix, onStoreError, timeout, leaseTtl, settleWithin"
     ])
     assert.match(
       message(() => RedisThrottle.layer(Throttle.concurrency({ limit: 1 }), { key: "a", onStoreError: "allow" })),
-      /onStoreError must be "fail" where a part counts those who run/
+      /"onStoreError" must be "fail" where a part limits running calls/
     )
-    assert.match(message(() => RedisThrottle.layer({} as never, { key: "a" })), /a policy is needed here/)
-    assert.match(message(() => RedisThrottle.makeMap({ lookup: 1 } as never)), /lookup must be a function/)
+    assert.match(message(() => RedisThrottle.layer({} as never, { key: "a" })), /"policy" must be a policy, received/)
+    assert.match(message(() => RedisThrottle.makeMap({ lookup: 1 } as never)), /"lookup" must be a function/)
   })
 
   for (
@@ -254,11 +254,11 @@ describe("when the store fails", () => {
         }
       }
       const failed = ["unavailable", "no network", undefined]
-      const open = ["open", "it is left alone for a while", 1_000]
+      const open = ["open", "the circuit breaker is open", 1_000]
       assert.deepStrictEqual(outcomes, [failed, failed, failed, open, open])
       const maybe = yield* Effect.flip(throttle.withPermitsIfAvailable(Effect.void, 1))
       assert.strictEqual(maybe.reason._tag, "StoreError")
-      assert.isTrue(Option.isNone(yield* throttle.nextAvailable()))
+      assert.isTrue(Option.isNone(yield* throttle.estimateWait()))
       yield* throttle.pause("1 second")
       yield* throttle.resume
     }).pipe(Effect.scoped, Effect.provide(broken)))

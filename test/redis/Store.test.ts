@@ -54,8 +54,8 @@ const asker = (store: Store.ThrottleStore, rules: Rules, key: string, owner = "a
   const ones = (length: number) => Array.from({ length }, () => 1)
   const run = (count: number, cost = 1): Store.Run => ({
     count,
-    timings: ones(rules.timings.length).map(() => cost),
-    gates: ones(rules.gates.length).map(() => cost)
+    meters: ones(rules.meters.length).map(() => cost),
+    pools: ones(rules.pools.length).map(() => cost)
   })
   const decide = (request: Partial<Store.Request>) =>
     Effect.suspend(() => {
@@ -70,8 +70,7 @@ const asker = (store: Store.ThrottleStore, rules: Rules, key: string, owner = "a
     ask: (count: number, cost = 1, more: Partial<Store.Request> = {}) =>
       decide({ runs: [run(count, cost)], maxWait: Infinity, joins: true, ...more }),
     take: (count: number, cost = 1, more: Partial<Store.Request> = {}) => decide({ runs: [run(count, cost)], ...more }),
-    peek: (cost = 1) => Effect.map(decide({ runs: [run(1, cost)], isDry: true }), ({ wait }) => wait),
-    lease: (number: number, cost = 1) => Store.leaseOf(rules, owner, number, ones(rules.gates.length).map(() => cost))
+    peek: (cost = 1) => Effect.map(decide({ runs: [run(1, cost)], isDry: true }), ({ wait }) => wait)
   }
 }
 
@@ -182,7 +181,7 @@ for (const [name, make] of Object.entries(stores)) {
             Throttle.tokenBucket({ capacity: 100, refill: 100, unit: "tokens" })
           ]))
           const cost = (count: number, calls: number, tokens: number) => ({
-            runs: [{ count, timings: [calls, tokens], gates: [] }]
+            runs: [{ count, meters: [calls, tokens], pools: [] }]
           })
           const { granted, part, wait } = yield* decide(cost(3, 1, 40))
           assert.deepStrictEqual([granted, part, wait], [2, 2, 200 * millis])
@@ -221,10 +220,10 @@ for (const [name, make] of Object.entries(stores)) {
           const decision = yield* ask(5)
           assert.deepStrictEqual([decision.granted, decision.slot!.wait], [4, 10 * seconds])
           yield* decide({
-            returns: { version: decision.version, slot: { at: decision.slot!.at, timings: [1, 1] }, grants: undefined },
+            returns: { version: decision.version, slot: { at: decision.slot!.at, meters: [1, 1] }, grants: undefined },
             runs: []
           })
-          const free = yield* decide({ runs: [{ count: 7, timings: [1, 0], gates: [] }] })
+          const free = yield* decide({ runs: [{ count: 7, meters: [1, 0], pools: [] }] })
           assert.deepStrictEqual([free.granted, free.wait], [6, 100 * millis])
           assert.strictEqual(yield* peek(), 10 * seconds)
         }))
@@ -245,12 +244,12 @@ for (const [name, make] of Object.entries(stores)) {
         it.effect(`${what}: what nobody wants comes back, if nothing has changed since`, () =>
           Effect.gen(function*() {
             const { ask, clock, decide, peek, take } = yield* setting(policy)
-            const slotOf = (decision: Store.Decision, timings: ReadonlyArray<number>): Store.Return => ({
+            const slotOf = (decision: Store.Decision, meters: ReadonlyArray<number>): Store.Return => ({
               version: decision.version,
-              slot: { at: decision.slot!.at, timings },
+              slot: { at: decision.slot!.at, meters },
               grants: undefined
             })
-            const parts = rules(policy).timings.length
+            const parts = rules(policy).meters.length
             const cost = Array.from({ length: parts }, () => 1)
             // Until a slot has to be reserved
             let decision = yield* ask(10)
@@ -270,7 +269,7 @@ for (const [name, make] of Object.entries(stores)) {
             const granted = yield* take(1)
             assert.strictEqual(granted.granted, 1)
             yield* decide({
-              returns: { version: granted.version, slot: undefined, grants: { at: granted.now, timings: cost } }
+              returns: { version: granted.version, slot: undefined, grants: { at: granted.now, meters: cost } }
             })
             const again = yield* take(20)
             clock.now += 10 * seconds
@@ -312,12 +311,13 @@ for (const [name, make] of Object.entries(stores)) {
 
       it.effect("leases: so many are held, and come back by release or by silence", () =>
         Effect.gen(function*() {
-          const { ask, clock, decide, key, lease, store, take } = yield* setting(Throttle.concurrency({ limit: 2 }))
+          const { ask, clock, decide, key, store, take } = yield* setting(Throttle.concurrency({ limit: 2 }))
           const decision = yield* ask(3)
           assert.deepStrictEqual([decision.granted, decision.isBusy, decision.nextExpiry], [2, true, 10 * seconds])
           clock.now += 6 * seconds
-          const mine = [0, 1].map((i) => lease(decision.firstLease + i))
-          assert.deepStrictEqual(yield* store.renew(key, [mine[0]!, lease(77)], 10 * seconds), [true, false])
+          const mine = decision.leases
+          assert.lengthOf(mine, 2)
+          assert.deepStrictEqual(yield* store.renew(key, [mine[0]!, "other"], 10 * seconds), [true, false])
           clock.now += 4 * seconds - 1
           assert.strictEqual((yield* take(1)).granted, 0)
           clock.now += 1
@@ -347,10 +347,10 @@ for (const [name, make] of Object.entries(stores)) {
           assert.isTrue((yield* b.ask(1)).isBusy)
           assert.isTrue((yield* c.ask(1)).isBusy)
           // a's is back, and it asks again: it went to the end of the line when it was served
-          const again = yield* a.ask(1, 1, { releases: [a.lease(held.firstLease)] })
+          const again = yield* a.ask(1, 1, { releases: held.leases })
           assert.strictEqual(again.granted, 1, "a is first: it has stood in line since it was served")
           assert.isTrue((yield* c.ask(1)).isBusy)
-          yield* a.decide({ releases: [a.lease(again.firstLease)] })
+          yield* a.decide({ releases: again.leases })
           assert.isTrue((yield* c.ask(1)).isBusy, "b is first")
           // Without messages a process looks every 250 ms
           clock.now += 250 * millis
@@ -371,7 +371,7 @@ for (const [name, make] of Object.entries(stores)) {
 
       it.effect("all with concurrency: permits and time at one instant", () =>
         Effect.gen(function*() {
-          const { ask, clock, decide, lease } = yield* setting(
+          const { ask, clock, decide } = yield* setting(
             Throttle.all([Throttle.rate({ limit: 10 }), Throttle.concurrency({ limit: 2 })])
           )
           const first = yield* ask(2)
@@ -381,7 +381,7 @@ for (const [name, make] of Object.entries(stores)) {
           const busy = yield* ask(1)
           assert.deepStrictEqual([busy.granted, busy.isBusy, busy.slot], [0, true, undefined])
           clock.now += 100 * millis
-          yield* decide({ releases: [lease(first.firstLease)] })
+          yield* decide({ releases: [first.leases[0]!] })
           assert.strictEqual((yield* ask(1)).slot!.wait, 100 * millis)
         }))
 
@@ -393,12 +393,12 @@ for (const [name, make] of Object.entries(stores)) {
           const first = yield* decide({ runs: [run(5, 2), run(1, 5)], maxWait: Infinity })
           assert.deepStrictEqual([first.granted, first.slot!.wait], [5, 5 * seconds])
           const grants = yield* decide({
-            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [4] } }
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, meters: [4] } }
           })
           assert.isTrue(grants.hasReturned)
           clock.now += 1 * seconds
           const slot = yield* decide({
-            returns: { version: grants.version, slot: { at: first.slot!.at, timings: [5] }, grants: undefined }
+            returns: { version: grants.version, slot: { at: first.slot!.at, meters: [5] }, grants: undefined }
           })
           assert.isTrue(slot.hasReturned)
           // 10 - 6 + 1
@@ -415,7 +415,7 @@ for (const [name, make] of Object.entries(stores)) {
           const first = yield* ask(5)
           assert.deepStrictEqual([first.granted, first.slot!.wait], [4, 1 * seconds])
           yield* decide({
-            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [3] } }
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, meters: [3] } }
           })
           clock.now += 1 * seconds
           assert.strictEqual((yield* take(4)).granted, 3)
@@ -426,11 +426,11 @@ for (const [name, make] of Object.entries(stores)) {
           const { clock, decide } = yield* setting(
             Throttle.all([Throttle.tokenBucket({ capacity: 4, refill: 4 }), Throttle.spacing({ interval: "1 second" })])
           )
-          const run = (...timings: ReadonlyArray<number>) => ({ count: 1, timings, gates: [] })
+          const run = (...meters: ReadonlyArray<number>) => ({ count: 1, meters, pools: [] })
           const first = yield* decide({ runs: [run(4, 1), run(1, 1)], maxWait: Infinity })
           assert.deepStrictEqual([first.granted, first.slot!.wait], [1, 1 * seconds])
           yield* decide({
-            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [4, 1] } }
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, meters: [4, 1] } }
           })
           clock.now += 1 * seconds
           // A full bucket, but for the one
@@ -443,10 +443,10 @@ for (const [name, make] of Object.entries(stores)) {
           const first = yield* ask(2)
           assert.deepStrictEqual([first.granted, first.slot!.wait], [1, 1 * seconds])
           const grants = yield* decide({
-            returns: { version: first.version, slot: undefined, grants: { at: first.now, timings: [1] } }
+            returns: { version: first.version, slot: undefined, grants: { at: first.now, meters: [1] } }
           })
           yield* decide({
-            returns: { version: grants.version, slot: { at: first.slot!.at, timings: [1] }, grants: undefined }
+            returns: { version: grants.version, slot: { at: first.slot!.at, meters: [1] }, grants: undefined }
           })
           assert.strictEqual((yield* take(1)).granted, 1)
         }))
@@ -465,7 +465,7 @@ for (const [name, make] of Object.entries(stores)) {
           const [a, b, c] = [processes("a"), processes("b"), processes("c")]
           const held = yield* a.ask(1)
           assert.isTrue((yield* b.ask(1)).isBusy)
-          yield* asker(store, rules(rate), key, "a").decide({ releases: [a.lease(held.firstLease)] })
+          yield* asker(store, rules(rate), key, "a").decide({ releases: held.leases })
           assert.isTrue((yield* c.ask(1)).isBusy)
           assert.strictEqual((yield* b.ask(1)).granted, 1)
         }))
@@ -483,7 +483,7 @@ for (const [name, make] of Object.entries(stores)) {
             yield* c.ask(1)
             clock.now += 250 * millis
           }
-          yield* a.decide({ releases: [a.lease(held.firstLease)] })
+          yield* a.decide({ releases: held.leases })
           assert.isTrue((yield* c.ask(1)).isBusy, "b is first")
           assert.strictEqual((yield* b.ask(1)).granted, 1)
         }))
@@ -530,12 +530,12 @@ for (const [name, make] of Object.entries(stores)) {
           for (let tries = 0;; tries++) {
             const held = yield* a.ask(1, 1, { channel })
             yield* b.ask(1, 1, { channel })
-            yield* a.decide({ releases: [a.lease(held.firstLease)], channel })
+            yield* a.decide({ releases: held.leases, channel })
             const got = yield* TestClock.withLive(Effect.timeoutOption(Queue.take(woken), "50 millis"))
             if (got._tag === "Some") return
             assert.isBelow(tries, 20)
             yield* b.decide({ runs: [b.run(1)], joins: true, channel }).pipe(
-              Effect.flatMap((mine) => b.decide({ releases: [b.lease(mine.firstLease)], joins: true, channel }))
+              Effect.flatMap((mine) => b.decide({ releases: mine.leases, joins: true, channel }))
             )
           }
         }))
@@ -722,7 +722,7 @@ describeRedis("a store in Redis", () => {
         for (let i = 0; i < 20; i++) {
           clock.now += millis
           const { slot, version } = yield* ask(1)
-          yield* decide({ returns: { version, slot: { at: slot!.at, timings: [1] }, grants: undefined } })
+          yield* decide({ returns: { version, slot: { at: slot!.at, meters: [1] }, grants: undefined } })
         }
         assert.isAtMost(Number(yield* send("LLEN", `${key}:s0`)), 2)
       }))
@@ -764,13 +764,13 @@ describeRedis("a store in Redis", () => {
         const key = uniqueKey("{lost}")
         const clock: Held = { now: epoch }
         const store = yield* stores.redis!(clock)
-        const { lease, take } = asker(store, rules(Throttle.concurrency({ limit: 1 })), key)
+        const { take } = asker(store, rules(Throttle.concurrency({ limit: 1 })), key)
         const held = yield* take(1)
         yield* send("DEL", key)
         yield* store.pause(key, millis)
         clock.now += 2 * millis
         assert.strictEqual((yield* take(1)).granted, 1)
-        assert.deepStrictEqual(yield* store.renew(key, [lease(held.firstLease)], 10 * seconds), [false])
+        assert.deepStrictEqual(yield* store.renew(key, held.leases, 10 * seconds), [false])
       }))
 
     it.effect("what was lost with its key is not taken back, nor released twice", () =>
@@ -778,7 +778,7 @@ describeRedis("a store in Redis", () => {
         const key = uniqueKey("{lost}")
         const clock: Held = { now: epoch }
         const store = yield* stores.redis!(clock)
-        const { ask, decide, lease, take } = asker(
+        const { ask, decide, take } = asker(
           store,
           rules(Throttle.all([Throttle.rate({ limit: 1, burst: 1 }), Throttle.concurrency({ limit: 2 })])),
           key
@@ -789,8 +789,8 @@ describeRedis("a store in Redis", () => {
         clock.now += millis
         assert.strictEqual((yield* take(2)).granted, 2)
         const back = yield* decide({
-          returns: { version: before.version, slot: undefined, grants: { at: before.now, timings: [2] } },
-          releases: [lease(before.firstLease), lease(before.firstLease + 1)]
+          returns: { version: before.version, slot: undefined, grants: { at: before.now, meters: [2] } },
+          releases: before.leases
         })
         assert.isFalse(back.hasReturned)
         assert.isTrue((yield* take(1)).isBusy)
@@ -829,7 +829,8 @@ describeRedis("the same random requests", () => {
             const history: Array<unknown> = []
             let slots: ReadonlyArray<Store.Decision> | undefined
             let slotCost = 1
-            const held: Array<string> = []
+            /** The leases held, by their names in each store. */
+            const held: Array<ReadonlyArray<string>> = []
             /** What may still be settled. */
             const charged: Array<{ readonly at: number; readonly cost: number }> = []
             for (let step = 0; step < 40; step++) {
@@ -837,16 +838,17 @@ describeRedis("the same random requests", () => {
               const who = random(2)
               const kind = random(6)
               const [count, cost] = [1 + random(4), 1 + random(2)]
-              const parts = rules(policy).timings.map(() => cost)
+              const parts = rules(policy).meters.map(() => cost)
               const begun = charged.filter(({ at }) => at <= clock.now)
               const past = kind === 5 ? begun[random(begun.length)] : undefined
               if (past !== undefined) charged.splice(charged.indexOf(past), 1)
               const settled = past && { at: past.at, more: random(3) === 0 ? 1 : -past.cost }
-              const release = held.length > 0 && random(2) === 0 ? [held.shift()!] : []
+              const release = held.length > 0 && random(2) === 0 ? held.shift() : undefined
               // One of those who started beside a slot; later perhaps the slot itself
               const isBeside = kind === 1 && slots?.[0]?.slot !== undefined && slots[0].granted > 0
               const answers = yield* Effect.forEach(both, (_, i) => {
                 const one = askers[i]![who]!
+                const released = release === undefined ? [] : [release[i]!]
                 if (kind === 0) return one.decide({ runs: [one.run(1, cost)], isDry: true })
                 if (kind === 5) {
                   return one.decide({
@@ -858,26 +860,28 @@ describeRedis("the same random requests", () => {
                 if (isBeside) {
                   const { now, version } = slots![i]!
                   return one.decide({
-                    returns: { version, slot: undefined, grants: { at: now, timings: parts.map(() => slotCost) } }
+                    returns: { version, slot: undefined, grants: { at: now, meters: parts.map(() => slotCost) } }
                   })
                 }
                 if (kind === 1 && slots?.[i]?.slot !== undefined) {
                   return one.decide({
                     returns: {
                       version: slots[i]!.version,
-                      slot: { at: slots[i]!.slot!.at, timings: parts.map(() => slotCost) },
+                      slot: { at: slots[i]!.slot!.at, meters: parts.map(() => slotCost) },
                       grants: undefined
                     }
                   })
                 }
                 return kind < 4
-                  ? one.ask(count, kind === 3 ? cost : 1, { releases: release, settleWithin: 60 * seconds })
-                  : one.take(count, cost, { releases: release, settleWithin: 60 * seconds })
+                  ? one.ask(count, kind === 3 ? cost : 1, { releases: released, settleWithin: 60 * seconds })
+                  : one.take(count, cost, { releases: released, settleWithin: 60 * seconds })
               })
               const [memory, redis] = answers.map((answer) => ({
                 ...answer,
                 // Of two parts that say the same but for a fraction, either may be told.
                 part: undefined,
+                // Each store names leases itself.
+                leases: answer.leases.length,
                 now: undefined,
                 version: undefined,
                 fence: undefined
@@ -909,14 +913,7 @@ describeRedis("the same random requests", () => {
                 : isBeside
                 ? slots!.map((slot, i) => ({ ...slot, version: answers[i]!.version, granted: 0 }))
                 : undefined
-              for (let i = 0; i < answers[0]!.granted + (answers[0]!.slot === undefined ? 0 : 1); i++) {
-                const amount = kind < 3 ? 1 : cost
-                if (rules(policy).gates.length > 0) {
-                  held.push(
-                    Store.leaseOf(rules(policy), "ab"[who]!, answers[0]!.firstLease + i, [amount])
-                  )
-                }
-              }
+              for (let i = 0; i < answers[0]!.leases.length; i++) held.push(answers.map(({ leases }) => leases[i]!))
             }
           }
         }),

@@ -7,8 +7,6 @@ import { Throttle, ThrottleError } from "effect-throttle"
 import { MemoryStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
 import * as Testing from "effect-throttle/testing"
 import { TestClock } from "effect/testing"
-import { underLease } from "../../src/redis/internal/leases.ts"
-import { Leased, type LeasedPermit } from "../../src/redis/internal/throttle.ts"
 import { collect } from "../utils/telemetry.ts"
 
 const make = (policy: Throttle.Policy<any>, options: Partial<RedisThrottle.Options> = {}) =>
@@ -116,7 +114,7 @@ describe("a throttle on a store", () => {
       const fourth = yield* startsOf(never, [1, 1, 2])
       yield* settled
       assert.deepStrictEqual(fourth.starts.slice(1), ["QueueFull", "PermitsExceedCapacity"])
-      assert.strictEqual(Option.getOrThrow(yield* never.nextAvailable()).pipe(Duration.toMillis), 1_000 - 0)
+      assert.strictEqual(Option.getOrThrow(yield* never.estimateWait()).pipe(Duration.toMillis), 1_000 - 0)
     }))
 
   test("withPermitsIfAvailable never waits, passes nobody and leaves nothing behind", () =>
@@ -173,7 +171,7 @@ describe("a throttle on a store", () => {
     Effect.gen(function*() {
       const throttle = yield* make(Throttle.tokenBucket({ capacity: 100, refill: 100, unit: "tokens" }))
       const wait = (tokens: number) =>
-        Effect.map(throttle.nextAvailable({ tokens }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
+        Effect.map(throttle.estimateWait({ tokens }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
       yield* throttle.usePermits({ tokens: 80 })((permit) => permit.settle({ tokens: 30 }))
       yield* settled
       assert.strictEqual(yield* wait(100), 300)
@@ -254,7 +252,7 @@ describe("a throttle on a store", () => {
       assert.isTrue(Exit.isFailure(late) && Cause.hasInterruptsOnly(late.cause))
       // Its slot has come back
       const next = yield* make(Throttle.rate({ limit: 1 }))
-      assert.strictEqual(Option.getOrThrow(yield* next.nextAvailable()).pipe(Duration.toMillis), 1_000)
+      assert.strictEqual(Option.getOrThrow(yield* next.estimateWait()).pipe(Duration.toMillis), 1_000)
     }))
 
   test("a fiber that would wait for itself is told so", () =>
@@ -262,7 +260,7 @@ describe("a throttle on a store", () => {
       const throttle = yield* make(Throttle.concurrency({ limit: 1 }))
       const exit = yield* Effect.exit(throttle.withPermit(throttle.withPermit(Effect.void)))
       assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
-      const pass = yield* make(Throttle.concurrency({ limit: 1, nested: "pass" }), { key: "pass" })
+      const pass = yield* make(Throttle.concurrency({ limit: 1, onReentry: "bypass" }), { key: "pass" })
       assert.strictEqual(yield* pass.withPermit(pass.withPermit(Effect.succeed(1))), 1)
       assert.strictEqual(yield* pass.withPermit(pass.usePermits(1)((permit) => Effect.as(permit.settle(1), 2))), 2)
     }))
@@ -459,14 +457,21 @@ describe("a throttle on a store", () => {
         Effect.provideService(ThrottleStore.ThrottleStore, forgetful)
       )
       let begun = false
-      const late = Effect.gen(function*() {
-        const permit = yield* throttle.takeScoped()
-        yield* Effect.sleep("2 seconds")
-        const { limiter, lease } = (permit as LeasedPermit)[Leased]!
-        return yield* underLease(limiter, lease, Effect.sync(() => void (begun = true)), false)
-      })
-      const work = yield* fork(Effect.scoped(late))
-      yield* TestClock.adjust("2 seconds")
+      yield* fork(throttle.withPermit(Effect.sleep("100 millis")))
+      yield* Testing.waitUntilRunning(throttle, 1)
+      // The observer takes so long that the lease is lost before the work may begin.
+      const work = yield* fork(
+        throttle.usePermits(1)(() => Effect.sync(() => void (begun = true))).pipe(
+          Effect.provideService(
+            Throttle.Observer,
+            ({ _tag }) => _tag === "Admitted" ? Effect.sleep("2 seconds") : Effect.void
+          )
+        )
+      )
+      yield* Testing.waitUntilWaiting(throttle, 1)
+      yield* TestClock.adjust("100 millis")
+      yield* Effect.forEach([1, 2, 3], () => settled)
+      yield* TestClock.adjust("3 seconds")
       assert.strictEqual(reasonOf(yield* Fiber.await(work))._tag, "LeaseLost")
       assert.isFalse(begun)
     }))
@@ -580,7 +585,7 @@ describe("a throttle on a store", () => {
       ])
       const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_key: string | number) => policy })
       const wait = (key: string) =>
-        Effect.map(map.nextAvailable(key, { tokens: 10 }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
+        Effect.map(map.estimateWait(key, { tokens: 10 }), (wait) => Duration.toMillis(Option.getOrThrow(wait)))
       yield* map.withPermits("a", { tokens: 5 })(Effect.void)
       yield* settled
       assert.deepStrictEqual([yield* wait("a"), yield* wait("b")], [500, 0])

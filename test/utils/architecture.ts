@@ -1,11 +1,11 @@
 /**
- * The rules of the house as pure functions: files in, complaints out, none when all is well.
- * Architecture.test.ts holds src to them, and tries each of them on something bad.
+ * The rules of the architecture, as pure functions from files to violations.
+ * Architecture.test.ts applies them to src, and tries each of them on files that violate it.
  */
 import { posix } from "node:path"
 import type { Files } from "./files.ts"
 
-/** Text without its comments: what they mention does nothing. Strings stay, for imports are strings. */
+/** Text without its comments. Strings stay, since imports are strings. */
 const code = (text: string): string =>
   text.replace(
     /("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
@@ -13,9 +13,9 @@ const code = (text: string): string =>
   )
 
 interface Import {
-  /** The file that is imported, or the package's specifier as written. */
+  /** The imported file, or the specifier of a package. */
   readonly from: string
-  /** What stands between `import` and `from`. */
+  /** The text between `import` and `from`. */
   readonly what: string
 }
 
@@ -36,23 +36,42 @@ const everyImport = (files: Files) =>
   Object.entries(files).flatMap(([path, text]) => importsOf(path, text).map((imported) => ({ path, ...imported })))
 
 /**
- * Which files of src a file of src may import. The first line whose pattern fits a file rules it.
- * index → public modules → internal; the data and the errors (Policy, ThrottleError) are what internal speaks of.
+ * Which files of src a file of src may import. The first entry whose pattern matches a file applies to it.
+ * index → public modules → internal. Internal modules know the errors (ThrottleError), and no other public module.
  */
 const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
   [/^src\/index\.ts$/, /^src\/[A-Z]\w*\.ts$/],
-  [/^src\/(Policy|ThrottleError)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
+  [/^src\/(Policy|ThrottleError)\.ts$/, /^src\/internal\/data\//],
   [/^src\/[A-Z]\w*\.ts$/, /^src\/([A-Z]\w*\.ts$|internal\/)/],
   [/^src\/internal\/part\//, /^src\/internal\/part\//],
-  [/^src\/internal\/(line|observe)\.ts$/, /^src\/((Policy|ThrottleError)\.ts|internal\/(?!limiter\.ts))/],
-  [/^src\/internal\//, /^src\/((Policy|ThrottleError)\.ts|internal\/)/],
-  // What runs a throttle in virtual time asks of it no more than its users can; the agenda is a heap.
-  [/^src\/simulation\//, /^src\/(simulation\/(?!index\.ts)|(Throttle|ThrottleError|internal\/agenda)\.ts$)/],
-  // Entry points of their own (http, redis): they use the core, the core does not know them.
+  // Orders and limits are chosen by a limiter; none of them knows what makes it start calls.
+  [/^src\/internal\/queue\//, /^src\/internal\/(queue\/|list\.ts$)/],
+  [/^src\/internal\/limit\//, /^src\/internal\/limit\//],
+  [/^src\/internal\/data\//, /^src\/internal\/((data|part)\/|options\.ts$)/],
+  [/^src\/internal\/(agenda|list|options|pauses|time)\.ts$/, /^$/],
+  // The decision is a function of the plan, the pools and the demand.
+  [
+    /^src\/internal\/(budget|demand|plan|pool)\.ts$/,
+    /^src\/internal\/((budget|demand|plan|pool)\.ts$|(data|limit|part)\/)/
+  ],
+  // Admission and waiting calls use a backend by its interface.
+  [
+    /^src\/internal\/(admission|backend|scheduler|waiter)\.ts$/,
+    /^src\/(ThrottleError\.ts$|internal\/(?!(control|keyed\/.*|limiter|local|shadow|throttle)\b))/
+  ],
+  [/^src\/internal\/(counts|metrics|observe)\.ts$/, /^src\/(ThrottleError|internal\/(counts|metrics|observe))\.ts$/],
+  [/^src\/internal\/keyed\//, /^src\/(ThrottleError\.ts$|internal\/)/],
+  [/^src\/internal\//, /^src\/(ThrottleError\.ts$|internal\/(?!keyed\/))/],
+  // Simulations use a throttle as its users do; the agenda is a heap.
+  [
+    /^src\/simulation\//,
+    /^src\/(simulation\/(?!index\.ts)|(Throttle|ThrottleError|internal\/(agenda|options))\.ts$)/
+  ],
+  // Entry points (http, redis, testing): they use the core, the core does not know them.
   [/^src\/[a-z]\w*\//, /^src\/(?!index\.ts)/]
 ]
 
-/** Imports run one way, and every file has its place. */
+/** Imports run in one direction, and each file has an entry in the table. */
 export const direction = (src: Files): ReadonlyArray<string> => [
   ...Object.keys(src).filter((path) => !mayImport.some(([file]) => file.test(path))).map((path) =>
     `${path} has no place in the architecture`
@@ -62,7 +81,7 @@ export const direction = (src: Files): ReadonlyArray<string> => [
   ).map(({ from, path }) => `${path} must not import ${from}`)
 ]
 
-/** No file reaches itself, types included. */
+/** No file imports itself by way of others, types included. */
 export const cycles = (src: Files): ReadonlyArray<string> => {
   const next = (path: string) => importsOf(path, src[path] ?? "").map(({ from }) => from).filter((from) => from in src)
   const done = new Set<string>()
@@ -76,15 +95,15 @@ export const cycles = (src: Files): ReadonlyArray<string> => {
   return Object.keys(src).flatMap((path) => visit(path, []))
 }
 
-/** Meters are plain arithmetic: nothing from outside their folder, not even Effect. */
+/** Meters are plain arithmetic: they import nothing from outside their folder, not even Effect. */
 export const pureMeters = (src: Files): ReadonlyArray<string> =>
   everyImport(src)
     .filter(({ from, path }) => path.startsWith("src/internal/part/") && !from.startsWith("src/internal/part/"))
     .map(({ from, path }) => `${path} must not import ${from}`)
 
 /**
- * Nothing but Effect is imported; the core keeps to the modules that Effect marks stable, so that a minor release
- * of Effect cannot break it. `effectSource` gives the source of a module of Effect.
+ * Effect is the only package that is imported, and the core imports only modules that Effect marks stable, so a minor
+ * release of Effect cannot break it. `effectSource` returns the source of a module of Effect.
  */
 export const stableOnly = (
   src: Files,
@@ -115,7 +134,7 @@ export const noOtherClock = (src: Files): ReadonlyArray<string> =>
     )
   )
 
-/** State never hides in a module. The formatter puts what belongs to the module at the start of a line. */
+/** No module has state. The formatter puts top-level declarations at the start of a line. */
 export const noModuleState = (src: Files): ReadonlyArray<string> =>
   Object.entries(src).flatMap(([path, text]) =>
     Array.from(code(text).matchAll(/^(?:export\s+)?(?:let|var)\s.*$/gm), ([line]) => `${path} holds state: ${line}`)
@@ -135,8 +154,21 @@ export const closedExports = (exports: Readonly<Record<string, unknown>>, src: F
     .map((name) => `"./${name}" is not exported`)
 ]
 
-/** Tests may look inside by a relative path, users and examples may not: nobody does so by the package's name. */
+/** No file imports an internal module by the package's name. Tests may do so by a relative path. */
 export const noInternalByName = (files: Files): ReadonlyArray<string> =>
   Object.entries(files)
     .filter(([, text]) => /(?:\bfrom|\bimport)\s*\(?\s*["']effect-throttle\/internal/.test(text))
     .map(([path]) => `${path} imports internal`)
+
+/** No file of src has more than 400 lines of code; comments and empty lines do not count. */
+export const shortFiles = (src: Files): ReadonlyArray<string> =>
+  Object.entries(src).flatMap(([path, text]) => {
+    const lines = code(text).split("\n").filter((line) => line.trim() !== "").length
+    return lines <= 400 ? [] : [`${path} has ${lines} lines of code`]
+  })
+
+/** No export of a public module is marked as internal: it belongs to src/internal. */
+export const nothingMarkedInternal = (src: Files): ReadonlyArray<string> =>
+  Object.entries(src)
+    .filter(([path, text]) => !path.includes("/internal/") && text.includes("@internal"))
+    .map(([path]) => `${path} marks an export as internal`)

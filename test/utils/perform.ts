@@ -1,10 +1,13 @@
 /**
  * Performs a random program on the simulated clock, looks inside before every step, and says what happened.
  */
-import { Context, Effect, Exit, Fiber, Metric, Scope } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import { Throttle } from "effect-throttle"
-import * as Line from "../../src/internal/line.ts"
-import type * as State from "../../src/internal/state.ts"
+import type { Waiter } from "../../src/internal/backend.ts"
+import type { Limiter } from "../../src/internal/limiter.ts"
+import * as List from "../../src/internal/list.ts"
+import * as Pool from "../../src/internal/pool.ts"
+import { limiterOf, throttleIn } from "./kit.ts"
 import { type Program, type RandomCall, randomNumbers } from "./random-program.ts"
 import * as Simulator from "./simulator.ts"
 
@@ -21,27 +24,19 @@ export interface Performed {
   readonly starts: ReadonlyArray<Start>
   /** Of each call; undefined for one that hangs. */
   readonly exits: ReadonlyArray<Exit.Exit<unknown, unknown> | undefined>
-  /** The calls that stood in the line, in their order there. */
+  /** The calls that were in the queue, in their order there. */
   readonly queued: ReadonlyArray<number>
   /** Those of them that were admitted, in that order. */
   readonly admitted: ReadonlyArray<number>
-  /** When a call was first seen at the head of the line. */
+  /** The instant at which a call was first seen at the head of the queue. */
   readonly headSince: ReadonlyMap<number, number>
-  readonly limiter: State.Limiter
+  readonly limiter: Limiter
   readonly statistics: Throttle.Statistics
   /** Timers left when all was over. */
   readonly timers: number
   /** What was wrong meanwhile. */
   readonly problems: ReadonlyArray<string>
 }
-
-/** What a throttle counts with: for tests that look inside. */
-export const limiterOf = ({ withPermit }: Throttle.Throttle): State.Limiter => {
-  const [own] = Object.getOwnPropertySymbols(withPermit)
-  return (withPermit as any)[own!].limiter
-}
-
-type Waiter = NonNullable<State.Limiter["line"]["head"]>
 
 const use = (
   throttle: Throttle.Throttle,
@@ -77,32 +72,32 @@ export const perform = (program: Program): Performed => {
   const headSince = new Map<number, number>()
   const lateness = randomNumbers(-program.seed)
 
-  let limiter: State.Limiter | undefined
+  let limiter: Limiter | undefined
   let firstStep = 0
   /** What was seen last: if time has passed since, nothing was left to do at that instant. */
   let last = { at: 0, timers: 0, waiting: 0 }
 
-  const watch = ({ line, parts: { gates } }: State.Limiter) => {
-    for (const waiter of Line.members(line)) {
+  const watch = ({ pools, waiters }: Limiter) => {
+    for (const waiter of List.values(waiters)) {
       if (!queued.has(waiter)) queued.set(waiter, fibers.indexOf(waiter.fiber))
     }
     for (const [waiter, call] of queued) if (waiter.state === "started") admitted.add(call)
-    const head = line.head && queued.get(line.head)!
+    const head = waiters.first && queued.get(waiters.first)!
     if (head !== undefined && !headSince.has(head)) headSince.set(head, simulator.now())
-    for (const { free, limit } of gates) {
+    for (const pool of pools) {
+      const [free, limit] = [Pool.free(pool), pool.limit]
       // A limit that was lowered is kept to only when enough came back.
       if ((free < 0 && program.turns.length === 0) || free > limit) problems.push(`${free} of ${limit} permits free`)
     }
     if (simulator.now() > last.at) {
       if (last.timers > 1) problems.push(`${last.timers} timers at ${last.at}`)
-      if (last.timers > 0 && last.waiting === 0) problems.push(`a timer for nobody at ${last.at}`)
+      if (last.timers > 0 && last.waiting === 0) problems.push(`a timer without a waiting call at ${last.at}`)
     }
-    last = { at: simulator.now(), timers: simulator.sleepers(), waiting: line.size }
+    last = { at: simulator.now(), timers: simulator.sleepers(), waiting: waiters.size }
   }
 
   const simulator = Simulator.make({
     operations: program.operations,
-    context: Context.make(Metric.MetricRegistry, new Map()),
     late: () => lateness() * program.late,
     limit: 200_000,
     beforeStep: (step) => {
@@ -116,10 +111,7 @@ export const perform = (program: Program): Performed => {
 
   const policy = Throttle.fromData({ _tag: "All", policies: parts, ...bounds })
   const scope = Scope.makeUnsafe()
-  let made: Throttle.Throttle | undefined
-  simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), scope), (throttle) => void (made = throttle)))
-  simulator.run()
-  const throttle = made!
+  const throttle = throttleIn(simulator, policy, scope)
   const watched = limiterOf(throttle)
   limiter = watched
   firstStep = simulator.steps()

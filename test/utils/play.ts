@@ -1,8 +1,9 @@
 /**
  * Plays a program of calls against a policy on the simulated clock and says what became of each.
  */
-import { Cause, Context, Effect, Exit, Fiber, Metric, Scope } from "effect"
+import { Cause, Effect, Exit, Fiber } from "effect"
 import { Throttle } from "effect-throttle"
+import { throttleIn } from "./kit.ts"
 import * as Simulator from "./simulator.ts"
 
 export interface Call {
@@ -16,7 +17,7 @@ export interface Call {
 export interface Outcome {
   /** When it started, if it did. */
   readonly start: number | undefined
-  /** How it ended: "done", the reason it was refused for, or "interrupted". */
+  /** How it ended: "done", the reason of its rejection, or "interrupted". */
   readonly end: string
 }
 
@@ -40,13 +41,9 @@ export const play = (
   } = {}
 ): Played => {
   const simulator = Simulator.make({
-    operations: options.operations ?? 2_048,
-    context: Context.make(Metric.MetricRegistry, new Map())
+    operations: options.operations ?? 2_048
   })
-  let throttle!: Throttle.Throttle
-  const scope = Scope.makeUnsafe()
-  simulator.fork(Effect.map(Scope.provide(Throttle.make(policy), scope), (made) => void (throttle = made)))
-  simulator.run()
+  const throttle = throttleIn(simulator, policy)
   const starts: Array<number | undefined> = calls.map(() => undefined)
   const fibers: Array<Fiber.Fiber<unknown, any>> = []
   calls.forEach((call, i) => {

@@ -1,5 +1,5 @@
 /**
- * Programs of calls that nobody chose: the same seed gives the same program, on every machine.
+ * Random programs of calls: equal seeds give equal programs, on every machine.
  */
 import type { Throttle } from "effect-throttle"
 
@@ -36,7 +36,7 @@ export interface RandomCall {
   readonly interruptAt: number | undefined
 }
 
-/** What somebody does to the whole throttle. Then its starts follow no single policy any more. */
+/** A change of the whole throttle. Then its starts follow no single policy any more. */
 export interface Turn {
   readonly at: number
   readonly what: "pause" | "resume" | "update" | "settle"
@@ -61,7 +61,7 @@ export interface Program {
   readonly late: number
 }
 
-/** Whole steps, several operations each: then the order of the starts is the order of the line. */
+/** Whole steps, several operations each: then the order of the starts is the order of the queue. */
 export const coarse = 2_048
 
 /** Numbers from 0 to 1 (Mulberry32). */

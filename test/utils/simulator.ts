@@ -32,7 +32,7 @@ export const make = (options: {
   readonly late?: (sleep: number) => number
   /** Called before each step. */
   readonly beforeStep?: (step: number) => void
-  /** Services for the fibers. */
+  /** Services for the fibers; default: a metric registry of its own. */
   readonly context?: Context.Context<never>
   /** Steps after which a simulation is called endless. */
   readonly limit?: number
@@ -82,7 +82,7 @@ export const make = (options: {
     makeDispatcher: () => ({ scheduleTask: (task) => void tasks.push(task), flush: () => {} })
   }
 
-  const context = (options.context ?? Context.empty()).pipe(
+  const context = (options.context ?? Context.make(Metric.MetricRegistry, new Map())).pipe(
     Context.add(Clock.Clock, clock),
     Context.add(Scheduler.Scheduler, scheduler),
     Context.add(Scheduler.MaxOpsBeforeYield, options.operations ?? 3)

@@ -87,8 +87,8 @@ const now = (): number => Pacer.timeOf(Fiber.getCurrent()!)
 
 /** How many the policy allows at once. */
 const mostOf = ({ gate, key }: Sending<any, any>): number | undefined => {
-  const { holdings = [] } = gate.planOf(key) ?? {}
-  return holdings.length === 0 ? undefined : Math.min(...holdings.map(({ limit }) => limit))
+  const pools = gate.planOf(key)?.pools ?? []
+  return pools.length === 0 ? undefined : Math.min(...pools.map(({ limit }) => limit.initial))
 }
 
 /** The limit of which the least is left, of those that count requests and say when there is more. */
@@ -135,7 +135,7 @@ const observeLesson = (
   const lesson = Learner.lesson(before, learner)
   if (lesson === undefined) return undefined
   const { gate, key, memory } = sending
-  const logged = Observe.tellOf(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
+  const logged = Observe.waitLog(Fiber.getCurrent()!, "throttle.learned", () => ({ key, ...lesson })) ?? Effect.void
   if (!Memory.hasSeries(memory, key)) return logged
   const series = Metric.withAttributes(metrics.learnedRate, { throttle: nameOf(gate, key), key })
   return Effect.andThen(logged, Metric.update(series, lesson.rate))

@@ -2,7 +2,7 @@
  * What a client is told of its limits: the fields of the IETF draft on rate limits (draft-ietf-httpapi-ratelimit-headers),
  * in three of its versions.
  */
-import type { Holding, Plan, Timing } from "../../internal/plan.ts"
+import type { MeterPart, Plan, PoolPart } from "../../internal/plan.ts"
 import { capacityOf, partsOf, type Remaining } from "../../internal/remaining.ts"
 import * as Structured from "./structured.ts"
 
@@ -32,7 +32,7 @@ export interface Quota {
  * the window is always allowed. So the window is the time that the limit is written for, or the time a bucket takes to
  * fill where that is longer, in whole seconds.
  */
-export const quotaOf = (part: Timing | Holding): Quota => {
+export const quotaOf = (part: MeterPart | PoolPart): Quota => {
   const capacity = capacityOf(part)
   if (!("meter" in part)) return { quota: Math.min(capacity, largest), window: undefined }
   const { per, permits } = part.pace
@@ -45,7 +45,7 @@ export const quotaOf = (part: Timing | Holding): Quota => {
 /** By what the fields call the parts: each by its own name; the only one by the middleware's; others by what they say. */
 export const namesOf = (plan: Plan, name: string): ReadonlyArray<string> => {
   const parts = partsOf(plan)
-  return parts.map((part) => ascii(part.given ?? (parts.length === 1 ? name : part.name)))
+  return parts.map((part) => ascii(part.givenName ?? (parts.length === 1 ? name : part.name)))
 }
 
 /** A structured field's string has no characters beyond ASCII. */
@@ -53,7 +53,7 @@ export const ascii = (text: string): string => text.replace(/[^\x20-\x7e]/g, "?"
 
 const quoted = (text: string): string => `"${ascii(text).replace(/["\\]/g, "\\$&")}"`
 
-const unitOf = (part: Timing | Holding): string =>
+const unitOf = (part: MeterPart | PoolPart): string =>
   part.unit !== "permits" ? `;qu=${quoted(part.unit)}` : "meter" in part ? "" : `;qu="concurrent-requests"`
 
 /** Whole seconds until more is there, rounded up. */
@@ -67,17 +67,17 @@ const draft10 = (plan: Plan, name: string): Writer => {
   }).join(", ")
   return (left) => ({
     "ratelimit-policy": policy,
-    ratelimit: left.map(({ left, more }, i) =>
-      `${names[i]};r=${Math.min(left, largest)}${more === undefined ? "" : `;t=${seconds(more)}`}`
+    ratelimit: left.map(({ permits, untilMore }, i) =>
+      `${names[i]};r=${Math.min(permits, largest)}${untilMore === undefined ? "" : `;t=${seconds(untilMore)}`}`
     ).join(", ")
   })
 }
 
 /** Earlier versions tell of one part only: the one that a client meets first. */
 const tightest = (left: ReadonlyArray<Remaining>): number =>
-  left.reduce((best, { left: here, more = 0 }, i) => {
-    const { left: least, more: wait = 0 } = left[best]!
-    return here < least || (here === least && more > wait) ? i : best
+  left.reduce((best, { permits, untilMore = 0 }, i) => {
+    const { permits: least, untilMore: longest = 0 } = left[best]!
+    return permits < least || (permits === least && untilMore > longest) ? i : best
   }, 0)
 
 const earlier = (write: (limit: number, left: number, reset: number) => Fields) => (plan: Plan): Writer => {
@@ -86,8 +86,9 @@ const earlier = (write: (limit: number, left: number, reset: number) => Fields) 
   const fixed = policy === "" ? undefined : { "ratelimit-policy": policy }
   return (left) => {
     const i = tightest(left)
-    const { left: here, more } = left[i]!
-    return { ...fixed, ...write(quotas[i]!.quota, Math.min(here, largest), more === undefined ? 0 : seconds(more)) }
+    const { permits, untilMore } = left[i]!
+    const reset = untilMore === undefined ? 0 : seconds(untilMore)
+    return { ...fixed, ...write(quotas[i]!.quota, Math.min(permits, largest), reset) }
   }
 }
 

@@ -5,11 +5,14 @@ import * as Effect from "effect/Effect"
 import type { HttpServerRequest } from "effect/http/HttpServerRequest"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
+import * as Admission from "../../internal/admission.ts"
+import { demanding } from "../../internal/keyed/engine.ts"
+import * as Maps from "../../internal/keyed/map.ts"
+import * as Together from "../../internal/keyed/together.ts"
+import type { Limiter } from "../../internal/limiter.ts"
 import type { Plan } from "../../internal/plan.ts"
-import type { Limiter } from "../../internal/state.ts"
-import * as Throttle from "../../Throttle.ts"
+import type * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
-import * as ThrottleMap from "../../ThrottleMap.ts"
 import { announce, type Announced } from "./announce.ts"
 import * as Fields from "./fields.ts"
 import { reducedCapacity } from "./problem.ts"
@@ -43,14 +46,17 @@ export const pass = <E, R, E2, R2>(
   handler: Effect.Effect<Response, E, R>
 ): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> => {
   const { countIf, everybody, map } = gate
-  if (countIf === undefined && ThrottleMap.startAtOnce(map, key, cost, everybody)) {
+  const keyed = Maps.keyedOf(map)
+  if (keyed === undefined) return wait(gate, key, cost, handler)
+  const demandOf = demanding(cost)
+  if (countIf === undefined && Together.startAtOnce(keyed, key, demandOf, everybody)) {
     announce(gate, key)
     return handler
   }
-  const rejected = ThrottleMap.rejectAtOnce(map, key, cost, everybody)
+  const rejected = Together.rejectAtOnce(keyed, key, demandOf, everybody)
   return rejected === undefined
     ? wait(gate, key, cost, handler)
-    : refuse(gate, key, rejected.refusal, rejected.isOther ? "global" : "key")
+    : refuse(gate, key, rejected.summary, rejected.isOther ? "global" : "key")
 }
 
 /** The same for a request that may have to wait, that holds permits, or whose outcome counts. */
@@ -94,14 +100,14 @@ const wait = <E, R, E2, R2>(
     // This fiber gives them back, or the one that sends a body when this fiber is over: it can never wait for itself.
     const thenEverybody = everybody === undefined
       ? run
-      : after(Throttle.take(everybody, everybody.one, "call", granted), "global", run)
+      : after(Admission.take(everybody, everybody.one, "call", granted), "global", run)
     // With both in shadow: what the key's would have refused would never have come as far as the global one.
-    const areInShadow = everybody?.plan.shadow === true && ThrottleMap.peek(map, key)?.plan.shadow === true
+    const areInShadow = everybody?.plan.shadow === true && Maps.peek(map, key)?.view.plan.shadow === true
     const next = areInShadow
       ? Effect.suspend(() => permits.length === 0 ? run : thenEverybody)
       : thenEverybody
     return Effect.onExit(
-      after(ThrottleMap.take(map, key, cost, grantedOwn), "key", next),
+      after(Maps.take(map, key, cost, grantedOwn), "key", next),
       () => started ? Effect.void : Effect.forEach(permits, (permit) => permit.cancel, { discard: true })
     )
   })
@@ -113,7 +119,7 @@ const refuse = <E, R>(
   reason: Refusal.Reason,
   by: Refusal.By
 ): Effect.Effect<Response, E, R> => {
-  const plan = ThrottleMap.peek(gate.map, key)?.plan
+  const plan = Maps.peek(gate.map, key)?.view.plan
   const names = plan && gate.namesOf(plan)
   const problem = Refusal.problemOf(reason, by, gate, (part) => names?.get(part) ?? Fields.ascii(part))
   // A 503 says nothing of the client's own limits: they are not what it met.

@@ -5,7 +5,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import { spelled } from "../../internal/ask.ts"
+import { byUnit } from "../../internal/demand.ts"
+import * as Metrics from "../../internal/metrics.ts"
 import * as Observe from "../../internal/observe.ts"
 import type { Plan } from "../../internal/plan.ts"
 import type * as Throttle from "../../Throttle.ts"
@@ -19,7 +20,7 @@ export interface Asking {
   /** The plan of the policy that it asks after this; undefined where that cannot be known. */
   readonly plan: Plan | undefined
   /** How long that policy would have it wait. */
-  readonly nextAvailable: () => Effect.Effect<Option.Option<Duration.Duration>>
+  readonly estimateWait: () => Effect.Effect<Option.Option<Duration.Duration>>
 }
 
 /** What an attempt gives whose request may not start after all. */
@@ -92,7 +93,7 @@ const hold = (
   const left = timeLeft(passage, asking)
   const admission = Pacer.admission(pacer, passage)
   const bounded = left === Infinity ? admission : beforeTimeOut(left, passage, asking, pacer, admission)
-  const waiting = fiber.cache.tracerEnabled || Observe.isHeard(fiber)
+  const waiting = fiber.cache.tracerEnabled || Observe.isObserved(fiber)
     ? watched(pacer, passage, asking, bounded)
     : bounded
   return rejected === undefined ? waiting : Effect.andThen(rejected, waiting)
@@ -109,7 +110,7 @@ const rejection = (
   asking: Asking,
   isArrival: boolean
 ): Effect.Effect<void, ThrottleError> | undefined => {
-  const { nextAvailable, plan } = asking
+  const { estimateWait, plan } = asking
   if (plan === undefined || (plan.maxQueue === Infinity && plan.maxWait === Infinity)) return undefined
   // Itself not counted. One that was let wait, and waits again, keeps its place in the queue.
   const waiting = pacer.queue.length - 1
@@ -117,7 +118,7 @@ const rejection = (
     return reject(passage, asking, new QueueFull({ ...circumstances(pacer, passage, asking), limit: plan.maxQueue }))
   }
   if (plan.maxWait === Infinity) return undefined
-  return Effect.flatMap(nextAvailable(), (available) => {
+  return Effect.flatMap(estimateWait(), (available) => {
     const ofPolicy = Option.match(available, { onNone: () => 0, onSome: (wait) => Duration.toMillis(wait) * 1e6 })
     if (ofPolicy + (expected(pacer, passage) ?? 0) <= plan.maxWait) return Effect.void
     const limit = Duration.millis(plan.maxWait / 1e6)
@@ -135,7 +136,7 @@ const circumstances = (pacer: Pacer.Pacer, passage: Pacer.Passage, { cost, plan 
   const wait = expected(pacer, passage)
   return {
     throttle: plan?.name ?? unnamed,
-    cost: spelled(cost),
+    cost: byUnit(cost),
     queued: pacer.queue.length - (passage.state === "waiting" ? 1 : 0),
     parts: [part],
     ...(wait === undefined ? undefined : { retryAfter: Duration.millis(Math.ceil(wait / 1e6)) })
@@ -153,7 +154,7 @@ const reject = (
   reason: QueueFull | WaitTooLong | TimedOut
 ): Effect.Effect<never, ThrottleError> => {
   const error = new ThrottleError({ reason })
-  const told = Observe.tell(fiber, "Rejected", () => ({
+  const told = Observe.notify(fiber, "Rejected", () => ({
     _tag: "Rejected",
     throttle: plan?.name ?? unnamed,
     policy: plan?.description ?? "",
@@ -161,7 +162,7 @@ const reject = (
     waited: (Pacer.timeOf(fiber) - arrival) / 1e6,
     error
   }))
-  Observe.countRejected(fiber.context, plan?.name ?? unnamed, reason._tag)
+  Metrics.countRejected(fiber.context, plan?.name ?? unnamed, reason._tag)
   return told === undefined ? Effect.fail(error) : Effect.andThen(told, Effect.fail(error))
 }
 
@@ -186,13 +187,13 @@ const watched = (
     const spanned = fiber.cache.tracerEnabled
       ? Observe.withWaitSpan(wait, () => ({ ...about, queued, ...expected, waited: waited() }))
       : wait
-    const before = Observe.tell(fiber, "Waiting", () => ({ _tag: "Waiting", ...about, queued, ...expected }))
+    const before = Observe.notify(fiber, "Waiting", () => ({ _tag: "Waiting", ...about, queued, ...expected }))
     return (before === undefined ? spanned : Effect.andThen(before, spanned)).pipe(
       Effect.andThen(Effect.suspend(() =>
-        Observe.tell(fiber, "Admitted", () => ({ _tag: "Admitted", ...about, waited: waited() })) ?? Effect.void
+        Observe.notify(fiber, "Admitted", () => ({ _tag: "Admitted", ...about, waited: waited() })) ?? Effect.void
       )),
       Effect.onInterrupt(() =>
-        Observe.tell(fiber, "Interrupted", () => ({ _tag: "Interrupted", ...about, waited: waited() })) ?? Effect.void
+        Observe.notify(fiber, "Interrupted", () => ({ _tag: "Interrupted", ...about, waited: waited() })) ?? Effect.void
       )
     )
   })

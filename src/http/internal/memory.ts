@@ -1,7 +1,7 @@
 /**
  * What a client remembers of each key, for as long as it is of use.
  */
-import * as Line from "../../internal/line.ts"
+import * as List from "../../internal/list.ts"
 import type { KeyStatistics } from "../clientStatistics.ts"
 import { type ServerClock, unknown } from "./freshness.ts"
 import * as Learner from "./learning/learner.ts"
@@ -10,7 +10,7 @@ import * as RetryBudget from "./retryBudget.ts"
 
 /** What is known of one key's server. */
 /** In the line while no request of it is on its way. */
-export interface Remembered extends Line.Place<Remembered> {
+export interface Remembered extends List.Node<Remembered> {
   readonly key: string
   clock: ServerClock
   /** What was learned of the server's limit; undefined where nothing is to be. */
@@ -29,12 +29,12 @@ export interface Memory {
   readonly adapts: boolean
   readonly keys: Map<string, Remembered>
   /** The idle ones by last use, longest ago first. */
-  readonly idle: Line.Line<Remembered>
+  readonly idle: List.List<Remembered>
   /** The keys that have a series of the learned rate. */
   readonly series: Set<string>
 }
 
-export const make = (adapts: boolean): Memory => ({ adapts, keys: new Map(), idle: Line.make(), series: new Set() })
+export const make = (adapts: boolean): Memory => ({ adapts, keys: new Map(), idle: List.make(), series: new Set() })
 
 /** Maximum number of keys that are remembered. An idle one takes 1.2 kB, without learning 0.7 kB. */
 const mostKeys = 10_000
@@ -53,7 +53,7 @@ export const enter = (memory: Memory, key: string, now: number): Remembered | un
   const { idle, keys } = memory
   let found = keys.get(key)
   if (found?.requests === 0) {
-    Line.leave(idle, found)
+    List.remove(idle, found)
     if (isOver(found, now)) {
       keys.delete(key)
       found = undefined
@@ -70,8 +70,8 @@ export const enter = (memory: Memory, key: string, now: number): Remembered | un
       requests: 0,
       counters: { refused: 0, repeated: 0, denied: 0 },
       usedAt: now,
-      ahead: undefined,
-      behind: undefined
+      prev: undefined,
+      next: undefined
     }
     keys.set(key, found)
   }
@@ -82,7 +82,7 @@ export const enter = (memory: Memory, key: string, now: number): Remembered | un
 /** Ends the use of a key. */
 export const leave = ({ idle }: Memory, remembered: Remembered, now: number): void => {
   remembered.usedAt = now
-  if (--remembered.requests === 0) Line.enter(idle, remembered)
+  if (--remembered.requests === 0) List.add(idle, remembered)
 }
 
 /** Whether an idle key has not been used for long enough to be forgotten. */
@@ -90,19 +90,19 @@ const isOver = ({ pacer, usedAt }: Remembered, now: number): boolean =>
   now - usedAt >= kept && (pacer === undefined || now - usedAt >= Learner.windowOf(pacer.learner))
 
 const remove = ({ idle, keys }: Memory, remembered: Remembered): boolean => {
-  Line.leave(idle, remembered)
+  List.remove(idle, remembered)
   return keys.delete(remembered.key)
 }
 
 /** Makes room, where there is an idle key. */
-const forgetOldest = (memory: Memory): boolean => memory.idle.head !== undefined && remove(memory, memory.idle.head)
+const forgetOldest = (memory: Memory): boolean => memory.idle.first !== undefined && remove(memory, memory.idle.first)
 
 /** Forgets a key that is over, among those used longest ago. */
 const forget = (memory: Memory, now: number): void => {
-  let oldest = memory.idle.head
+  let oldest = memory.idle.first
   for (let i = 0; i < search && oldest !== undefined && now - oldest.usedAt >= kept; i++) {
     if (isOver(oldest, now)) return void remove(memory, oldest)
-    oldest = oldest.behind
+    oldest = oldest.next
   }
 }
 

@@ -4,42 +4,37 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
-import * as Option from "effect/Option"
+import * as Options from "../../internal/options.ts"
 import * as Plan from "../../internal/plan.ts"
 import * as Throttle from "../../Throttle.ts"
 import * as Fields from "./fields.ts"
 
-const oneOf = (...words: ReadonlyArray<unknown>): readonly [string, (value: any) => boolean] => [
-  words.map((word) => Formatter.format(word)).join(" or "),
-  (value) => words.includes(value)
-]
-
 const isFunction = (value: unknown): boolean => typeof value === "function"
 
-const rules: Record<string, readonly [allowed: string, holds: (value: any) => boolean]> = {
-  policy: ["a policy", Throttle.isPolicy],
-  lookup: ["a function from a key to a policy", (value) => isFunction(value) && !Throttle.isPolicy(value)],
-  throttles: ["an effect that gives a ThrottleMap", Effect.isEffect],
-  key: ["an effect that gives a string", Effect.isEffect],
-  cost: [
+const rules = {
+  policy: Options.rule("a policy", Throttle.isPolicy),
+  lookup: Options.rule("a function from a key to a policy", (value) => isFunction(value) && !Throttle.isPolicy(value)),
+  throttles: Options.rule("an effect that returns a ThrottleMap", Effect.isEffect),
+  key: Options.rule("an effect that returns a string", Effect.isEffect),
+  cost: Options.rule(
     "a cost, or a function from a request to a cost",
     (value) => ["number", "function"].includes(typeof value) || (typeof value === "object" && value !== null)
-  ],
-  global: ["a policy", Throttle.isPolicy],
-  countIf: ["a function from a response and its request to a boolean", isFunction],
-  skip: ["a function from a request to a boolean", isFunction],
-  onRejected: ["a function from a rejection to a response, or to an effect that gives one", isFunction],
-  name: ["a non-empty string of printable ASCII", (value) => typeof value === "string" && /^[\x20-\x7e]+$/.test(value)],
-  fields: oneOf(...Fields.dialects),
-  concurrencyStatus: oneOf(429, 503),
-  onStoreError: oneOf("allow", "refuse"),
-  maxWait: ["a finite duration > 0", (value) => {
-    const millis = Option.getOrElse(Option.map(Duration.fromInput(value), Duration.toMillis), () => NaN)
-    return millis > 0 && millis <= Number.MAX_SAFE_INTEGER
-  }],
-  maxKeys: ["an integer ≥ 1", (value) => Number.isSafeInteger(value) && value >= 1],
-  onFull: oneOf("evict", "refuse"),
-  shadow: oneOf(true, false)
+  ),
+  global: Options.rule("a policy", Throttle.isPolicy),
+  countIf: Options.func("a function from a response and its request to a boolean"),
+  skip: Options.func("a function from a request to a boolean"),
+  onRejected: Options.func("a function from a rejection to a response, or to an effect that returns one"),
+  name: Options.rule(
+    "a non-empty string of printable ASCII",
+    (value) => typeof value === "string" && /^[\x20-\x7e]+$/.test(value)
+  ),
+  fields: Options.oneOf(...Fields.dialects),
+  concurrencyStatus: Options.oneOf(429, 503),
+  onStoreError: Options.oneOf("allow", "refuse"),
+  maxWait: Options.finiteDuration,
+  maxKeys: Options.integer(1),
+  onFull: Options.oneOf("evict", "refuse"),
+  shadow: Options.boolean
 }
 
 /** Options of a map that the middleware makes itself. */
@@ -49,15 +44,7 @@ const ofOwnMap = ["maxKeys", "onFull", "shadow"]
 export const bad = (caller: string, what: string): RangeError => new RangeError(`${caller}: ${what}`)
 
 export const check = (caller: string, options: Readonly<Record<string, any>>): void => {
-  for (const [option, value] of Object.entries(options)) {
-    if (!Object.hasOwn(rules, option)) {
-      throw bad(caller, `unknown option ${Formatter.format(option)}; it takes ${Object.keys(rules).join(", ")}`)
-    }
-    const [allowed, holds] = rules[option]!
-    if (value !== undefined && !holds(value)) {
-      throw bad(caller, `"${option}" must be ${allowed}, received ${Formatter.format(value)}`)
-    }
-  }
+  Options.readAll(caller, rules, options)
   if (["policy", "lookup", "throttles"].filter((option) => options[option] !== undefined).length !== 1) {
     throw bad(caller, `exactly one of "policy", "lookup" and "throttles" must be given`)
   }
@@ -128,7 +115,7 @@ export const bounded = (policy: Throttle.Policy<any>, maxWait: Duration.Input | 
   if (data._tag === "Shadow") return Throttle.shadow(bounded(Throttle.fromData(data.policy), maxWait))
   if (maxWait === undefined) return Throttle.all([policy], { maxQueue: 0 })
   // Where only concurrency decides, a wait cannot be foreseen.
-  return Plan.make(data).timings.length === 0
+  return Plan.make(data).meters.length === 0
     ? Throttle.all([policy], { timeout: maxWait })
     : Throttle.all([policy], { maxWait, timeout: maxWait })
 }

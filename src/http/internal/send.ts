@@ -134,7 +134,7 @@ const attempt = <E, R>(
       R
     >
   }
-  const asking = { cost: cost ?? 1, plan, nextAvailable: () => gate.nextAvailable(key, cost) }
+  const asking = { cost: cost ?? 1, plan, estimateWait: () => gate.estimateWait(key, cost) }
   return Hold.through(pacer, asking, before?.place, (passage) => {
     const taken = Hold.within(passage, asking, pacer, gate.take(key, cost))
     return ask(sending, taken, before, passage)

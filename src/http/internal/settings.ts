@@ -1,13 +1,11 @@
 /**
  * A client's options, checked and with their defaults.
  */
-import * as Duration from "effect/Duration"
-import * as Formatter from "effect/Formatter"
 import type * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type * as HttpClientResponse from "effect/http/HttpClientResponse"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
+import * as Options from "../../internal/options.ts"
 import type * as Throttle from "../../Throttle.ts"
 import type { ClientOptions, HttpErrorOptions, WeightedClientOptions } from "../clientOptions.ts"
 import { dialects } from "../dialects.ts"
@@ -40,85 +38,10 @@ export interface Settings {
   readonly jitter: number
 }
 
-const known: ReadonlySet<string> = new Set([
-  "key",
-  "cost",
-  "retry",
-  "retryBudget",
-  "retryIf",
-  "statuses",
-  "parsers",
-  "maxPause",
-  "jitter",
-  "rejectAs",
-  "adapt"
-])
-
 export type AnyOptions = ClientOptions | WeightedClientOptions | HttpErrorOptions
 
-export const settingsOf = (caller: string, options: AnyOptions): Settings => {
-  const { cost, jitter = 0.1, key = originOf, maxPause = "1 hour", parsers = dialects, retry = 3 } = options
-  const { statuses = knownStatuses } = options
-  // The server may know better than a rule of ours, not than one of the program's own.
-  const byDefault: Settings["retryIf"] = (request, response, wanted) =>
-    isRepeatable(request, response, statuses) || (wanted === true && canBeSentAgain(request.body))
-  const { retryIf = byDefault } = options
-  const bad = (option: string, allowed: string, got: unknown) =>
-    new RangeError(`${caller}: ${option} must be ${allowed}, got ${Formatter.format(got)}`)
-  for (const option of Object.keys(options)) {
-    if (known.has(option)) continue
-    throw new RangeError(`${caller}: unknown option ${Formatter.format(option)}; it takes ${[...known].join(", ")}`)
-  }
-  if (typeof key !== "function") throw bad("key", "a function from a request to a string", key)
-  if (!isCost(cost)) {
-    throw bad("cost", "whole permits, a whole amount for each unit, or a function that gives one", cost)
-  }
-  if (typeof retryIf !== "function") throw bad("retryIf", "a function of a request and a response", retryIf)
-  if (!Array.isArray(parsers) || parsers.some((parser) => typeof parser !== "function")) {
-    throw bad("parsers", "an array of functions", parsers)
-  }
-  if (!areStatuses(statuses)) {
-    throw new RangeError(
-      `${caller}: "statuses" must map statuses from 400 to 599 to "limit", "overload" or "unavailable", received ` +
-        Formatter.format(statuses)
-    )
-  }
-  const { adapt = true } = options
-  if (typeof adapt !== "boolean") {
-    throw new RangeError(`${caller}: "adapt" must be true or false, received ${Formatter.format(adapt)}`)
-  }
-  const { rejectAs = "ThrottleError" } = options
-  if (rejectAs !== "ThrottleError" && rejectAs !== "HttpClientError") {
-    throw new RangeError(
-      `${caller}: "rejectAs" must be "ThrottleError" or "HttpClientError", received ${Formatter.format(rejectAs)}`
-    )
-  }
-  if (!Schedule.isSchedule(retry) && !(Number.isSafeInteger(retry) && retry >= 0)) {
-    throw bad("retry", "a whole number of at least 0 or a schedule", retry)
-  }
-  if (!(jitter >= 0 && jitter <= 1)) throw bad("jitter", "a number from 0 to 1", jitter)
-  const millis = typeof maxPause === "number"
-    ? maxPause
-    : Option.getOrElse(Option.map(Duration.fromInput(maxPause), Duration.toMillis), () => NaN)
-  if (!(millis > 0 && millis < Infinity)) throw bad("maxPause", "a finite duration above 0", maxPause)
-  return {
-    key,
-    cost: typeof cost === "function" ? cost : () => cost,
-    retry: Schedule.isSchedule(retry) ? retry : Schedule.upTo(Schedule.exponential("1 second"), { times: retry }),
-    retryIf,
-    statuses,
-    rejectAs,
-    adapt,
-    retryBudget: retryBudgetOf(caller, options.retryBudget),
-    isNeverRepeated: retry === 0,
-    parsers,
-    maxPause: millis,
-    jitter
-  }
-}
-
 const isCost = (cost: unknown): boolean => {
-  if (cost === undefined || typeof cost === "function") return true
+  if (typeof cost === "function") return true
   const amounts = Predicate.isObject(cost) && !Array.isArray(cost) ? Object.values(cost) : [cost]
   return amounts.every((amount) => Number.isSafeInteger(amount) && (amount as number) >= 0)
 }
@@ -129,19 +52,74 @@ const areStatuses = (statuses: unknown): boolean =>
   Predicate.isObject(statuses) && !Array.isArray(statuses) &&
   Object.entries(statuses).every(([status, refusal]) => /^[45]\d\d$/.test(status) && refusals.has(refusal))
 
-const retryBudgetOf = (caller: string, given: AnyOptions["retryBudget"] = {}): RetryBudget.Options | undefined => {
-  if (given === false) return undefined
-  const bad = (what: string, allowed: string, got: unknown) =>
-    new RangeError(`${caller}: "${what}" must be ${allowed}, received ${Formatter.format(got)}`)
-  if (!Predicate.isObject(given) || Array.isArray(given)) {
-    throw bad("retryBudget", "false or an object with ratio and min", given)
+const rules = {
+  key: Options.func<Settings["key"]>("a function from a request to a string"),
+  cost: Options.rule<AnyOptions["cost"]>(
+    "an integer ≥ 0, such an amount for each unit, or a function from a request to a cost",
+    isCost
+  ),
+  retry: Options.rule<NonNullable<AnyOptions["retry"]>>(
+    "an integer ≥ 0 or a schedule",
+    (retry) => Schedule.isSchedule(retry) || (Number.isSafeInteger(retry) && (retry as number) >= 0)
+  ),
+  retryBudget: Options.rule<NonNullable<AnyOptions["retryBudget"]>>(
+    "false or an object of ratio and min",
+    (budget) => budget === false || (Predicate.isObject(budget) && !Array.isArray(budget))
+  ),
+  retryIf: Options.func<Settings["retryIf"]>("a function from a request and a response to a boolean"),
+  statuses: Options.rule<Settings["statuses"]>(
+    `an object from statuses from 400 to 599 to "limit", "overload" or "unavailable"`,
+    areStatuses
+  ),
+  parsers: Options.rule<Settings["parsers"]>(
+    "an array of functions",
+    (parsers) => Array.isArray(parsers) && parsers.every((parser) => typeof parser === "function")
+  ),
+  maxPause: Options.finiteDuration,
+  jitter: Options.rule<number>(
+    "a number from 0 to 1",
+    (jitter) => typeof jitter === "number" && jitter >= 0 && jitter <= 1
+  ),
+  rejectAs: Options.oneOf("ThrottleError", "HttpClientError"),
+  adapt: Options.boolean
+}
+
+const retryBudgetRules = { ratio: Options.number(0), min: Options.number(0) }
+
+/** Throws a RangeError for invalid options. */
+export const settingsOf = (caller: string, options: AnyOptions): Settings => {
+  const {
+    adapt = true,
+    cost,
+    jitter = 0.1,
+    key = originOf,
+    maxPause = 3_600_000,
+    parsers = dialects,
+    rejectAs = "ThrottleError",
+    retry = 3,
+    retryBudget = {},
+    statuses = knownStatuses,
+    ...given
+  } = Options.readAll(caller, rules, options)
+  // What the server states overrules this default, not a rule of the program.
+  const byDefault: Settings["retryIf"] = (request, response, wanted) =>
+    isRepeatable(request, response, statuses) || (wanted === true && canBeSentAgain(request.body))
+  return {
+    key,
+    cost: typeof cost === "function" ? cost : () => cost,
+    retry: Schedule.isSchedule(retry)
+      ? retry as Settings["retry"]
+      : Schedule.upTo(Schedule.exponential("1 second"), { times: retry }),
+    retryIf: given.retryIf ?? byDefault,
+    statuses,
+    rejectAs,
+    adapt,
+    retryBudget: retryBudget === false
+      ? undefined
+      : { ratio: 0.1, min: 10, ...Options.readAll(`${caller}, retryBudget`, retryBudgetRules, retryBudget) },
+    isNeverRepeated: retry === 0,
+    parsers,
+    maxPause,
+    jitter
   }
-  for (const option of Object.keys(given)) {
-    if (option !== "ratio" && option !== "min") throw bad("retryBudget", "an object with ratio and min", given)
-  }
-  const { min = 10, ratio = 0.1 }: { readonly min?: number | undefined; readonly ratio?: number | undefined } = given
-  for (const [option, value] of Object.entries({ ratio, min })) {
-    if (!(Number.isFinite(value) && value >= 0)) throw bad(`retryBudget.${option}`, "a finite number ≥ 0", value)
-  }
-  return { ratio, min }
 }

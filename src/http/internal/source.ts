@@ -10,10 +10,12 @@ import * as Formatter from "effect/Formatter"
 import type * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
+import * as Maps from "../../internal/keyed/map.ts"
+import { engineOf } from "../../internal/operations.ts"
 import * as Plan from "../../internal/plan.ts"
 import * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
-import * as ThrottleMap from "../../ThrottleMap.ts"
+import type * as ThrottleMap from "../../ThrottleMap.ts"
 
 /** What throttles the requests of a client. */
 export type Source =
@@ -28,7 +30,7 @@ export interface Gate {
   /** Waits for a request's turn, and holds its permits until the scope closes. */
   readonly take: (key: string, cost: Throttle.Cost | undefined) => Effect.Effect<Turn, ThrottleError, Scope.Scope>
   /** How long this cost would have to wait. */
-  readonly nextAvailable: (
+  readonly estimateWait: (
     key: string,
     cost: Throttle.Cost | undefined
   ) => Effect.Effect<Option.Option<Duration.Duration>>
@@ -63,12 +65,12 @@ export const gateOf = (caller: string, source: Source): (fiber: AnyFiber) => Gat
     return () => gate
   }
   if (Predicate.hasProperty(source, "lookup")) {
-    const made = ThrottleMap.makeUnsafe({ name: defaultName, ...source })
+    const made = Maps.makeUnsafe({ name: defaultName, ...source })
     return perClock((context, clock) => ofMap(made(context, clock)))
   }
   throw new RangeError(
-    `${caller}: a policy, the options of a ThrottleMap, a throttle, a ThrottleMap or the key of one is needed here, ` +
-      `got ${Formatter.format(source)}`
+    `${caller}: "source" must be a policy, the options of a ThrottleMap, a throttle, a ThrottleMap, or the key of one, ` +
+      `received ${Formatter.format(source)}`
   )
 }
 
@@ -93,8 +95,8 @@ const turn = ({ cancel }: Throttle.Permit, pause: Turn["pause"]): Turn => ({ can
 const ofMap = (map: ThrottleMap.ThrottleMap<string>): Gate => ({
   take: (key, cost) =>
     Effect.map(map.takeScoped(key, cost), (permit) => turn(permit, (millis) => map.pause(key, millis))),
-  nextAvailable: map.nextAvailable,
-  planOf: (key) => ThrottleMap.peek(map, key)?.plan
+  estimateWait: map.estimateWait,
+  planOf: (key) => Maps.peek(map, key)?.view.plan
 })
 
 const ofInstance = (instance: Instance): Gate =>
@@ -102,8 +104,8 @@ const ofInstance = (instance: Instance): Gate =>
     ? ofMap(instance)
     : {
       take: (_key, cost) => Effect.map(instance.takeScoped(cost), (permit) => turn(permit, instance.pause)),
-      nextAvailable: (_key, cost) => instance.nextAvailable(cost),
-      planOf: () => Throttle.planOf(instance)
+      estimateWait: (_key, cost) => instance.estimateWait(cost),
+      planOf: () => engineOf(instance)?.plan()
     }
 
 /** So many keys are remembered of a policy; an idle one takes 200 bytes, one in use 4 kB. */
@@ -115,15 +117,15 @@ const maxKeys = 10_000
  */
 const ofPolicy = (policy: Throttle.Policy<any>) => {
   const options = { lookup: () => policy, name: policy.data.name ?? defaultName }
-  const eachKey = ThrottleMap.makeUnsafe<string>({ ...options, maxKeys, onFull: "evict" })
-  const allOthers = ThrottleMap.makeUnsafe<string>(options)
+  const eachKey = Maps.makeUnsafe<string>({ ...options, maxKeys, onFull: "evict" })
+  const allOthers = Maps.makeUnsafe<string>(options)
   const plan = { ...Plan.make(policy.data), name: options.name }
   return (context: Context.Context<never>, clock: Clock.Clock): Gate => {
     const each = eachKey(context, clock)
     const ofEach = ofMap(each)
     const rest = allOthers(context, clock)
     return {
-      nextAvailable: each.nextAvailable,
+      estimateWait: each.estimateWait,
       planOf: () => plan,
       take: (key, cost) =>
         Effect.catchIf(ofEach.take(key, cost), hasNoRoom, () =>

@@ -1,17 +1,21 @@
 /**
- * The contents of a bucket in layers, the oldest at the bottom: an ordered map from a number to an amount, with sums.
+ * The contents of a bucket in layers, the oldest at the bottom: an immutable ordered map from a key to an amount, with
+ * sums.
  *
- * It is an immutable treap, so that each operation takes O(log n) steps. The priorities that balance the tree are a hash
- * of the keys, which are consecutive numbers.
+ * It is a treap, so each operation takes O(log n). The priorities that balance the tree are hashes of the keys, which
+ * are consecutive numbers.
  */
 export interface Layers {
   readonly key: number
   readonly amount: number
-  /** The amounts of the whole tree. */
+  /** The total amount of this subtree. */
   readonly sum: number
   readonly left: Layers | undefined
   readonly right: Layers | undefined
-  /** Whether all amounts below this node are 0, whatever the nodes say: a large tree is emptied in one step. */
+  /**
+   * Whether all amounts below this node count as 0, whatever the nodes contain, so that a large tree is emptied in one
+   * step.
+   */
   readonly isEmpty: boolean
 }
 
@@ -32,7 +36,7 @@ const rightOf = ({ isEmpty, right }: Layers): Layers | undefined => isEmpty ? em
 
 const priority = (key: number): number => Math.imul(key ^ (key >>> 15), 0x9e3779b1) >>> 0
 
-/** All keys of `low` lie below those of `high`. */
+/** Joins two trees. Requires all keys of `low` to be less than those of `high`. */
 const merge = (low: Layers | undefined, high: Layers | undefined): Layers | undefined => {
   if (low === undefined) return high
   if (high === undefined) return low
@@ -41,7 +45,7 @@ const merge = (low: Layers | undefined, high: Layers | undefined): Layers | unde
     : make(high.key, high.amount, merge(low, leftOf(high)), rightOf(high))
 }
 
-/** Adds an amount to the layer of a key, which is made if it is not there and lies above all others. */
+/** Adds an amount to the layer of a key. Requires a new key to be greater than all others. */
 export const pour = (layers: Layers | undefined, key: number, amount: number): Layers => {
   if (layers === undefined) return make(key, amount, undefined, undefined)
   if (layers.key === key) return make(key, layers.amount + amount, leftOf(layers), rightOf(layers))
@@ -51,7 +55,7 @@ export const pour = (layers: Layers | undefined, key: number, amount: number): L
     : make(layers.key, layers.amount, leftOf(layers), pour(rightOf(layers), key, amount))
 }
 
-/** Takes an amount from the top. */
+/** Removes an amount from the top. */
 export const drain = (layers: Layers | undefined, amount: number): Layers | undefined => {
   if (layers === undefined || amount <= 0) return layers
   if (amount >= layers.sum) return empty(layers)
@@ -64,7 +68,7 @@ export const drain = (layers: Layers | undefined, amount: number): Layers | unde
     : make(layers.key, 0, drain(leftOf(layers), missing), empty(right))
 }
 
-/** Takes an amount from the layer of a key, and what is missing there from the layers below it. */
+/** Removes an amount from the layer of a key and, as far as it is not enough, from the layers below it. */
 export const drainFrom = (layers: Layers | undefined, key: number, amount: number): Layers | undefined => {
   if (layers === undefined || amount <= 0) return layers
   const [left, right] = [leftOf(layers), rightOf(layers)]
@@ -75,7 +79,7 @@ export const drainFrom = (layers: Layers | undefined, key: number, amount: numbe
   return make(layers.key, Math.max(0, -missing), drain(left, missing), drainFrom(right, key, amount - rest))
 }
 
-/** The amounts up to a key. */
+/** Returns the total amount of the layers up to a key. */
 export const sumTo = (layers: Layers | undefined, key: number): number => {
   let sum = 0
   while (layers !== undefined && layers.sum > 0) {
@@ -88,7 +92,7 @@ export const sumTo = (layers: Layers | undefined, key: number): number => {
   return sum
 }
 
-/** The largest key up to this one; 0 where there is none. */
+/** Returns the largest key up to this one; 0 if there is none. */
 export const keyUpTo = (layers: Layers | undefined, key: number): number => {
   let found = 0
   while (layers !== undefined) {
@@ -101,7 +105,7 @@ export const keyUpTo = (layers: Layers | undefined, key: number): number => {
   return found
 }
 
-/** Makes the layer of a key part of the next one above it; `top` is the key of that where there is none. */
+/** Merges the layer of a key into the next one above it; into a new layer `top` if there is none. */
 export const lift = (layers: Layers | undefined, key: number, top: number): Layers | undefined => {
   let above = top
   let amount = 0
@@ -123,6 +127,6 @@ const without = (layers: Layers | undefined, key: number): Layers | undefined =>
     : make(layers.key, layers.amount, left, without(right, key))
 }
 
-/** Every amount times a factor. */
+/** Multiplies every amount by a factor. */
 export const scale = (layers: Layers | undefined, factor: number): Layers | undefined =>
   layers && make(layers.key, layers.amount * factor, scale(leftOf(layers), factor), scale(rightOf(layers), factor))

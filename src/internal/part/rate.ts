@@ -1,36 +1,52 @@
+/**
+ * The meter of the kinds `Rate` and `TokenBucket`, and their declarations.
+ */
+import { type Kind, nanos } from "./kind.ts"
 import * as Layers from "./layers.ts"
-import type { Meter } from "./meter.ts"
+import { latenessTolerance, type Meter } from "./meter.ts"
+import * as Words from "./words.ts"
 
-/** How full the bucket was at an instant. The level is time, not permits: the nanoseconds until it is empty. */
+export interface RateRule {
+  readonly kind: "rate"
+  /** Nanoseconds between two permits. */
+  readonly interval: number
+  /** Permits that may start at once. */
+  readonly capacity: number
+}
+
+/**
+ * The contents of the bucket at an instant. The level is a time: the nanoseconds until the bucket is empty. (A full
+ * bucket, in this leaky-bucket form, allows no start.)
+ */
 export interface RateState {
   readonly level: number
   readonly at: number
-  /** Only while charges may be refunded. */
+  /** Present while charges may be refunded. */
   readonly open?: Open
 }
 
 /**
- * What refunds need: which part of the contents was there before a charge, and which came after it.
+ * What refunds need: which contents were there before a charge, and which were added after it.
  *
- * A bucket drains from the top of its layers: how full it would be had only the charges after some charge been made is
- * the sum of the layers above that one. So a refund takes from the layer of its charge and from those below it, and is
- * limited by what is left of these: the rest would have drained anyway.
+ * The bucket drains from its top layer. Had only the charges after some charge been made, the bucket would now contain
+ * the sum of the layers above that charge. So a refund removes from the layer of its charge and from those below it,
+ * and is limited by what is left in them: the rest would have drained anyway.
  *
- * Invariant: the layers add up to the level and what was lost. Each open charge has a layer, under its ticket; what is
- * poured after the last of them goes to the layer of the next ticket.
+ * Invariant: the layers add up to the level plus what was lost. Each open charge has a layer, whose key is its ticket.
+ * What is poured after the last of them is in the layer of the next ticket.
  */
 interface Open {
-  /** The ticket of the next charge that is opened. */
+  /** The ticket of the next charge to be opened. */
   readonly next: number
-  /** How many charges are open. */
+  /** The number of open charges. */
   readonly count: number
   readonly layers: Layers.Layers | undefined
   readonly lost: ReadonlyArray<Lost>
 }
 
 /**
- * What did not fit any more when the bucket was made smaller. It is still in the layers, at the bottom, where it never
- * drains, and it is the first that a refund of a charge up to `upTo` returns.
+ * Contents above the capacity when an update made the bucket smaller. They stay in the layers, at the bottom, where
+ * they never drain. A refund of a charge with a ticket up to `upTo` returns them first.
  */
 interface Lost {
   readonly amount: number
@@ -52,31 +68,26 @@ const merged = (all: ReadonlyArray<Lost>, layers: Layers.Layers | undefined): Re
   return Array.from(byTicket.values())
 }
 
-/** The layers when so much has drained; less than 0 where a start is charged a little before the latest charge. */
+/**
+ * Returns the layers after an amount has drained. It is negative if a start is charged slightly before the latest
+ * charge.
+ */
 const drained = ({ layers, next }: Open, amount: number): Layers.Layers | undefined =>
   amount < 0 ? Layers.pour(layers, next, -amount) : Layers.drain(layers, amount)
 
-/** What a refund of a charge cannot reach, since it was lost before the charge. */
+/** Returns the lost contents that a refund of this charge cannot return, since they were lost before the charge. */
 const lostBefore = ({ lost }: Open, ticket: number): number =>
   lost.reduce((sum, { amount, upTo }) => upTo < ticket ? sum + amount : sum, 0)
 
 /**
- * The generic cell rate algorithm (ITU-T I.371) in its form as a continuous-state
- * leaky bucket: a permit pours `interval` into the bucket, the bucket drains by a
- * nanosecond each nanosecond and holds `capacity` permits.
+ * The generic cell rate algorithm (ITU-T I.371) as a continuous-state leaky bucket: each permit pours `interval` into
+ * the bucket, which drains by one nanosecond each nanosecond and holds `capacity` permits.
  *
- * The level is kept rather than the theoretical arrival time because it stays small
- * and so exact: after a year of uptime a number of nanoseconds has a grain of 4 ns,
- * and adding an interval of 333.3 ns to such a number over and over would drift.
+ * The state is the level instead of the theoretical arrival time, because the level stays small and thus exact: after a
+ * year of uptime a number of nanoseconds has a resolution of 4 ns, and adding an interval of 333.3 ns repeatedly would
+ * drift.
  */
-export const rate = (options: {
-  /** Nanoseconds between two permits. */
-  readonly interval: number
-  /** Permits that may start at once. */
-  readonly capacity: number
-  readonly lateness: number
-}): Meter<RateState, number> => {
-  const { capacity, lateness, interval } = options
+export const rate = ({ capacity, interval }: RateRule): Meter<RateState, number> => {
   const level = (state: RateState, at: number) => {
     const left = state.level - (at - state.at)
     return left < -grain ? 0 : left
@@ -94,7 +105,7 @@ export const rate = (options: {
   return {
     initial: { level: 0, at: -Infinity },
     capacity,
-    lateness,
+    lateness: latenessTolerance,
     interval,
     readyAt,
     charge: (state, at, cost) => poured(state, level(state, at), cost, at),
@@ -110,7 +121,7 @@ export const rate = (options: {
     },
     close: (state, ticket) => {
       const { at, level, open } = state
-      // A state that was taken back to before the charge does not know the ticket.
+      // A state from before the charge does not contain it.
       if (open !== undefined && ticket >= open.next) return state
       if (open === undefined || open.count === 1) return { level, at }
       const { count, layers, lost, next } = open
@@ -141,8 +152,8 @@ export const rate = (options: {
       }
     },
     adopt: (state, from, now) => {
-      // What was let in counts for at most what could be now; what was settled for more than there was stays owed. (A
-      // store charges a slot that is still to come: it stays to come.)
+      // Admitted permits count as at most the new capacity; what was settled above the former capacity stays owed. (A
+      // store charges reservations that are still to come: they stay to come.)
       const since = Math.max(now, state.at)
       const before = level(state, since)
       const spent = before / from.interval
@@ -170,14 +181,50 @@ export const rate = (options: {
     },
     remaining: (state, now) => Math.max(0, Math.min(capacity, Math.floor(capacity - level(state, now) / interval))),
     isInitial: (state, now) => level(state, now) <= 0,
-    // Those ahead start as soon as they may, so the bucket never runs empty in between: their sum is enough.
-    readyBehind: (state, from, cost, ahead) => readyAt(state, from, ahead.total + cost)
+    isUnspent: (state, now) => level(state, now) <= 0,
+    // The calls ahead start as soon as they may, so the bucket is never empty in between, and their sum is enough.
+    readyBehind: (state, from, cost, waiting) => readyAt(state, from, waiting.total + cost)
   }
 }
 
 /**
- * An instant in nanoseconds is rounded by up to this much, for two years of uptime. A bucket that seems this much emptier
- * than empty is kept so: cut off at 0, what each start loses by rounding up is lost for good; at 3,000,000 a second that
- * was 0.2 %.
+ * The rounding error of an instant in nanoseconds, up to two years of uptime. A bucket that is below empty by no more
+ * than this is kept so: if it were set to 0, each start would lose the time by which it was rounded up, 0.2 % at
+ * 3,000,000 per second.
  */
 const grain = 8
+
+/** The kind `Rate`: one start every `per / limit`, and up to `burst` more on credit. */
+export const ratePolicy: Kind<{
+  readonly limit: number
+  readonly per: number
+  readonly burst: number
+  readonly unit?: string
+}, RateRule> = {
+  words: (data) =>
+    `${data.limit}${Words.unit(data)} per ${Words.duration(data.per, "")}${
+      data.burst > 0 ? `, burst ${data.burst}` : ""
+    }`,
+  parts: ({ burst, limit, per }) => ({
+    meter: {
+      rule: { kind: "rate", interval: nanos(per) / limit, capacity: burst + 1 },
+      pace: { permits: limit, per: nanos(per) }
+    }
+  })
+}
+
+/** The kind `TokenBucket`: a bucket of `capacity` permits, refilled by `refill` every `per`. */
+export const tokenBucketPolicy: Kind<{
+  readonly capacity: number
+  readonly refill: number
+  readonly per: number
+  readonly unit?: string
+}, RateRule> = {
+  words: (data) => `${data.refill}${Words.unit(data)} per ${Words.duration(data.per, "")}, bucket of ${data.capacity}`,
+  parts: ({ capacity, per, refill }) => ({
+    meter: {
+      rule: { kind: "rate", interval: nanos(per) / refill, capacity },
+      pace: { permits: refill, per: nanos(per) }
+    }
+  })
+}

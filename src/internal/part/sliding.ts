@@ -1,4 +1,13 @@
+/**
+ * The meter of a sliding window: its log of starts.
+ */
 import type { Meter } from "./meter.ts"
+
+export interface SlidingRule {
+  readonly kind: "sliding"
+  readonly limit: number
+  readonly per: number
+}
 
 /** The latest starts, newest first. */
 interface List {
@@ -7,34 +16,35 @@ interface List {
   readonly next: List | undefined
 }
 
-/** Starts further back, oldest first: the instant and the cost of each in turn. */
+/** Earlier starts, oldest first: the instant and the cost of each, alternating. */
 interface Chunk {
   readonly starts: ReadonlyArray<number>
-  /** What all of them cost. */
+  /** The total cost of the chunk. */
   readonly sum: number
 }
 
 /**
- * The log of starts, immutable: chunks, and a list of the latest. A start is added to the list, and leaves from the first
- * chunk: O(1) on average. The list becomes part of the last chunk when it has 32 starts; a chunk has about as many as there
- * are chunks, so with n starts in the log to find or to change one takes O(√n) steps, none of which allocates.
+ * The log of starts, immutable: chunks of earlier starts, and a list of the latest. A start is added to the list and
+ * leaves from the first chunk: O(1) on average. A list of 32 starts is appended to the last chunk. A chunk has about as
+ * many starts as there are chunks, so finding or changing one of n starts takes O(√n) steps without allocation.
  */
 export interface SlidingState {
   readonly chunks: ReadonlyArray<Chunk>
-  /** How many starts of the first chunk count no more. */
+  /** The number of starts of the first chunk that have left the window. */
   readonly gone: number
   readonly latest: List | undefined
   /** The length of `latest`. */
   readonly length: number
-  /** What all in the log cost together. */
+  /** The total cost of all starts in the window. */
   readonly sum: number
 }
 
+/** Maximum length of the list of the latest starts. */
 const listed = 32
 
 const none: ReadonlyArray<Chunk> = []
 
-/** The list, oldest first. */
+/** Converts the list into a chunk's form, oldest first. */
 const inOrder = (list: List | undefined): Array<number> => {
   const starts: Array<number> = []
   for (; list !== undefined; list = list.next) starts.push(list.cost, list.at)
@@ -53,7 +63,7 @@ const newest = ({ chunks, latest }: SlidingState): number =>
 
 const lastOf = ({ starts }: Chunk): number => starts[starts.length - 2]!
 
-/** The log with its list made part of the chunks. */
+/** Appends the list to the chunks. */
 const flushed = ({ chunks, gone, latest, sum }: SlidingState): SlidingState => {
   const last = chunks.at(-1)
   const starts = inOrder(latest)
@@ -70,7 +80,7 @@ const flushed = ({ chunks, gone, latest, sum }: SlidingState): SlidingState => {
 
 const empty: SlidingState = { chunks: none, gone: 0, latest: undefined, length: 0, sum: 0 }
 
-/** The log without the starts that have left the window. */
+/** Removes the starts that have left the window. */
 const since = (state: SlidingState, now: number, per: number): SlidingState => {
   if (newest(state) + per <= now) return state.sum === 0 ? state : empty
   // The oldest may have left a list: it is looked at as a chunk.
@@ -91,17 +101,16 @@ const since = (state: SlidingState, now: number, per: number): SlidingState => {
 }
 
 /**
- * The exact sliding log: fewer than `limit` permits started in the last `per`
- * nanoseconds. It remembers every start of the last `per`, at most `limit` of them.
+ * Counts at most `limit` permits in any span of `per` nanoseconds, exactly: the log contains each start of the last
+ * `per`, at most `limit` of them.
  */
-export const sliding = (options: { readonly limit: number; readonly per: number }): Meter<SlidingState, number> => {
-  const { limit, per } = options
+export const sliding = ({ limit, per }: SlidingRule): Meter<SlidingState, number> => {
   const readyAt = (state: SlidingState, from: number, cost: number) => {
-    // So much must have left the window before `cost` fits in.
+    // The permits that must leave the window before `cost` fits in.
     let missing = state.sum + cost - limit
     if (missing <= 0) return from
     const { chunks, gone, latest } = state
-    /** When so much of the starts will have left. */
+    /** Returns when `missing` permits of these starts will have left the window. */
     const leaving = (starts: ReadonlyArray<number>, i: number): number | undefined => {
       for (; i < starts.length; i += 2) {
         missing -= starts[i + 1]!
@@ -111,7 +120,7 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     }
     for (let i = 0; i < chunks.length; i++) {
       const { starts, sum } = chunks[i]!
-      // Of the first chunk some are gone.
+      // Part of the first chunk has left the window, so its sum does not count.
       if (i > 0 && sum < missing) missing -= sum
       else {
         const found = leaving(starts, i > 0 ? 0 : 2 * gone)
@@ -133,19 +142,19 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     lateness: 0,
     interval: per,
     readyAt,
-    readyBehind: (state, from, cost, ahead) => {
-      const all = ahead.total + cost
+    readyBehind: (state, from, cost, waiting) => {
+      const all = waiting.total + cost
       if (all <= limit) return readyAt(state, from, all)
-      // Of calls that cost 1 each, one starts exactly `per` after the one `limit` places before it.
-      if (all !== ahead.calls + 1) return undefined
+      // Of calls that cost 1 each, each starts exactly `per` after the one `limit` places ahead of it.
+      if (all !== waiting.calls + 1) return undefined
       return readyAt(state, from, (all - 1) % limit + 1) + Math.floor((all - 1) / limit) * per
     },
     charge,
     tryCharge: (state, now, cost) => readyAt(state, now, cost) > now ? undefined : charge(state, now, cost),
     open: (state) => ({ state, ticket: newest(state) }),
     close: (state) => state,
-    // Those that started at one instant are alike: it does not matter which of them the cost is taken from. One that costs
-    // nothing any more is dropped.
+    // The ticket is the instant of the start. Starts of one instant leave together, so any of them may be reduced. A start
+    // that costs nothing any more is dropped.
     refund: (state, at, _now, cost) => {
       let left = cost
       let { chunks, gone, length } = state
@@ -185,6 +194,8 @@ export const sliding = (options: { readonly limit: number; readonly per: number 
     },
     remaining: (state, now) => Math.max(0, limit - since(state, now, per).sum),
     adopt: (state) => state,
-    isInitial: (state, now) => newest(state) + per <= now
+    // The starts of cancelled calls stay in the log and cost nothing.
+    isInitial: (state, now) => state.sum === 0 || newest(state) + per <= now,
+    isUnspent: (state, now) => state.sum === 0 || newest(state) + per <= now
   }
 }

@@ -1,8 +1,8 @@
 /**
- * A circuit breaker: whether the store is asked.
+ * A circuit breaker.
  *
- * Three failures in a row open it for a second; then one request is let through. Failures of requests that were in flight
- * at the same time count as one: a stall fails all of them together, and is one failure.
+ * Three failures in a row open it for a second; then one request is let through. Failures of requests that were under way
+ * at the same time count as one, since one stall fails all of them.
  */
 
 /** Failures in a row that open it. */

@@ -1,10 +1,10 @@
 /**
- * A process's requests to a store: how long it waits for an answer, and when it stops asking.
+ * Sends a process's requests to a store, with a timeout and a circuit breaker.
  *
- * - No answer within `timeout`: the decision may have been made, so it is never asked for again. If the answer comes late
- *   after all, what it granted is given back, as far as nothing has changed since.
- * - While the breaker is open, requests fail at once. A store that refuses a request answers, and so has not failed: one
- *   bad key does not open it.
+ * - Without an answer within `timeout` the decision may have been made, so the request is not repeated. If the answer comes
+ *   later, what it grants is returned.
+ * - While the breaker is open, requests fail at once. A store that refuses a request has answered: one bad key does not open
+ *   the breaker.
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -12,25 +12,28 @@ import * as SecureRandom from "effect/crypto/SecureRandom"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
-import { type Decision, leaseOf, type Request, type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
+import type { Restore } from "../../internal/backend.ts"
+import { type StoreFailure, ThrottleStore } from "../ThrottleStore.ts"
 import * as Breaker from "./breaker.ts"
 import { detailOf } from "./detail.ts"
 import * as Wakeups from "./wakeups.ts"
 
-/** So many different refusals are logged at most: a reply may quote the request. */
+/** Maximum number of different refusals that are logged: a reply may quote the request. */
 const mostRefusals = 16
 
-/** A timer that ends later than by this has been held up by this process itself: 5 ms, in nanoseconds. */
+/** A timer that ends later than by this was delayed by this process itself: 5 ms, in nanoseconds. */
 const stall = 5e6
 
 export interface Client {
   readonly store: ThrottleStore
   readonly context: Context.Context<never>
   readonly clock: Clock.Clock
-  /** What this process is called in the store, and the number of its next lease there: no two leases are called alike. */
+  /** The name of this process in the store, and the number of its next lease. */
   readonly owner: string
   nextLease: number
   readonly scope: Scope.Scope
@@ -50,7 +53,7 @@ const makeUnsafe = (
   store,
   context,
   clock,
-  // Not by `Random`: in two processes with the same seed that gives the same name.
+  // Not by `Random`, which gives two processes with one seed the same name.
   owner: SecureRandom.uuidV4Unsafe(),
   nextLease: 0,
   scope,
@@ -59,7 +62,7 @@ const makeUnsafe = (
   refusals: new Set()
 })
 
-/** A client of the store that is provided, until the scope closes. */
+/** Makes a client of the provided store, until the scope closes. */
 export const make: Effect.Effect<Client, never, ThrottleStore | Scope.Scope> = Effect.gen(function*() {
   const context = Context.omit(ThrottleStore)(yield* Effect.context<never>()) as Context.Context<never>
   return makeUnsafe(yield* ThrottleStore, yield* Effect.scope, context, yield* Clock.Clock)
@@ -70,7 +73,7 @@ interface ClientsOfGraph {
   readonly known: Map<object, Client>
 }
 
-/** The clients of a Layer graph: one for each server, shared by all throttles that are on it. */
+/** The clients of a Layer graph: one for each server, shared by all throttles on it. */
 export const Clients: Context.Service<ClientsOfGraph, ClientsOfGraph> = Context.Service<ClientsOfGraph>(
   "effect-throttle/redis/internal/Clients"
 )
@@ -80,7 +83,7 @@ export const layer: Layer.Layer<ClientsOfGraph> = Layer.effect(
   Effect.map(Effect.scope, (scope) => ({ scope, known: new Map() }))
 )
 
-/** The graph's client of a server; the first throttle that is on the server makes it. */
+/** The graph's client of a server, made for its first throttle. */
 export const shared = (server: object, storeOf: () => ThrottleStore): Effect.Effect<Client, never, ClientsOfGraph> =>
   Effect.flatMap(Clients, ({ known, scope }) =>
     Effect.withFiber((fiber) => {
@@ -94,17 +97,13 @@ export const shared = (server: object, storeOf: () => ThrottleStore): Effect.Eff
 
 const time = (client: Client): number => Number(client.clock.monotonicTimeNanosUnsafe())
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Metrics
-// ---------------------------------------------------------------------------------------------------------------------
-
 export const decisions = Metric.counter("throttle_store_requests_total", {
   description: "Requests to the store, by outcome",
   incremental: true
 })
 
 export const fallbacks = Metric.counter("throttle_store_fallbacks_total", {
-  description: "Calls that the store gave no decision for, by what became of them",
+  description: "Calls without a decision of the store, by what became of them",
   incremental: true
 })
 
@@ -118,77 +117,73 @@ const outcomes: { readonly [O in Outcome]: Metric.Counter<number> } = {
   open: Metric.withAttributes(decisions, { outcome: "open" })
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Asking
-// ---------------------------------------------------------------------------------------------------------------------
-
 /** Why there is no answer. */
-export interface Silence {
+export interface Failure {
   readonly outcome: Exclude<Outcome, "answered">
   readonly detail: string
-  /** When it may be asked again, in nanoseconds from now. */
+  /** Nanoseconds after which the next request may be sent. */
   readonly retryAfter: number | undefined
 }
 
-/** What an answer is put into before the fiber that waits for it goes on. */
-interface Letterbox<A> {
-  answer: A | undefined
-}
-
 /**
- * Asks the store within so many nanoseconds, if the breaker lets it. `onLate` gets an answer that nobody waits for: one
- * that comes too late, or that finds its fiber interrupted just then.
+ * Sends a request, if the breaker lets it, and waits for its answer for so many nanoseconds.
+ *
+ * In a region that cannot be interrupted except where `restore` says no answer is lost: `onUnwanted` receives one that comes after
+ * the timeout or whose fiber is interrupted.
  */
-const ask = <A>(
+export const send = <A>(
   client: Client,
   key: string,
   timeout: number,
   request: Effect.Effect<A, StoreFailure>,
-  onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
-): Effect.Effect<A, Silence> =>
+  onUnwanted: (answer: A) => void = () => {},
+  restore: Restore = identity
+): Effect.Effect<A, Failure> =>
   Effect.suspend(() => {
-    const node = client.store.nodeOf?.(key) ?? ""
-    const breaker = breakerOf(client, node)
+    const { breakers, context, store } = client
+    const node = store.nodeOf?.(key) ?? ""
+    let breaker = breakers.get(node)
+    if (breaker === undefined) breakers.set(node, breaker = Breaker.make())
     const left = Breaker.refusedFor(breaker, time(client), timeout)
     if (left > 0) {
-      outcomes.open.updateUnsafe(1, client.context)
-      return Effect.fail<Silence>({ outcome: "open", detail: "it is left alone for a while", retryAfter: left })
+      outcomes.open.updateUnsafe(1, context)
+      return Effect.fail<Failure>({ outcome: "open", detail: "the circuit breaker is open", retryAfter: left })
     }
     const sentAt = breaker.counted
-    const letterbox: Letterbox<A> = { answer: undefined }
-    const answered = Effect.matchEffect(within(client, timeout, request, letterbox, onLate), {
+    let sent: Fiber.Fiber<A, StoreFailure> | undefined
+    const send = Effect.suspend(() => {
+      // A request that was sent cannot be called back, so it is not interrupted.
+      sent = Effect.runForkWith(context)(request)
+      return within(client, timeout, sent)
+    })
+    const answered = Effect.onExitPrimitive(restore(send), (exit) => {
+      if (Exit.isFailure(exit)) sent?.addObserver((exit) => Exit.isSuccess(exit) ? onUnwanted(exit.value) : undefined)
+      return undefined
+    })
+    return Effect.matchEffect(answered, {
       onSuccess: (answer) => {
-        outcomes.answered.updateUnsafe(1, client.context)
+        outcomes.answered.updateUnsafe(1, context)
         return Effect.as(recovered(breaker, node), answer)
       },
-      onFailure: (silence) => {
-        outcomes[silence.outcome].updateUnsafe(1, client.context)
-        if (silence.outcome === "refused") {
-          return Effect.andThen(
-            Effect.andThen(recovered(breaker, node), logRefusal(client, silence)),
-            Effect.fail(silence)
+      onFailure: (failure) => {
+        const { detail, outcome } = failure
+        outcomes[outcome].updateUnsafe(1, context)
+        if (outcome === "refused") {
+          return Effect.andThen(recovered(breaker, node), logRefusal(client, failure)).pipe(
+            Effect.andThen(Effect.fail(failure))
           )
         }
         const change = Breaker.fail(breaker, sentAt, time(client))
-        const told = change === undefined
+        const log = change === undefined
           ? Effect.void
-          : Effect.annotateLogs(Effect.logWarning(`throttle.store.${change}`), {
-            outcome: silence.outcome,
-            detail: silence.detail,
-            ...named(node)
-          })
-        return Effect.andThen(told, Effect.fail(silence))
+          : Effect.annotateLogs(Effect.logWarning(`throttle.store.${change}`), { outcome, detail, ...named(node) })
+        return Effect.andThen(log, Effect.fail(failure))
       }
     })
-    return Effect.onExitPrimitive(answered, (exit) => {
-      const { answer } = letterbox
-      if (Exit.isFailure(exit) && answer !== undefined) late(client, onLate(answer))
-      return undefined
-    }, true)
   })
 
-/** Logs a refusal once for each reply: it may last, and with `onStoreError: "allow"` nothing else would show it. */
-const logRefusal = ({ refusals }: Client, { detail }: Silence): Effect.Effect<void> => {
+/** Logs a refusal once for each reply: it may last, and with `onStoreError: "allow"` nothing else shows it. */
+const logRefusal = ({ refusals }: Client, { detail }: Failure): Effect.Effect<void> => {
   if (refusals.has(detail) || refusals.size >= mostRefusals) return Effect.void
   refusals.add(detail)
   return Effect.annotateLogs(Effect.logError("throttle.store.refused"), { detail })
@@ -202,18 +197,9 @@ const recovered = (breaker: Breaker.Breaker, node: string): Effect.Effect<void> 
 
 const named = (node: string): Record<string, unknown> => node === "" ? {} : { node }
 
-const breakerOf = ({ breakers }: Client, node: string): Breaker.Breaker => {
-  let breaker = breakers.get(node)
-  if (breaker === undefined) breakers.set(node, breaker = Breaker.make())
-  return breaker
-}
-
-const late = (client: Client, effect: Effect.Effect<unknown, StoreFailure>): void =>
-  void Effect.runForkWith(client.context)(Effect.ignore(effect))
-
 /**
- * A process that stands still sees its timers end before it reads what has come meanwhile, and may not even have sent what
- * it asked: then the store is given a moment more.
+ * The timeout. In a process that was suspended, timers end before it reads the answers that arrived meanwhile, and it may not
+ * even have sent the request: then the timeout is a little longer.
  */
 const patience = (client: Client, timeout: number): Effect.Effect<void> =>
   Effect.suspend(() => {
@@ -229,90 +215,21 @@ const patience = (client: Client, timeout: number): Effect.Effect<void> =>
 const within = <A>(
   client: Client,
   timeout: number,
-  request: Effect.Effect<A, StoreFailure>,
-  letterbox: Letterbox<A>,
-  onLate: (answer: A) => Effect.Effect<unknown, StoreFailure>
-): Effect.Effect<A, Silence> =>
+  sent: Fiber.Fiber<A, StoreFailure>
+): Effect.Effect<A, Failure> =>
   Effect.callback((resume) => {
-    let isOver = false
-    const run = Effect.runForkWith(client.context)
-    // A request that was sent cannot be called back, so nobody interrupts it.
-    const asked = run(request)
-    const timer = asked.pollUnsafe() === undefined
-      ? run(patience(client, timeout))
+    const timer = sent.pollUnsafe() === undefined
+      ? Effect.runForkWith(client.context)(patience(client, timeout))
       : undefined
-    asked.addObserver((exit) => {
-      if (isOver) {
-        if (Exit.isSuccess(exit)) late(client, onLate(exit.value))
-        return
-      }
-      isOver = true
-      if (Exit.isSuccess(exit)) letterbox.answer = exit.value
+    // Only the first of the two counts.
+    sent.addObserver((exit) => {
+      resume(
+        Effect.mapError(exit, ({ cause, outcome }) => ({ outcome, detail: detailOf(cause), retryAfter: undefined }))
+      )
       timer?.interruptUnsafe()
-      resume(Effect.mapError(exit, ({ cause, outcome }): Silence => ({
-        outcome,
-        detail: detailOf(cause),
-        retryAfter: undefined
-      })))
     })
-    timer?.addObserver(() => {
-      if (isOver) return
-      isOver = true
+    timer?.addObserver(() =>
       resume(Effect.fail({ outcome: "timeout", detail: `no answer within ${timeout / 1e6} ms`, retryAfter: undefined }))
-    })
-    return Effect.sync(() => {
-      isOver = true
-      timer?.interruptUnsafe()
-    })
+    )
+    return Effect.sync(() => timer?.interruptUnsafe())
   })
-
-const sum = (amounts: ReadonlyArray<ReadonlyArray<number>>, length: number): ReadonlyArray<number> =>
-  Array.from({ length }, (_, i) => amounts.reduce((all, one) => all + one[i]!, 0))
-
-/** A request that takes back all that an answer granted, and nothing else. Who still waits keeps the place in line. */
-const undone = (request: Request, decision: Decision, isWaiting: boolean): Request => {
-  const calls = request.runs.flatMap((run) => Array.from({ length: run.count }, () => run))
-  const granted = calls.slice(0, decision.granted)
-  const slot = decision.slot === undefined ? undefined : calls[decision.granted]
-  return {
-    ...request,
-    returns: {
-      version: decision.version,
-      slot: slot === undefined ? undefined : { at: decision.slot!.at, timings: slot.timings },
-      grants: { at: decision.now, timings: sum(granted.map(({ timings }) => timings), request.rules.timings.length) }
-    },
-    settlements: [],
-    releases: (slot === undefined ? granted : [...granted, slot]).map(({ gates }, i) =>
-      leaseOf(request.rules, request.owner, request.firstLease + i, gates)
-    ),
-    runs: [],
-    joins: !isWaiting
-  }
-}
-
-/** `isWaiting`: whether somebody of this process still waits for permits of the key when the answer comes too late. */
-export const decide = (
-  client: Client,
-  timeout: number,
-  request: Request,
-  isWaiting: () => boolean
-): Effect.Effect<Decision, Silence> =>
-  ask(
-    client,
-    request.key,
-    timeout,
-    client.store.decide(request),
-    (late) => request.isDry ? Effect.void : client.store.decide(undone(request, late, isWaiting()))
-  )
-
-export const renew = (
-  client: Client,
-  timeout: number,
-  key: string,
-  leases: ReadonlyArray<string>,
-  ttl: number
-): Effect.Effect<ReadonlyArray<boolean>, Silence> =>
-  ask(client, key, timeout, client.store.renew(key, leases, ttl), () => Effect.void)
-
-export const pause = (client: Client, timeout: number, key: string, micros: number): Effect.Effect<void, Silence> =>
-  ask(client, key, timeout, client.store.pause(key, micros), () => Effect.void)

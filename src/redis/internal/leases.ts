@@ -1,76 +1,60 @@
 /**
- * Permits are leases: renewed together while any is held. One that is lost interrupts the work under it.
+ * Leases: the permits that this process holds, renewed together while there are any. A lease that is lost interrupts the
+ * work under it.
  */
 import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import { noise } from "../../internal/state.ts"
-import { ThrottleError } from "../../ThrottleError.ts"
+import * as Fiber from "effect/Fiber"
+import * as Budget from "../../internal/budget.ts"
+import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
-import { failing, leaseLost } from "./refuse.ts"
-import { current, type Grant, type Lease, type Limiter, rest, run, signal, sleepFor, time } from "./state.ts"
+import * as Errors from "./errors.ts"
+import { type Lease, type Limiter, now, run, signal } from "./limiter.ts"
+import { micros, sleepFor } from "./rules.ts"
 
-/** The lease under which an effect runs: its fencing number, larger than that of whoever held the permits before. */
+/** The lease under which an effect runs: its fencing number is larger than that of the former holders of its permits. */
 export const CurrentLease = Context.Reference<{ readonly key: string; readonly fence: number } | undefined>(
   "effect-throttle/redis/CurrentLease",
   { defaultValue: () => undefined }
 )
 
-/** Fails as soon as the lease is lost. */
-export const lost = (limiter: Limiter, lease: Lease, isInline: boolean): Effect.Effect<never, ThrottleError> =>
-  Effect.callback((resume) => {
-    const fail = () => resume(failing(leaseLost(limiter, lease), isInline))
-    if (lease.isLost) return fail()
-    const before = lease.onLost
-    lease.onLost = () => {
-      before?.()
-      fail()
-    }
-  })
-
+/** Runs an effect while its lease lasts. */
 export const underLease = <A, E, R>(
-  limiter: Limiter,
+  { settings: { key } }: Limiter,
   lease: Lease,
-  self: Effect.Effect<A, E, R>,
-  isInline: boolean
+  self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.suspend(() =>
     // A race would begin the work all the same.
-    lease.isLost ? failing(leaseLost(limiter, lease), isInline) : Effect.raceFirst(
+    Deferred.isDoneUnsafe(lease.lost) ? Deferred.await(lease.lost) : Effect.raceFirst(
       Effect.suspend(() => {
-        lease.fiber = current()
-        return Effect.provideService(self, CurrentLease, { key: limiter.settings.key, fence: lease.fence })
+        lease.fiber = Fiber.getCurrent()!
+        return Effect.provideService(self, CurrentLease, { key, fence: lease.fence })
       }),
-      lost(limiter, lease, isInline)
+      Deferred.await(lease.lost)
     )
   )
 
-/** The work is over. */
-export const end = (limiter: Limiter, { ask, lease }: Grant): void => {
-  if (!ask.holds) return
-  limiter.counters.running--
-  limiter.series.running--
-  if (lease !== undefined) release(limiter, lease)
-  rest(limiter)
-}
-
+/** Ends a lease, and reports that to the store. */
 export const release = (limiter: Limiter, lease: Lease): void => {
-  if (!forget(limiter, lease)) return
+  if (!remove(limiter, lease)) return
   limiter.releases.push(lease.name)
   signal(limiter)
 }
 
+/** Fails the work under a lease. */
 export const lose = (limiter: Limiter, lease: Lease): void => {
-  forget(limiter, lease)
-  lease.isLost = true
+  remove(limiter, lease)
   if (limiter.slot?.grant.lease === lease) {
     limiter.slot = undefined
     signal(limiter)
   }
-  lease.onLost?.()
+  Deferred.doneUnsafe(lease.lost, Effect.fail(Errors.leaseLost(limiter, lease)))
 }
 
-const forget = (limiter: Limiter, lease: Lease): boolean => {
+const remove = (limiter: Limiter, lease: Lease): boolean => {
   if (!limiter.leases.delete(lease)) return false
   if (limiter.leases.size === 0) {
     limiter.renewer?.interruptUnsafe()
@@ -88,33 +72,35 @@ export const startRenewer = (limiter: Limiter): void => {
   })
 }
 
-/** Keeps the leases while there are any. One that may be over, as far as this process can know, is lost. */
+const firstEnd = ({ leases }: Limiter): number => {
+  let first = Infinity
+  for (const { until } of leases) first = Math.min(first, until)
+  return first
+}
+
+/** Renews the leases while there are any. One that may have ended, as far as this process can know, is lost. */
 const renewing = (limiter: Limiter): Effect.Effect<void> =>
   Effect.gen(function*() {
     const { client, key, timeout, ttl } = limiter.settings
-    let pause = ttl / 3
+    let interval = ttl / 3
     while (limiter.leases.size > 0) {
-      const now = time(limiter)
-      let until = Infinity
-      for (const lease of limiter.leases) until = Math.min(until, lease.until)
-      yield* limiter.clock.sleep(sleepFor(Math.min(pause, until - now)))
-      const sent = time(limiter)
-      for (const lease of limiter.leases) if (lease.until <= sent + noise) lose(limiter, lease)
+      yield* limiter.time.clock.sleep(sleepFor(Math.min(interval, firstEnd(limiter) - now(limiter))))
+      const sentAt = now(limiter)
+      for (const lease of limiter.leases) if (lease.until <= sentAt + Budget.tolerance) lose(limiter, lease)
       const leases = [...limiter.leases]
       if (leases.length === 0) break
       // An answer that comes after the first of them has ended comes too late.
-      const left = Math.min(...leases.map((lease) => lease.until)) - sent
-      const answer = yield* Effect.exit(
-        Client.renew(client, Math.min(timeout, left), key, leases.map(({ name }) => name), ttl / 1e3)
-      )
-      if (Exit.isSuccess(answer)) {
-        limiter.unheardSince = undefined
-        leases.forEach((lease, i) => {
-          if (answer.value[i]) lease.until = sent + ttl
-          else if (limiter.leases.has(lease)) lose(limiter, lease)
-        })
-      }
-      // One that could not be renewed is tried again soon.
-      pause = Exit.isSuccess(answer) ? ttl / 3 : ttl / 20
+      const left = firstEnd(limiter) - sentAt
+      const names = leases.map(({ name }) => name)
+      const renewed = client.store.renew(key, names, micros(ttl))
+      const answer = yield* Effect.exit(Client.send(client, key, Math.min(timeout, left), renewed))
+      // After a failure it tries again soon.
+      interval = Exit.isSuccess(answer) ? ttl / 3 : ttl / 20
+      if (Exit.isFailure(answer)) continue
+      limiter.silentSince = undefined
+      leases.forEach((lease, i) => {
+        if (answer.value[i]) lease.until = sentAt + ttl
+        else if (limiter.leases.has(lease)) lose(limiter, lease)
+      })
     }
   })

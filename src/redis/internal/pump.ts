@@ -1,290 +1,289 @@
 /**
- * The fiber that asks the store. It is alive while somebody waits, or something is to be told.
+ * The fiber that sends requests to the store. It is alive while calls wait, or something is to be reported.
  *
- * - Calls that come together are asked for together, in order. While an answer is awaited, more come together.
- * - Where the first of them has to wait for time, the store reserves one slot. The pump sleeps until then and gives it to
- *   whoever is the head then, if that asks for the same; so who is interrupted just leaves the line.
- * - A slot, or a grant, that nobody wants any more is returned, which the store does only if nothing has changed since.
+ * - Calls that arrive together are asked for together, in order. While a request is under way, more arrive.
+ * - Where the first of them has to wait for time, the store reserves one slot. The pump sleeps until then and gives it to the
+ *   head of the queue, if that demands the same. So an interrupted waiter just leaves the queue.
+ * - A slot or a grant that no waiter needs is returned, which the store accepts only if nothing has changed since.
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
-import type { Ask } from "../../internal/ask.ts"
-import * as Line from "../../internal/line.ts"
+import type { Restore } from "../../internal/backend.ts"
+import * as Budget from "../../internal/budget.ts"
+import type { Demand } from "../../internal/demand.ts"
 import * as Pauses from "../../internal/pauses.ts"
-import { noise } from "../../internal/state.ts"
-import { ThrottleError } from "../../ThrottleError.ts"
-import type { Decision, Request } from "../ThrottleStore.ts"
+import * as Waiting from "../../internal/waiter.ts"
+import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
-import { drop, give, goOn, leave, tellToWait } from "./line.ts"
-import { needed, refusal, storeError } from "./refuse.ts"
-import { grantsOf, hear, recheck, requestOf, retell } from "./request.ts"
-import { grace } from "./rules.ts"
-import { type Call, hasWork, isSame, type Limiter, pausedFor, rest, run, sleepFor, time } from "./state.ts"
+import * as Errors from "./errors.ts"
+import type { Limiter, Waiter } from "./limiter.ts"
+import * as Shared from "./limiter.ts"
+import { admit, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
+import { type Answer, recheck, send } from "./request.ts"
+import { sleepFor } from "./rules.ts"
 import * as Wakeups from "./wakeups.ts"
 
-export const startPump = (limiter: Limiter): void => {
-  if (limiter.pump !== undefined || limiter.closed) return
-  const pump = run(limiter)(pumping(limiter))
-  limiter.pump = pump
-  pump.addObserver((exit) => {
-    if (limiter.pump === pump) limiter.pump = undefined
-    if (Exit.isSuccess(exit) || limiter.closed) return
-    // A mistake in here: nobody is left hanging.
-    for (const call of Array.from(Line.members(limiter.line))) goOn(call, Effect.failCause(exit.cause))
+export const start = (limiter: Limiter): void => {
+  const { pump } = limiter
+  if (pump.state !== "idle" || limiter.isClosed) return
+  pump.state = "active"
+  const fiber = Shared.run(limiter)(pumping(limiter))
+  pump.fiber = fiber
+  fiber.addObserver((exit) => {
+    if (Exit.isSuccess(exit) || limiter.isClosed) return
+    // A defect: no call is left waiting.
+    pump.state = "idle"
+    for (const waiter of Shared.waitersOf(limiter)) Waiting.resumeWith(waiter, Effect.failCause(exit.cause))
   })
 }
 
-/** Listens all the time that it is alive: who is told before the answer that says "wait" would miss it otherwise. */
+/** Subscribes for as long as the pump is alive: a message may come before the answer that tells the process to wait. */
 const pumping = (limiter: Limiter): Effect.Effect<void> => {
-  if (limiter.rules.gates.length === 0) return pumpingOn(limiter)
-  const stop = Wakeups.listen(limiter.settings.client, limiter.settings.key, () => {
-    limiter.mayBeFree = true
-    limiter.wake?.()
+  if (limiter.rules.pools.length === 0) return steps(limiter)
+  const { client, key } = limiter.settings
+  const stop = Wakeups.listen(client, key, () => {
+    limiter.place = "free"
+    if (limiter.pump.state === "resting") limiter.pump.wake()
   })
-  return Effect.ensuring(pumpingOn(limiter), Effect.sync(stop))
+  return Effect.ensuring(steps(limiter), Effect.sync(stop))
 }
 
-const pumpingOn = (limiter: Limiter): Effect.Effect<void> =>
+const steps = (limiter: Limiter): Effect.Effect<void> =>
   Effect.gen(function*() {
-    // Those who come together are asked for together. A microtask, where `yieldNow` would be a turn of the event loop.
+    const { pump } = limiter
+    // Calls that arrive together are asked for together. A microtask, where `yieldNow` would be a turn of the event loop.
     yield* Effect.promise(() => Promise.resolve())
     while (true) {
-      limiter.isSignalled = false
-      handOn(limiter)
-      const { line, slot } = limiter
-      const { head } = line
-      if (slot !== undefined && (head === undefined || !isSame(slot.grant.ask, head.ask))) {
-        limiter.slot = undefined
-        limiter.unwanted.push(slot.grant)
-        continue
-      }
-      const paused = pausedFor(limiter)
-      const wait = slot === undefined ? paused : Math.max(slot.due - time(limiter), paused)
-      if (slot !== undefined && head !== undefined && wait <= noise) {
-        limiter.slot = undefined
-        limiter.since = slot.grant.at
-        give(limiter, head, slot.grant)
-      } else if (hasWork(limiter)) {
-        yield* inquire(limiter, slot === undefined && paused === 0 ? batchOf(limiter) : [])
-      } else if (head === undefined) {
-        break
-      } else if (slot !== undefined) {
-        yield* sleep(limiter, wait)
-      } else if (paused > 0) {
-        settleLine(limiter, paused)
-        yield* sleep(limiter, paused)
-      } else {
-        const paused = limiter.storePausedUntil - time(limiter)
-        if (head.isTold && limiter.isBusy) yield* untilFree(limiter)
-        else if (head.isTold && paused > noise) yield* sleep(limiter, Math.min(recheck * 1e6, paused))
-        if (limiter.slot === undefined && pausedFor(limiter) === 0) yield* inquire(limiter, batchOf(limiter))
-      }
+      pump.state = "active"
+      const step = nextStep(limiter)
+      if (step === undefined) break
+      yield* step
     }
-    // In the same step as the look at the line: who comes now starts another.
-    limiter.pump = undefined
+    // In the same step as the look at the queue: a call that arrives later starts another pump.
+    pump.state = "idle"
+    pump.fiber = undefined
     limiter.since = undefined
-    rest(limiter)
+    limiter.afterCall?.()
   })
 
-/** What was granted to those who are gone goes to the first who asks for the same. */
-const handOn = (limiter: Limiter): void => {
-  while (limiter.surplus.length > 0) {
-    const { head } = limiter.line
-    if (head === undefined || pausedFor(limiter) > 0) return
-    const i = limiter.surplus.findIndex(({ ask, lease }) => isSame(ask, head.ask) && lease?.isLost !== true)
-    if (i < 0) return
-    give(limiter, head, limiter.surplus.splice(i, 1)[0]!)
+/** What to do next; undefined for nothing. */
+const nextStep = (limiter: Limiter): Effect.Effect<void> | undefined => {
+  giveUnused(limiter)
+  giveSlot(limiter)
+  const { answer, place, slot } = limiter
+  const head = Shared.headOf(limiter)
+  const paused = Shared.pausedFor(limiter)
+  if (Shared.hasReports(limiter)) return ask(limiter, slot === undefined && paused === 0 ? batchOf(limiter) : [])
+  if (head === undefined) return undefined
+  if (slot !== undefined) return rest(limiter, Math.max(slot.due - Shared.now(limiter), paused))
+  if (paused > 0) {
+    queueOrReject(limiter, paused)
+    return rest(limiter, paused)
   }
+  const storePaused = answer.pausedUntil - Shared.now(limiter)
+  const rested = head.queued === undefined
+    ? undefined
+    : place !== "none"
+    ? untilFree(limiter)
+    : storePaused > Budget.tolerance
+    ? rest(limiter, Math.min(recheck, storePaused))
+    : undefined
+  const asked = Effect.suspend(() =>
+    limiter.slot === undefined && Shared.pausedFor(limiter) === 0 ? ask(limiter, batchOf(limiter)) : Effect.void
+  )
+  return rested === undefined ? asked : Effect.andThen(rested, asked)
 }
 
-/** Rests for so many nanoseconds, or until something happens. */
-const sleep = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
-  const rested = Effect.callback<void>((resume) => {
-    if (limiter.isSignalled) return resume(Effect.void)
-    limiter.wake = () => resume(Effect.void)
+// ---------------------------------------------------------------------------------------------------------------------
+// Rests
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Rests for so many nanoseconds, or until a signal. */
+const rest = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
+  const { pump, time: { clock } } = limiter
+  const signalled = Effect.callback<void>((resume) => {
+    if (pump.state === "signalled") return resume(Effect.void)
+    pump.state = "resting"
+    pump.wake = () => {
+      pump.state = "signalled"
+      resume(Effect.void)
+    }
   })
   const ended = Effect.sync(() => {
-    limiter.wake = undefined
+    if (pump.state === "resting") pump.state = "active"
   })
-  const timed = nanos === Infinity ? rested : Effect.raceFirst(rested, limiter.clock.sleep(sleepFor(nanos)))
-  return Effect.ensuring(timed, ended)
+  return Effect.ensuring(
+    nanos === Infinity ? signalled : Effect.raceFirst(signalled, clock.sleep(sleepFor(nanos))),
+    ended
+  )
 }
 
 /**
- * Rests until permits may be free: until it is told so, and to be sure for no longer than a look takes to be due, or the
- * next lease to end. Where nobody tells, it looks more often.
+ * Rests until permits may be free: until a message says so, but no longer than until the next lease ends, or for as long as
+ * messages may be lost. Without messages it polls.
  */
 const untilFree = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (limiter.mayBeFree) return Effect.void
+    if (limiter.place === "free") return Effect.void
     const { channel, client } = limiter.settings
-    const [least, most] = Wakeups.isSubscribed(client, channel) ? [recheck * 0.8, recheck] : [5, 25]
-    const expiry = limiter.nextExpiry === undefined ? Infinity : limiter.nextExpiry / 1e3 + 1
+    const [least, most] = Wakeups.isSubscribed(client, channel) ? [recheck * 0.8, recheck] : [5e6, 25e6]
+    const expiry = limiter.answer.nextExpiry === undefined ? Infinity : limiter.answer.nextExpiry + 1e6
     return Effect.flatMap(
       Random.nextBetween(least, most),
-      (pause) => sleep(limiter, Math.max(1, Math.min(pause, expiry)) * 1e6)
+      (interval) => rest(limiter, Math.max(1e6, Math.min(interval, expiry)))
     )
   })
 
-/** More calls than this are asked for in several requests, so that the store is not held up. */
-const mostTogether = 1_000
+// ---------------------------------------------------------------------------------------------------------------------
+// Requests
+// ---------------------------------------------------------------------------------------------------------------------
 
-/** The calls at the head of the line that may be let in at once, as far as can be known here, and one for the slot. */
-const batchOf = (limiter: Limiter): ReadonlyArray<Call> => {
-  const { gates, timings } = limiter.rules
-  const room = timings.map((rule) =>
-    rule.kind === "rate" ? rule.capacity + grace / rule.interval : rule.kind === "spacing" ? 1 : rule.limit
-  )
-  const free = gates.map(({ limit }) => limit)
-  const batch: Array<Call> = []
-  for (const call of Line.members(limiter.line)) {
-    batch.push(call)
-    let isFull = batch.length >= mostTogether
-    for (let i = 0; i < room.length; i++) {
-      room[i]! -= timings[i]!.kind === "spacing" ? Math.min(1, call.ask.timings[i]!) : call.ask.timings[i]!
-      isFull ||= room[i]! < 0
-    }
-    for (let j = 0; j < free.length; j++) {
-      free[j]! -= call.ask.holdings[j]!
-      isFull ||= free[j]! < 0
-    }
-    if (isFull) break
+/** More calls than this are asked for in several requests, so that the store is not blocked. */
+const largestBatch = 1_000
+
+/** The calls at the head of the queue that may start at once, as far as this process can know, and one for the slot. */
+const batchOf = (limiter: Limiter): ReadonlyArray<Waiter> => {
+  const { meters, pools } = limiter.plan
+  const room = meters.map(({ meter, perCall }) => (perCall ? 1 : meter.capacity) + meter.lateness / meter.interval)
+  const free = pools.map(({ limit }) => limit.initial)
+  const batch: Array<Waiter> = []
+  for (let waiter = Shared.headOf(limiter); waiter !== undefined; waiter = waiter.next as Waiter | undefined) {
+    const { demand } = waiter
+    batch.push(waiter)
+    for (let i = 0; i < room.length; i++) room[i]! -= demand.meters[i]!
+    for (let j = 0; j < free.length; j++) free[j]! -= demand.pools[j]!
+    if (batch.length >= largestBatch || room.some((left) => left < 0) || free.some((left) => left < 0)) break
   }
   return batch
 }
 
-/** Tells the store what is over, and asks it for these. */
-export const tell = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effect<Decision, Client.Silence> =>
+/** Reports to the store, and asks it for these calls. To be called in a region that cannot be interrupted. */
+export const report = (
+  limiter: Limiter,
+  batch: ReadonlyArray<Waiter>,
+  restore: Restore
+): Effect.Effect<void, Client.Failure> =>
   Effect.suspend(() => {
-    if (limiter.closed && limiter.slot !== undefined) {
-      limiter.unwanted.push(limiter.slot.grant)
-      limiter.slot = undefined
-    }
-    if (batch.length > 0) limiter.mayBeFree = false
-    const { client, settleWithin, timeout } = limiter.settings
-    const { maxQueue, maxWait } = limiter.plan
-    const asks = batch.map(({ ask }) => ask)
-    const told = batch.findIndex(({ isTold }) => !isTold)
-    const isTold = batch[0]?.isTold === true
-    const request = requestOf(limiter, asks, {
-      waited: told < 0 ? batch.length : told,
+    const { isClosed, plan: { maxQueue, maxWait }, settings, waiters } = limiter
+    const isAsking = batch.length > 0
+    // A message from now on may be about what the answer does not know of.
+    if (isAsking && limiter.place === "free") limiter.place = "queued"
+    const demands = batch.map(({ demand }) => demand)
+    const isQueued = batch[0]?.queued !== undefined
+    const firstNew = batch.findIndex(({ queued }) => queued === undefined)
+    const joins = isAsking ? isQueued || maxQueue > 0 : waiters.size === 0 || isClosed
+    const maySettle = limiter.rules.meters.length > 0 && batch.some(({ settlement }) => settlement !== undefined)
+    const answer = send(limiter, demands, {
+      joins,
+      waited: firstNew < 0 ? batch.length : firstNew,
       since: limiter.since,
-      maxWait: batch.length === 0 ? -1 : isTold ? Infinity : maxQueue === 0 ? -1 : maxWait / 1e3,
-      joins: batch.length > 0 ? isTold || maxQueue > 0 : limiter.line.size === 0 || limiter.closed,
-      settleWithin: limiter.rules.timings.length > 0 && batch.some(({ isOpen }) => isOpen) ? settleWithin / 1e3 : 0
+      maxWait: !isAsking ? -1 : isQueued ? Infinity : maxQueue === 0 ? -1 : maxWait,
+      settleWithin: maySettle ? settings.settleWithin : 0
+    }, restore)
+    return Effect.map(answer, (answer) => {
+      if (joins) limiter.place = !answer.isBusy || !isAsking ? "none" : limiter.place === "free" ? "free" : "queued"
+      if (isAsking) apply(limiter, batch, demands, answer)
     })
-    const sent = time(limiter)
-    return Client.decide(client, timeout, request, () => limiter.line.size > 0).pipe(
-      Effect.tapError(() => Effect.sync(() => retell(limiter, request))),
-      Effect.tap((decision) => Effect.sync(() => apply(limiter, batch, asks, request, decision, sent)))
-    )
-  })
-
-const inquire = (limiter: Limiter, batch: ReadonlyArray<Call>): Effect.Effect<void> =>
-  Effect.matchEffect(tell(limiter, batch), {
-    onSuccess: () => Effect.void,
-    onFailure: (silence) =>
-      Effect.suspend(() => {
-        limiter.since = undefined
-        for (const call of batch) if (call.state === "waiting") fallBack(limiter, call, silence)
-        limiter.isBusy = false
-        // A lease that was not renewed for so long has ended by itself.
-        const now = time(limiter)
-        limiter.unheardSince ??= now
-        if (now - limiter.unheardSince > limiter.settings.ttl) limiter.releases = []
-        if (batch.length > 0 || !hasWork(limiter)) return Effect.void
-        const due = limiter.slot === undefined ? Infinity : Math.max(limiter.slot.due - now, pausedFor(limiter))
-        return sleep(limiter, Math.max(0, Math.min(recheck * 1e6, due)))
-      })
   })
 
 const apply = (
   limiter: Limiter,
-  batch: ReadonlyArray<Call>,
-  asks: ReadonlyArray<Ask>,
-  request: Request,
-  decision: Decision,
-  sent: number
+  batch: ReadonlyArray<Waiter>,
+  demands: ReadonlyArray<Demand>,
+  { grants, granted, isBusy, isPaused, nextExpiry, now: at, part, receivedAt, slot, wait }: Answer
 ): void => {
-  const received = time(limiter)
-  hear(limiter, request, decision)
-  if (request.joins) limiter.isBusy = decision.isBusy && batch.length > 0
-  if (batch.length === 0) return
-  limiter.inTheWay = decision.part
-  limiter.nextExpiry = decision.nextExpiry
-  limiter.storePausedUntil = decision.isPaused && decision.wait !== undefined
-    ? received + decision.wait * 1e3
-    : -Infinity
-  if (limiter.storePausedUntil > received) Pauses.extend(limiter.pauses, received, limiter.storePausedUntil)
-  else if (pausedFor(limiter) === 0) Pauses.end(limiter.pauses, received)
-  // What was not let in for want of permits, or in a pause, has nothing to make up for.
-  limiter.since = decision.isBusy || decision.isPaused ? undefined : decision.granted > 0 ? decision.now : limiter.since
-  const grants = grantsOf(limiter, asks, request, decision, sent)
+  const pausedUntil = isPaused && wait !== undefined ? receivedAt + wait : -Infinity
+  limiter.answer = { part, nextExpiry, pausedUntil }
+  if (pausedUntil > receivedAt) Pauses.extend(limiter.pauses, receivedAt, pausedUntil)
+  else if (Shared.pausedFor(limiter) === 0) Pauses.end(limiter.pauses, receivedAt)
+  // A call that permits or a pause have held back has no time to make up for.
+  if (isBusy || isPaused) limiter.since = undefined
+  else if (granted > 0) limiter.since = at
   grants.forEach((grant, i) => {
-    if (grant.isSlot) limiter.slot = { grant, due: received + decision.slot!.wait * 1e3 }
-    else if (batch[i]!.state === "waiting") give(limiter, batch[i]!, grant)
-    else limiter.surplus.push(grant)
+    const waiter = batch[i]!
+    if (isWaiting(waiter)) give(limiter, waiter, grant)
+    else limiter.unused.push(grant)
   })
-  if (decision.granted >= batch.length) return
-  const wait = decision.isBusy || decision.wait === undefined ? undefined : decision.wait * 1e3
-  const isReserved = decision.isBusy || decision.isPaused || decision.slot !== undefined
-  settleLine(limiter, wait, isReserved ? undefined : asks[decision.granted])
+  if (slot !== undefined) limiter.slot = slot
+  if (granted >= batch.length) return
+  const isKnown = isBusy || isPaused || slot !== undefined
+  queueOrReject(limiter, isBusy ? undefined : wait, isKnown ? undefined : demands[granted])
 }
+
+const isWaiting = ({ admission, state }: Waiter): boolean => state === "waiting" && admission === undefined
 
 /**
- * Those who cannot start at once wait from now on, or are refused. `headWait`: how long the first of them has to wait;
- * undefined where nobody knows. `only`: what this is known of, if the store has kept no place for it.
+ * Makes the calls that cannot start at once wait, or rejects them. `headWait`: the nanoseconds that the first of them has to
+ * wait; undefined where that cannot be estimated. `only`: the demand that this is known of, if the store has reserved nothing.
  */
-const settleLine = (limiter: Limiter, headWait: number | undefined, only?: Ask): void => {
-  if (limiter.told === limiter.line.size) return
-  const ahead = limiter.rules.timings.map(() => ({ total: 0, calls: 0 }))
-  const refused: Array<[Call, ThrottleError]> = []
-  let head: Ask | undefined
-  // A copy, for who is told may do anything, such as to leave.
-  for (const call of Array.from(Line.members(limiter.line))) {
-    if (call.state !== "waiting") continue
-    if (!call.isTold) {
-      if (only !== undefined && !isSame(only, call.ask)) break
-      const wait = head === undefined ? 0 : needed(limiter.rules, ahead, head, call.ask)
-      const expected = headWait === undefined ? undefined : headWait + wait
-      const error = refusal(limiter, call.ask, expected)
+const queueOrReject = (limiter: Limiter, headWait: number | undefined, only?: Demand): void => {
+  if (Shared.queuedCalls(limiter) === limiter.waiters.size) return
+  const ahead = limiter.meters.map(() => ({ waitingCalls: 0, waitingCost: 0 }))
+  const rejected: Array<readonly [Waiter, ThrottleError]> = []
+  let first: Demand | undefined
+  for (const waiter of Shared.waitersOf(limiter)) {
+    const { demand } = waiter
+    if (!isWaiting(waiter)) continue
+    if (waiter.queued === undefined) {
+      if (only !== undefined && !Shared.isSame(only, demand)) break
+      const behind = first === undefined ? 0 : Errors.timeFor(limiter.plan, ahead, first, demand)
+      const expected = headWait === undefined ? undefined : headWait + behind
+      const error = Errors.rejectionOf(limiter, demand, expected)
       if (error !== undefined) {
-        refused.push([call, error])
+        rejected.push([waiter, error])
         continue
       }
-      tellToWait(limiter, call, expected)
+      makeWait(limiter, waiter, expected)
     }
-    head ??= call.ask
+    first ??= demand
     for (let i = 0; i < ahead.length; i++) {
-      if (call.ask.timings[i] === 0) continue
-      ahead[i]!.total += call.ask.timings[i]!
-      ahead[i]!.calls++
+      if (demand.meters[i] === 0) continue
+      ahead[i]!.waitingCost += demand.meters[i]!
+      ahead[i]!.waitingCalls++
     }
   }
-  for (const [call, error] of refused) if (call.state === "waiting") drop(limiter, call, error)
+  for (const [waiter, error] of rejected) if (isWaiting(waiter)) Waiting.reject(limiter, waiter, () => error)
 }
 
-export const fallback = (limiter: Limiter, kind: "failed" | "allowed" | "local"): void =>
-  Client.fallbacks.pipe(Metric.withAttributes({ throttle: limiter.plan.name, kind })).updateUnsafe(1, limiter.context)
+const ask = (limiter: Limiter, batch: ReadonlyArray<Waiter>): Effect.Effect<void> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.catch(report(limiter, batch, restore), (failure) => {
+      limiter.since = undefined
+      limiter.place = "none"
+      for (const waiter of batch) if (isWaiting(waiter)) decideWithout(limiter, waiter, failure)
+      // A lease that was not renewed for so long has ended by itself.
+      const at = Shared.now(limiter)
+      limiter.silentSince ??= at
+      if (at - limiter.silentSince > limiter.settings.ttl) limiter.releases = []
+      if (batch.length > 0 || !Shared.hasReports(limiter)) return Effect.void
+      const due = limiter.slot === undefined ? Infinity : Math.max(limiter.slot.due - at, Shared.pausedFor(limiter))
+      return restore(rest(limiter, Math.max(0, Math.min(recheck, due))))
+    })
+  )
 
-/** The store gave no decision for it. */
-const fallBack = (limiter: Limiter, call: Call, silence: Client.Silence): void => {
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls without a decision
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Counts a call that the store has given no decision for, by what becomes of it. */
+export const countFallback = ({ context, plan, settings: { onStoreError } }: Limiter): void => {
+  const kind = onStoreError === "fail" ? "failed" : onStoreError === "allow" ? "allowed" : "local"
+  Client.fallbacks.pipe(Metric.withAttributes({ throttle: plan.name, kind })).updateUnsafe(1, context)
+}
+
+const decideWithout = (limiter: Limiter, waiter: Waiter, failure: Client.Failure): void => {
   const { onStoreError } = limiter.settings
+  countFallback(limiter)
   if (onStoreError === "fail") {
-    fallback(limiter, "failed")
-    return drop(limiter, call, storeError(limiter, call.ask, silence))
+    const error = Errors.storeError(limiter, waiter.demand, failure)
+    Waiting.reject(limiter, waiter, () => error)
+  } else {
+    admit(
+      limiter,
+      waiter,
+      onStoreError === "allow" ? { _tag: "Allowed" } : { _tag: "Local", throttle: onStoreError.throttle }
+    )
   }
-  if (onStoreError === "allow") {
-    fallback(limiter, "allowed")
-    return give(limiter, call, { ask: call.ask, at: 0, version: undefined, isSlot: false, lease: undefined })
-  }
-  fallback(limiter, "local")
-  leave(limiter, call)
-  call.state = "gone"
-  const local = call.runLocally(onStoreError)
-  // The span of its wait here ends before that.
-  if (call.isWatched) call.instead = local
-  goOn(call, call.isWatched ? Effect.void : local)
 }

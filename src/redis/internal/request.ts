@@ -1,120 +1,175 @@
 /**
- * What the store is asked and told in one step, and what its answer grants.
+ * Sends a request of a throttle to the store: the calls it asks for, with all that is to be reported, and what comes of the
+ * answer. Here nanoseconds become the store's microseconds, and back.
  */
-import type { Ask } from "../../internal/ask.ts"
-import { type Decision, leaseOf, type Request, type Return, type Run } from "../ThrottleStore.ts"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type { Restore } from "../../internal/backend.ts"
+import type { Demand } from "../../internal/demand.ts"
+import type { Decision, Request, Return, Run } from "../ThrottleStore.ts"
+import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
-import { type Grant, isSame, type Lease, type Limiter } from "./state.ts"
+import { type Grant, isSame, type Lease, type Limiter, now, run, signal } from "./limiter.ts"
+import { micros, nanos } from "./rules.ts"
 
-/** Milliseconds after which something that may change elsewhere is looked at again. */
-export const recheck = 250
+/** Nanoseconds after which what may have changed elsewhere is asked for again: 250 ms. */
+export const recheck = 250e6
 
-/** How long a place in the store's line lasts: four looks. */
-const patience = 4 * recheck * 1e3
+/** How long a place in the store's queue lasts: four times as long. */
+const patience = 4 * recheck
 
-export const requestOf = (
+/** What is asked for beside the calls. Durations are nanoseconds. */
+interface Options extends Partial<Pick<Request, "waited" | "since" | "isDry" | "joins">> {
+  readonly maxWait?: number
+  readonly settleWithin?: number
+}
+
+/** An answer of the store, with durations in nanoseconds. */
+export interface Answer extends Omit<Decision, "slot">, Pick<Limiter, "slot"> {
+  readonly receivedAt: number
+  /** Those of the calls that may start at once. */
+  readonly grants: ReadonlyArray<Grant>
+}
+
+/** Sends a request. To be called in a region that cannot be interrupted except where `restore` says. */
+export const send = (
   limiter: Limiter,
-  asks: ReadonlyArray<Ask>,
-  more: Partial<Request>
+  demands: ReadonlyArray<Demand>,
+  options: Options,
+  restore: Restore
+): Effect.Effect<Answer, Client.Failure> =>
+  Effect.suspend(() => {
+    const { client, key, timeout } = limiter.settings
+    const request = requestOf(limiter, demands, options)
+    const sentAt = now(limiter)
+    const answerOf = (decision: Decision) => receive(limiter, demands, request, decision, sentAt)
+    const onUnwanted = (decision: Decision) => discard(limiter, answerOf(decision))
+    return Effect.mapBoth(Client.send(client, key, timeout, client.store.decide(request), onUnwanted, restore), {
+      onFailure: (failure) => {
+        limiter.releases.unshift(...request.releases)
+        return failure
+      },
+      onSuccess: answerOf
+    })
+  })
+
+/** Returns what an answer has granted too late. */
+const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
+  const unwanted = slot === undefined ? grants : [...grants, slot.grant]
+  limiter.unwanted.push(...unwanted)
+  for (const { lease } of unwanted) if (lease !== undefined) release(limiter, lease)
+  if (unwanted.length === 0) return
+  if (!limiter.isClosed) return signal(limiter)
+  const request = requestOf(limiter, [], { joins: true })
+  run(limiter)(Effect.ignore(limiter.settings.client.store.decide(request)))
+}
+
+const requestOf = (
+  limiter: Limiter,
+  demands: ReadonlyArray<Demand>,
+  { isDry = false, joins = false, maxWait = -1, settleWithin = 0, since, waited = 0 }: Options
 ): Request => {
   const { channel, client, key, ttl } = limiter.settings
   const returns = returnsOf(limiter)
-  const { releases, settlements } = limiter
+  const { releases, rules, settlements } = limiter
   limiter.releases = []
   limiter.settlements = []
   const firstLease = client.nextLease
-  client.nextLease += asks.length
+  client.nextLease += demands.length
   return {
     key,
-    rules: limiter.rules,
+    rules,
     returns,
     settlements,
     releases,
-    runs: runsOf(asks),
-    waited: 0,
-    since: undefined,
-    maxWait: -1,
-    isDry: false,
+    runs: runsOf(demands),
+    waited,
+    since,
+    maxWait: micros(maxWait),
+    isDry,
     owner: client.owner,
-    joins: true,
+    joins,
     channel,
-    ttl: ttl / 1e3,
-    patience,
+    ttl: micros(ttl),
+    patience: micros(patience),
     firstLease,
-    settleWithin: 0,
-    ...more
+    settleWithin: micros(settleWithin)
   }
 }
 
-const runsOf = (asks: ReadonlyArray<Ask>): ReadonlyArray<Run> => {
-  const runs: Array<{ count: number; readonly ask: Ask }> = []
-  for (const ask of asks) {
-    const last = runs[runs.length - 1]
-    if (last !== undefined && isSame(last.ask, ask)) last.count++
-    else runs.push({ count: 1, ask })
+const runsOf = (demands: ReadonlyArray<Demand>): ReadonlyArray<Run> => {
+  const runs: Array<{ count: number; readonly demand: Demand }> = []
+  for (const demand of demands) {
+    const last = runs.at(-1)
+    if (last !== undefined && isSame(last.demand, demand)) last.count++
+    else runs.push({ count: 1, demand })
   }
-  return runs.map(({ ask, count }) => ({ count, timings: ask.timings, gates: ask.holdings }))
+  return runs.map(({ count, demand: { meters, pools } }) => ({ count, meters, pools }))
 }
 
-const add = (all: ReadonlyArray<Grant>, length: number): ReadonlyArray<number> =>
-  Array.from({ length }, (_, i) => all.reduce((total, { ask }) => total + ask.timings[i]!, 0))
-
-/** What nobody wants, of the newest decision: of older ones nothing can come back. Their leases are released. */
+/** The grants of the newest decision that no call needs. (Older ones cannot come back.) The leases of all are released. */
 const returnsOf = (limiter: Limiter): Return | undefined => {
-  const all = [...limiter.surplus, ...limiter.unwanted]
-  limiter.surplus = []
+  const all = [...limiter.unused, ...limiter.unwanted]
+  limiter.unused = []
   limiter.unwanted = []
   for (const { lease } of all) if (lease !== undefined) release(limiter, lease)
-  const version = Math.max(...all.map((grant) => grant.version!))
-  const newest = all.filter((grant) => grant.version === version && grant.ask.plan === limiter.plan)
+  const version = Math.max(...all.map((grant) => grant.version))
+  const newest = all.filter((grant) => grant.version === version && grant.demand.plan === limiter.plan)
   if (newest.length === 0) return undefined
-  const parts = limiter.rules.timings.length
-  const slot = newest.find((grant) => grant.isSlot)
-  const grants = newest.filter((grant) => !grant.isSlot)
+  const slot = newest.find(({ isSlot }) => isSlot)
+  const grants = newest.filter(({ isSlot }) => !isSlot)
+  const total = limiter.rules.meters.map((_, i) => grants.reduce((sum, { demand }) => sum + demand.meters[i]!, 0))
   return {
     version,
-    slot: slot === undefined ? undefined : { at: slot.at, timings: slot.ask.timings },
-    grants: grants.length === 0 ? undefined : { at: grants[0]!.at, timings: add(grants, parts) }
+    slot: slot && { at: slot.at, meters: slot.demand.meters },
+    grants: grants.length === 0 ? undefined : { at: grants[0]!.at, meters: total }
   }
 }
 
-/** What did not reach the store: releases may be told again, since nothing comes of a second time. */
-export const retell = (limiter: Limiter, { releases }: Request): void => {
-  limiter.releases.unshift(...releases)
-}
-
-export const grantsOf = (
+const receive = (
   limiter: Limiter,
-  asks: ReadonlyArray<Ask>,
-  request: Request,
+  demands: ReadonlyArray<Demand>,
+  { returns }: Request,
   decision: Decision,
-  sent: number
-): ReadonlyArray<Grant> => {
-  let { fence } = decision
-  const grants = asks.slice(0, decision.granted + (decision.slot === undefined ? 0 : 1))
-  return grants.map((ask, i) => {
-    const isSlot = i === decision.granted
-    let lease: Lease | undefined
-    if (ask.holds) {
-      lease = {
-        name: leaseOf(request.rules, request.owner, request.firstLease + i, ask.holdings),
-        fence: fence++,
-        ask,
-        until: sent + limiter.settings.ttl,
-        isLost: false,
-        onLost: undefined,
-        fiber: undefined
-      }
-      limiter.leases.add(lease)
-      startRenewer(limiter)
-    }
-    return { ask, at: isSlot ? decision.slot!.at : decision.now, version: decision.version, isSlot, lease }
+  sentAt: number
+): Answer => {
+  const { granted, hasReturned, nextExpiry, now: at, slot, version, wait } = decision
+  const standing = limiter.slot?.grant
+  const receivedAt = now(limiter)
+  limiter.silentSince = undefined
+  // What came back has changed the key, but not the slot.
+  if (hasReturned && standing !== undefined && standing.version === returns?.version) standing.version = version
+  let leases = 0
+  const grantOf = (demand: Demand, at: number, isSlot: boolean): Grant => ({
+    demand,
+    at,
+    version,
+    isSlot,
+    lease: demand.holdsPermits
+      ? lease(limiter, decision.leases[leases]!, decision.fence + leases++, demand, sentAt)
+      : undefined
   })
+  return {
+    ...decision,
+    wait: wait === undefined ? undefined : nanos(wait),
+    nextExpiry: nextExpiry === undefined ? undefined : nanos(nextExpiry),
+    receivedAt,
+    grants: demands.slice(0, granted).map((demand) => grantOf(demand, at, false)),
+    slot: slot && { grant: grantOf(demands[granted]!, slot.at, true), due: receivedAt + nanos(slot.wait) }
+  }
 }
 
-/** What came back has changed the key, but not what the slot here stands for. */
-export const hear = (limiter: Limiter, { returns }: Request, { hasReturned, version }: Decision): void => {
-  limiter.unheardSince = undefined
-  const grant = limiter.slot?.grant
-  if (hasReturned && grant !== undefined && grant.version === returns?.version) grant.version = version
+/** A lease that the store has granted. It counts from the request, which was sent before the store began to count. */
+const lease = (limiter: Limiter, name: string, fence: number, demand: Demand, sentAt: number): Lease => {
+  const lease: Lease = {
+    name,
+    fence,
+    demand,
+    until: sentAt + limiter.settings.ttl,
+    lost: Deferred.makeUnsafe(),
+    fiber: undefined
+  }
+  limiter.leases.add(lease)
+  startRenewer(limiter)
+  return lease
 }

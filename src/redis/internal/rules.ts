@@ -1,21 +1,28 @@
 /**
- * A policy as a store counts it: plain numbers, in microseconds, each part under a name of its own.
+ * A policy as a store counts it: its limits as plain data, each under a name of its own. Times are microseconds.
  */
-import type { Holding, Plan, Timing } from "../../internal/plan.ts"
-import { catchUp, permits } from "../../internal/plan.ts"
+import * as Duration from "effect/Duration"
+import type { Rule as MeterRule } from "../../internal/part/kinds.ts"
+import { latenessTolerance } from "../../internal/part/meter.ts"
+import { isAligned, permits, type Plan } from "../../internal/plan.ts"
+
+/** Everything in a store is in microseconds, everything in a process in nanoseconds. */
+export const micros = (nanos: number): number => nanos / 1e3
+export const nanos = (micros: number): number => micros * 1e3
+
+/** A sleep, which ends no sooner than a store that counts in whole microseconds says. */
+export const sleepFor = (nanos: number): Duration.Duration =>
+  Duration.millis(Math.max(1, Math.ceil(micros(nanos))) / 1e3)
 
 /**
- * A part of a policy that decides by time, in microseconds. `field` is its name in the store, the same in every process
- * with this policy.
+ * A part of a policy that decides by time, in microseconds, by its `kind`: "rate" has `interval` and `capacity`, "sliding" and
+ * "fixed" have `per` and `limit`, "spacing" has `interval` and `align`. `field` is its name in the store, the same in every
+ * process with this policy.
  *
  * @category models
  * @since 0.1.0
  */
-export type Rule =
-  | { readonly kind: "rate"; readonly field: string; readonly interval: number; readonly capacity: number }
-  | { readonly kind: "sliding"; readonly field: string; readonly per: number; readonly limit: number }
-  | { readonly kind: "fixed"; readonly field: string; readonly per: number; readonly limit: number }
-  | { readonly kind: "spacing"; readonly field: string; readonly interval: number; readonly align: boolean }
+export type Rule = MeterRule & { readonly field: string }
 
 /**
  * A part of a policy whose permits are leased.
@@ -23,7 +30,7 @@ export type Rule =
  * @category models
  * @since 0.1.0
  */
-export interface Gate {
+export interface Pool {
   readonly field: string
   readonly limit: number
 }
@@ -35,70 +42,63 @@ export interface Gate {
  * @since 0.1.0
  */
 export interface Rules {
-  readonly timings: ReadonlyArray<Rule>
-  readonly gates: ReadonlyArray<Gate>
+  readonly meters: ReadonlyArray<Rule>
+  readonly pools: ReadonlyArray<Pool>
 }
 
-/** How late a call that waited may be and still be charged when it was due, as in memory: 10 ms, in microseconds. */
-export const grace = catchUp / 1e3
+/** A rule with its times in another unit. */
+const convert = <R extends MeterRule>(rule: R, unit: (time: number) => number): R =>
+  "interval" in rule ? { ...rule, interval: unit(rule.interval) } : { ...rule, per: unit(rule.per) }
+
+/** The rule of a meter, which counts in nanoseconds. */
+export const meterRule = (rule: Rule): MeterRule => convert(rule, nanos)
+
+/** How late a call that waited may be and still be charged when it was ready, as in memory. */
+export const grace = micros(latenessTolerance)
 
 /**
- * What is due within this many microseconds is due: for rates, whose instants are fractions. The other parts keep what they
- * promise to the microsecond.
+ * What is ready within this many microseconds is ready: for rates, whose instants are fractions. The other parts are exact
+ * to the microsecond.
  */
-export const rateNoise = 1
+export const rateTolerance = 1
 
-/** Half a nanosecond, in microseconds: what sums of fractions are off by at most. */
-export const noise = 5e-4
+/** The largest error of a sum of fractions: half a nanosecond, in microseconds. */
+export const rounding = 5e-4
 
 /**
- * How long the first process in the line for permits has to ask again once it was sent a message that some are free: 300 ms, in
- * microseconds. Longer than the interval at which it looks without messages, so it keeps its place where they are lost.
+ * How long the first process in the queue for permits has to ask again after a message that some are free: 300 ms, in
+ * microseconds. Longer than the interval at which it asks without messages, so a lost message does not cost its place.
  */
-export const wokenPatience = 300e3
+export const notifiedPatience = 300e3
 
 /**
- * A log of more entries than this is kept in steps of a thousandth of its window, each counted at its end: so it stays
- * small, and no window ever has more than its limit.
+ * A log of more entries than this is kept in steps of a thousandth of its window, each counted at its end: it stays small,
+ * and no window ever has more than its limit.
  */
-export const longestLog = 1_000
+const longestLog = 1_000
 
-/** The step of a sliding window's log, in microseconds; 0 where every start is an entry of its own. */
+/** The step of a sliding window's log; 0 where every start is an entry of its own. */
 export const grainOf = (per: number, limit: number): number => limit > longestLog ? Math.ceil(per / longestLog) : 0
 
-const letters: Readonly<Record<string, string>> = {
-  "rate": "r",
-  "sliding": "s",
-  "fixed": "x",
-  "spacing from the start": "p",
-  "concurrency": "c"
-}
+const letters: { readonly [K in MeterRule["kind"]]: string } = { rate: "r", sliding: "s", fixed: "x", spacing: "p" }
 
-/** What a part is called in the store: its kind, which of several alike it is, and what it counts. */
+/** The name of a part in the store: its kind, which of several alike it is, its unit and its given name. */
 const namer = () => {
   const seen = new Map<string, number>()
-  return ({ key }: { readonly key: string }): string => {
-    const nth = seen.get(key) ?? 0
-    seen.set(key, nth + 1)
-    const [kind, unit, name] = JSON.parse(key) as [string, string, string | null]
-    const counted = unit === permits ? "" : `:${encodeURIComponent(unit)}`
-    return `${letters[kind]}${nth}${counted}${name === null ? "" : `#${encodeURIComponent(name)}`}`
+  return (letter: string, part: (Plan["meters"] | Plan["pools"])[number]): string => {
+    const nth = seen.get(part.identity) ?? 0
+    seen.set(part.identity, nth + 1)
+    const unit = part.unit === permits ? "" : `:${encodeURIComponent(part.unit)}`
+    const name = part.givenName === undefined ? "" : `#${encodeURIComponent(part.givenName)}`
+    return `${letter}${nth}${unit}${name}`
   }
 }
 
-const micros = (nanos: number): number => nanos / 1e3
-
-const ruleOf = ({ key, meter }: Timing, field: string): Rule => {
-  const kind = (JSON.parse(key) as [string])[0]
-  const interval = micros(meter.interval)
-  switch (kind) {
-    case "rate":
-      return { kind, field, interval, capacity: meter.capacity }
-    case "sliding":
-    case "fixed":
-      return { kind, field, per: interval, limit: meter.capacity }
-    default:
-      return { kind: "spacing", field, interval, align: meter.lateness > 0 }
+export const rulesOf = ({ meters, pools }: Plan): Rules => {
+  const nameOf = namer()
+  return {
+    meters: meters.map((part) => ({ ...convert(part.rule, micros), field: nameOf(letters[part.rule.kind], part) })),
+    pools: pools.map((part) => ({ field: nameOf("c", part), limit: part.limit.initial }))
   }
 }
 
@@ -110,21 +110,12 @@ export const undistributable = (plan: Plan): { readonly part: string; readonly w
       why: "shadow counts what one process would have done, so there is nothing to share"
     }
   }
-  const fromEnd = plan.timings.find((part) => part.chargedWhenFree !== undefined)
+  const fromEnd = plan.meters.find((part) => part.chargedOnRelease !== undefined)
   if (fromEnd !== undefined) {
     return { part: fromEnd.name, why: "a process that is killed never ends its call; use spacing from the start" }
   }
-  const aligned = plan.timings.filter((part) => part.flat && part.meter.lateness > 0)
-  if (aligned.length > 1) {
-    return { part: aligned[1]!.name, why: "only one part may be on the clock; use the longer interval alone" }
-  }
-  return undefined
-}
-
-export const rulesOf = (plan: Plan): Rules => {
-  const nameOf = namer()
-  return {
-    timings: plan.timings.map((part) => ruleOf(part, nameOf(part))),
-    gates: plan.holdings.map((part: Holding) => ({ field: nameOf(part), limit: part.limit }))
-  }
+  const aligned = plan.meters.filter(isAligned)
+  return aligned.length > 1
+    ? { part: aligned[1]!.name, why: "only one part may be on the clock; use the longer interval alone" }
+    : undefined
 }

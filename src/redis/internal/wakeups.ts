@@ -1,5 +1,5 @@
 /**
- * Messages that permits may be free, and who receives them in this process.
+ * Subscribes to the store's messages that permits may be free.
  */
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
@@ -18,7 +18,7 @@ export interface Wakeups {
   readonly subscriptions: Map<string, Subscription>
 }
 
-/** The process that receives messages: the part of a client that is needed here. */
+/** The part of a client that is needed here. */
 interface Receiver {
   readonly store: ThrottleStore
   readonly context: Context.Context<never>
@@ -36,7 +36,7 @@ interface Subscription {
 
 export const make = (): Wakeups => ({ listeners: new Map(), subscriptions: new Map() })
 
-/** The channel of all throttles with a prefix; a process adds its own name. It begins like their keys, for access rules. */
+/** The channel of all throttles with a prefix, to which a process adds its name. It begins as their keys do, for access rules. */
 export const channelOf = (prefix: string): string => `${prefix}wake:`
 
 /** Runs `wake` whenever permits of the key may be free, until the returned function is called. */

@@ -54,9 +54,9 @@ const ours = async (limit: number, traced: boolean): Promise<Figures> => {
   })
   await Effect.runPromise(traced ? program : Effect.provideService(program, References.TracerEnabled, false))
   insistOnBound(starts, 1e9 / limit)
-  // What was missed while so many were put in line is caught up in the first moments: they are not counted.
+  // The time lost while the calls entered the queue is caught up first: those starts do not count.
   const from = starts.findIndex((at) => at > state.queued + settling)
-  insist(from >= 0 && starts[n - 1]! - starts[from]! > seconds * 0.2e9, "enough is left to count when all are in line")
+  insist(from >= 0 && starts[n - 1]! - starts[from]! > seconds * 0.2e9, "enough is left to count when all calls wait")
   return { achieved: speed(starts.subarray(from)) / limit }
 }
 
@@ -143,7 +143,7 @@ export const section = async (): Promise<Section> => {
     })
   )
   const { timers } = seen[key("line", inLine, "untraced")]!
-  insist(timers! > 0, "somebody sleeps")
+  insist(timers! > 0, "a timer is set")
   return {
     title: "Accuracy, and timers",
     about:

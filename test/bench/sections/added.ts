@@ -1,4 +1,4 @@
-/** What a throttle adds to a call when nobody waits, beside libraries for promises. */
+/** What a throttle adds to a call while no call waits, beside libraries for promises. */
 import { Sema } from "async-sema"
 import Bottleneck from "bottleneck"
 import { bulkhead } from "cockatiel"

@@ -1,4 +1,4 @@
-/** What a call costs when nobody waits. */
+/** What a call costs while no call waits. */
 import { Clock, Effect, Semaphore } from "effect"
 import { Throttle } from "effect-throttle"
 import { RateLimiter } from "effect/persistence"

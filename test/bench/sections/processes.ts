@@ -20,7 +20,7 @@ const ttl = 1_500
 /** Milliseconds, the same for all processes of a machine. */
 const now = () => Number(process.hrtime.bigint()) / 1e6
 
-/** Calls until it is killed or told to stop; says when each call started and ended. */
+/** Makes calls until it is killed or stopped; prints when each call started and ended. */
 export const own = (policy: string, fibers: string, runs: string, url: string): Run => {
   const starts: Array<number> = []
   const ends: Array<number> = []

@@ -1,4 +1,4 @@
-/** What a call costs that has to wait, and whether that grows with the line. */
+/** What a waiting call costs, and whether that grows with the queue. */
 import { Sema } from "async-sema"
 import Bottleneck from "bottleneck"
 import { Effect, Fiber, References, Semaphore } from "effect"

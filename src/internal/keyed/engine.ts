@@ -1,0 +1,149 @@
+/**
+ * The engine of a key, and the numbers of all keys.
+ */
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import type { ThrottleError } from "../../ThrottleError.ts"
+import * as Admission from "../admission.ts"
+import * as Control from "../control.ts"
+import * as Counts from "../counts.ts"
+import type * as Demand from "../demand.ts"
+import * as Engine from "../engine.ts"
+import * as Estimate from "../estimate.ts"
+import * as Local from "../local.ts"
+import * as Metrics from "../metrics.ts"
+import type { Plan } from "../plan.ts"
+import type { Policy } from "../service.ts"
+import * as Shadow from "../shadow.ts"
+import * as Time from "../time.ts"
+import * as Calls from "./calls.ts"
+import * as Keyed from "./keyed.ts"
+import * as Lending from "./lending.ts"
+
+const one: Calls.DemandOf = ({ one }) => one
+
+/** Returns the function that resolves a cost for a key's policy. */
+export const demanding = (cost: Demand.Cost | undefined): Calls.DemandOf =>
+  cost === undefined ? one : (parts) => Engine.demandOf(parts, cost)
+
+/** The engine of a key. A class, since a small object is made for each keyed operation. */
+export class KeyEngine<K> implements Engine.Engine {
+  readonly keyed: Keyed.Keyed<K>
+  readonly key: K
+  constructor(keyed: Keyed.Keyed<K>, key: K) {
+    this.keyed = keyed
+    this.key = key
+  }
+  get name() {
+    return this.keyed.name
+  }
+  plan() {
+    return Calls.peek(this.keyed, this.key).plan
+  }
+  run<A, E, R>(self: Effect.Effect<A, E, R>, cost: Demand.Cost | undefined) {
+    return Calls.run(this.keyed, this.key, demanding(cost), self)
+  }
+  runIfAvailable<A, E, R>(self: Effect.Effect<A, E, R>, cost: Demand.Cost | undefined) {
+    return Calls.runIfAvailable(this.keyed, this.key, demanding(cost), self)
+  }
+  wait(cost: Demand.Cost | undefined) {
+    const demandOf = demanding(cost)
+    const checked: Calls.DemandOf = (parts) => {
+      const demand = demandOf(parts)
+      Engine.checkHoldsNothing(parts.plan)
+      return demand
+    }
+    return Calls.run(this.keyed, this.key, checked, Effect.void)
+  }
+  take(cost: Demand.Cost | undefined): Effect.Effect<Admission.Permit, ThrottleError, Scope.Scope> {
+    return Calls.use(
+      this.keyed,
+      this.key,
+      demanding(cost),
+      (limiter, demand) => Admission.take(limiter, demand, "scope")
+    )
+  }
+  use<A, E, R>(use: (permit: Admission.Permit) => Effect.Effect<A, E, R>, cost: Demand.Cost | undefined) {
+    return Calls.use(this.keyed, this.key, demanding(cost), (limiter, demand) => Admission.use(limiter, demand, use))
+  }
+  estimateWait(cost: Demand.Cost | undefined) {
+    const { key, keyed } = this
+    const limiter = Lending.lentTo(keyed, Keyed.known(keyed, key))?.limiter
+    const view = limiter ?? Calls.peek(keyed, key)
+    const demand = demanding(cost)(view)
+    return Effect.succeed(
+      keyed.isClosed
+        ? Option.none()
+        : limiter === undefined
+        ? Estimate.wait(view, demand, Keyed.now(keyed))
+        : Control.estimateWait(limiter, demand)
+    )
+  }
+  pause(nanos: number) {
+    return Calls.use(
+      this.keyed,
+      this.key,
+      one,
+      (limiter) => Control.pause(limiter, Fiber.getCurrent()!, nanos) ?? Effect.void
+    )
+  }
+  resume() {
+    const { key, keyed } = this
+    const lent = keyed.lent.get(Keyed.known(keyed, key))
+    if (lent !== undefined) {
+      Control.resume(lent.limiter)
+      Lending.takeBackIfOver(keyed, lent)
+    }
+    return Effect.void
+  }
+  update(policy: Policy<any>) {
+    update(this.keyed, this.key, this.keyed.planFor(policy))
+    return Effect.void
+  }
+  statistics() {
+    const { key, keyed } = this
+    const lent = keyed.lent.get(Keyed.known(keyed, key))
+    return Effect.succeed(lent === undefined ? Counts.statistics(Counts.none()) : Control.statistics(lent.limiter))
+  }
+}
+
+/**
+ * The engine of `map.get(key)`. The type of its pause has no `KeysExhausted`, so a pause has no effect if the map has
+ * no room for the key.
+ */
+export class Handle<K> extends KeyEngine<K> {
+  override pause(nanos: number) {
+    return Effect.ignore(super.pause(nanos))
+  }
+}
+
+/** Replaces the plan of a key that has a limiter or is remembered. */
+const update = <K>(keyed: Keyed.Keyed<K>, given: K, plan: Plan): void => {
+  const key = Keyed.known(keyed, given)
+  if (keyed.isClosed || (Lending.lentTo(keyed, key) === undefined && !keyed.idle.has(key))) return
+  const lent = Calls.find(keyed, key)!
+  lent.kind = Keyed.kindFor(keyed, plan)
+  Control.update(lent.limiter, lent.kind.plan)
+  Lending.takeBackIfOver(keyed, lent)
+}
+
+/** Returns the numbers of all keys together. */
+export const total = <K>(keyed: Keyed.Keyed<K>): Counts.Statistics => {
+  const sum = Counts.none()
+  Counts.add(sum, keyed.counts.own)
+  for (const { limiter } of keyed.lent.values()) {
+    Shadow.advance(limiter, Time.now(limiter.time))
+    Counts.add(sum, limiter.counts.own)
+  }
+  return Counts.statistics(sum)
+}
+
+/** Closes a map: waiting calls of all keys are interrupted, and so are later ones. */
+export const closeAll = <K>(keyed: Keyed.Keyed<K>): void => {
+  if (keyed.isClosed) return
+  Metrics.release(keyed.counts.series)
+  keyed.isClosed = true
+  for (const { limiter } of keyed.lent.values()) Local.close(limiter)
+}

@@ -1,0 +1,7 @@
+/**
+ * The limit that does not learn.
+ */
+import type { Limit } from "./limit.ts"
+
+/** A limit that changes only by an update. */
+export const fixed = (limit: number): Limit => ({ initial: limit })

@@ -1,0 +1,316 @@
+/**
+ * Decides about calls by a store: a call enters the queue, the pump asks the store for it, and it starts with what the store
+ * has granted. Makes and closes the limiters that do so.
+ */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { runWaiter } from "../../internal/admission.ts"
+import type * as Backend from "../../internal/backend.ts"
+import * as Counts from "../../internal/counts.ts"
+import * as Demand from "../../internal/demand.ts"
+import { type Grant as Held, noGrant } from "../../internal/grant.ts"
+import * as List from "../../internal/list.ts"
+import * as Metrics from "../../internal/metrics.ts"
+import * as Pauses from "../../internal/pauses.ts"
+import type { Plan, PoolPart } from "../../internal/plan.ts"
+import * as Reentry from "../../internal/reentry.ts"
+import * as Scheduler from "../../internal/scheduler.ts"
+import * as Time from "../../internal/time.ts"
+import * as Waiting from "../../internal/waiter.ts"
+import * as Errors from "./errors.ts"
+import { lose, release as releaseLease, underLease } from "./leases.ts"
+import {
+  type Admission,
+  hasReports,
+  isIdle,
+  type Limiter,
+  liveMeter,
+  now,
+  pausedFor,
+  queuedCalls,
+  type Settings,
+  signal,
+  type Waiter,
+  waitersOf
+} from "./limiter.ts"
+import { countFallback, report, start } from "./pump.ts"
+import { dequeue, enqueue, giveBack, makeWait, observeIfParked, rejectLate } from "./queue.ts"
+import { send } from "./request.ts"
+import { rulesOf, sleepFor } from "./rules.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Calls that arrive
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Only a policy without parts lets a call start without a request. */
+const startAtOnce = ({ counts, isClosed, plan }: Limiter): boolean => {
+  if (isClosed || plan.units !== undefined) return false
+  Counts.admitted(counts, false)
+  return true
+}
+
+const arrive = (limiter: Limiter, call: Backend.Call): Waiter | Effect.Effect<any, any, any> => {
+  if (limiter.isClosed) return Effect.interrupt
+  const { demand, fiber, self } = call
+  if (demand.exceeds !== undefined) {
+    return Waiting.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
+  }
+  const own = ownPool(limiter, call)
+  if (own?.onReentry === "die") return Effect.die(Reentry.deadlock(limiter.plan.name, own.name))
+  if (own !== undefined) {
+    Counts.admitted(limiter.counts, false)
+    return self
+  }
+  const mustWait = queuedCalls(limiter) > 0
+  const expected = mustWait ? Errors.expectedWait(limiter, demand) : undefined
+  const error = mustWait ? Errors.rejectionOf(limiter, demand, expected) : undefined
+  if (error !== undefined) return Waiting.rejection(limiter, fiber, demand, error, 0)
+  const waiter = makeWaiter(limiter, call, undefined)
+  enqueue(limiter, waiter)
+  if (mustWait) makeWait(limiter, waiter, expected)
+  // The pump may rest before it reports again to a store that fails.
+  else signal(limiter)
+  return waiter
+}
+
+/** The part whose permits the fiber of a call holds itself, so many that the call would wait for ever. */
+const ownPool = ({ leases, plan }: Limiter, { demand, fiber }: Backend.Call): PoolPart | undefined => {
+  if (!demand.holdsPermits || leases.size === 0 || plan.timeout < Infinity) return undefined
+  const own = [...leases].filter((lease) => lease.fiber === fiber && lease.demand.plan === plan)
+  const exhausted = plan.pools.filter(({ limit }, j) => {
+    const held = own.reduce((sum, lease) => sum + lease.demand.pools[j]!, 0)
+    return held > 0 && demand.pools[j]! > 0 && held + demand.pools[j]! > limit.initial
+  })
+  return exhausted.find(({ onReentry }) => onReentry === "die") ?? exhausted[0]
+}
+
+/** Asks the store for a call that must not wait. */
+const unavailable = (
+  limiter: Limiter,
+  call: Backend.Call,
+  restore: Backend.Restore
+): Effect.Effect<any, any, any> | undefined => {
+  const { demand, fiber, self } = call
+  const { onStoreError } = limiter.settings
+  if (limiter.isClosed) return Effect.interrupt
+  if (demand.exceeds !== undefined) {
+    return restore(Waiting.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
+  }
+  // It does not pass waiting calls.
+  if (queuedCalls(limiter) > 0 || pausedFor(limiter) > 0) return undefined
+  const run = (admission: Admission) => {
+    const waiter = makeWaiter(limiter, call, admission)
+    Waiting.resumeToStart(limiter, waiter)
+    return Effect.asSome(runWaiter(limiter, waiter, restore))
+  }
+  return Effect.matchEffect(send(limiter, [demand], {}, restore), {
+    onSuccess: ({ grants: [grant] }) => grant === undefined ? Effect.succeedNone : run({ _tag: "Granted", grant }),
+    onFailure: (failure) => {
+      countFallback(limiter)
+      return onStoreError === "fail"
+        ? restore(Waiting.rejection(limiter, fiber, demand, Errors.storeError(limiter, demand, failure), 0))
+        : onStoreError === "allow"
+        ? run({ _tag: "Allowed" })
+        : restore(onStoreError.throttle.withPermitsIfAvailable(self, localCost(limiter, demand)))
+    }
+  })
+}
+
+/** Not by a spread: such an object is slow to use. 256 callers took 25 µs of CPU each instead of 8. */
+const makeWaiter = (limiter: Limiter, call: Backend.Call, admission: Admission | undefined): Waiter => {
+  const waiter = Waiting.make(limiter, call, now(limiter)) as Waiter
+  waiter.queued = undefined
+  waiter.admission = admission
+  return waiter
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Starts and ends
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Starts a waiter that was admitted. One that a throttle of this process decides about begins to wait there. */
+const admit = (limiter: Limiter, started: Backend.Waiter): boolean => {
+  const waiter = started as Waiter
+  const { admission, arrival, demand, queued } = waiter
+  if (admission === undefined) return false
+  if (admission._tag === "Local") {
+    waiter.state = "gone"
+    waiter.observation = undefined
+    return true
+  }
+  waiter.state = "started"
+  waiter.startedAt = now(limiter)
+  Counts.admitted(limiter.counts, demand.holdsPermits)
+  if (queued !== undefined) Counts.waited(limiter.counts, waiter.startedAt - arrival)
+  return true
+}
+
+const leave = (limiter: Limiter, left: Backend.Waiter): void => {
+  const waiter = left as Waiter
+  const { admission } = waiter
+  if (admission === undefined) dequeue(limiter, waiter)
+  else if (admission._tag === "Granted") giveBack(limiter, admission.grant)
+}
+
+const hold = <A, E, R>(limiter: Limiter, held: Held, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+  const { admission, demand, settlement } = held as Waiter
+  if (admission?._tag === "Local") {
+    const { throttle } = admission
+    const cost = localCost(limiter, demand)
+    return (settlement === undefined ? throttle.withPermits(self, cost) : throttle.takeScoped(cost)) as Effect.Effect<
+      any
+    >
+  }
+  const lease = leaseOf(held)
+  // What is held for a scope is held apart from the effect. The caller's type has the error.
+  return lease === undefined || settlement !== undefined
+    ? self
+    : underLease(limiter, lease, self) as Effect.Effect<A, E, R>
+}
+
+/** The lease of a call, if its permits are leased. */
+const leaseOf = (held: Held) => {
+  const { admission } = held as Waiter
+  return admission?._tag === "Granted" ? admission.grant.lease : undefined
+}
+
+/** Under which a permit that is leased has its lease. */
+export const Leased = Symbol("effect-throttle/redis/Leased")
+
+/** A cost in the units that the current policy counts. A unit that an update has taken out costs nothing. */
+const localCost = ({ plan: { units } }: Limiter, { cost }: Demand.Demand): Demand.Cost =>
+  units === undefined || (typeof cost === "number" && units.has("permits"))
+    ? cost
+    : Object.fromEntries(Object.entries(Demand.byUnit(cost)).filter(([unit]) => units.has(unit)))
+
+/** Reports a change of what a call was charged, if the store can still make it. */
+const correct = (limiter: Limiter, held: Held, actual: ReadonlyArray<number>, isUndone: boolean): void => {
+  const { admission, startedAt } = held as Waiter
+  if (admission?._tag !== "Granted" || now(limiter) > startedAt + limiter.settings.settleWithin) return
+  const { at, demand } = admission.grant
+  // Another policy has other parts.
+  if (demand.plan !== limiter.plan) return
+  const more = demand.meters.map((amount, i) => (actual[i] ?? 0) - amount)
+  if (more.every((amount) => amount === 0)) return
+  limiter.settlements.push({ at, isUndone, more })
+  signal(limiter)
+}
+
+const release = (limiter: Limiter, held: Held): void => {
+  if (!held.demand.holdsPermits) return
+  Counts.released(limiter.counts)
+  const lease = leaseOf(held)
+  if (lease !== undefined) releaseLease(limiter, lease)
+}
+
+const backend: Backend.Backend<Limiter> = {
+  startAtOnce,
+  tryStart: (limiter) => startAtOnce(limiter) ? noGrant : undefined,
+  arrive,
+  unavailable,
+  onPark: (limiter, waiter) => observeIfParked(limiter, waiter as Waiter),
+  admit,
+  leave,
+  hold,
+  holdScoped: () => undefined,
+  endScoped: () => undefined,
+  describePermit: (_, held, permit) => {
+    const lease = leaseOf(held)
+    return lease === undefined ? permit : { ...permit, [Leased]: lease }
+  },
+  settle: (limiter, held, actual) => correct(limiter, held, actual.meters, false),
+  cancel: (limiter, held) => correct(limiter, held, [], true),
+  release
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Limiters
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** `onIdle` runs whenever nothing has to be remembered of the throttle in this process. */
+export const makeUnsafe = (
+  plan: Plan,
+  settings: Settings,
+  context: Context.Context<never>,
+  series: Metrics.Series,
+  onIdle: (() => void) | undefined
+): Limiter => {
+  const { clock } = settings.client
+  const limiter: Limiter = {
+    backend,
+    plan,
+    meters: plan.meters.map(liveMeter),
+    // Permits are in the store.
+    pools: [],
+    one: Demand.one(plan),
+    time: Time.make(clock),
+    counts: Counts.make(series),
+    pauses: Pauses.none(),
+    waiters: List.make(),
+    afterCall: onIdle && (() => isIdle(limiter) ? onIdle() : undefined),
+    settings,
+    context,
+    rules: rulesOf(plan),
+    isClosed: false,
+    pump: { state: "idle", fiber: undefined, wake: () => {}, start: () => start(limiter) },
+    deadlines: Scheduler.make({ clock, head: () => undefined, drain: () => rejectLate(limiter) }),
+    slot: undefined,
+    unused: [],
+    unwanted: [],
+    settlements: [],
+    releases: [],
+    leases: new Set(),
+    renewer: undefined,
+    silentSince: undefined,
+    since: undefined,
+    answer: { part: 0, nextExpiry: undefined, pausedUntil: -Infinity },
+    place: "none",
+    pausedUntil: -Infinity,
+    unreportedPause: -Infinity
+  }
+  return limiter
+}
+
+/** A limiter that closes with the scope. */
+export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.withFiber(({ context }) =>
+      Effect.succeed(makeUnsafe(plan, settings, context, Metrics.acquire(context, plan.name), undefined))
+    ),
+    (limiter) => Effect.andThen(close(limiter), Effect.sync(() => Metrics.release(limiter.counts.series)))
+  )
+
+/**
+ * Interrupts the calls that wait, and those that come later; work under a lease loses it. What is over is reported once that
+ * work has ended, with its finalizers, or its lease has.
+ */
+export const close = (limiter: Limiter): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    limiter.isClosed = true
+    for (const waiter of waitersOf(limiter)) Waiting.resumeWith(waiter, Effect.interrupt)
+    // A fiber that closes the scope itself cannot be waited for.
+    const self = Fiber.getCurrent()
+    const working = [...limiter.leases].filter(({ fiber }) => fiber !== undefined && fiber !== self)
+    const left = Math.max(0, ...working.map(({ until }) => until - now(limiter)))
+    for (const lease of limiter.leases) {
+      limiter.releases.push(lease.name)
+      lose(limiter, lease)
+    }
+    Scheduler.stop(limiter.deadlines)
+    const stopped = Fiber.interruptAll([limiter.pump.fiber, limiter.renewer].filter((fiber) => fiber !== undefined))
+    const ended = working.length === 0 ? Effect.void : Effect.raceFirst(
+      Fiber.awaitAll(working.map(({ fiber }) => fiber!)),
+      limiter.time.clock.sleep(sleepFor(left))
+    )
+    return Effect.andThen(
+      Effect.andThen(stopped, ended),
+      // Only now, since interrupted waiters may not have left the queue before.
+      Effect.uninterruptibleMask((restore) => {
+        if (limiter.slot !== undefined) limiter.unwanted.push(limiter.slot.grant)
+        limiter.slot = undefined
+        return hasReports(limiter) ? Effect.ignore(report(limiter, [], restore)) : Effect.void
+      })
+    )
+  })

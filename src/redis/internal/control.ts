@@ -1,0 +1,136 @@
+/**
+ * What is asked of a throttle on a store at work, and what changes it: estimates, pauses, and other limits.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import type { PolicyData } from "../../internal/data/schema.ts"
+import * as Demand from "../../internal/demand.ts"
+import * as Observe from "../../internal/observe.ts"
+import * as Pauses from "../../internal/pauses.ts"
+import type { Plan } from "../../internal/plan.ts"
+import * as Waiting from "../../internal/waiter.ts"
+import * as Client from "./client.ts"
+import * as Errors from "./errors.ts"
+import { type Fallback, shareOf } from "./fallback.ts"
+import { release } from "./leases.ts"
+import type { Limiter } from "./limiter.ts"
+import * as Shared from "./limiter.ts"
+import { rejectLate } from "./queue.ts"
+import { send } from "./request.ts"
+import { micros, type Rules, rulesOf } from "./rules.ts"
+
+/** How long a new call would wait; none where that cannot be estimated. */
+export const estimateWait = (
+  limiter: Limiter,
+  demand: Demand.Demand
+): Effect.Effect<Option.Option<Duration.Duration>> => {
+  if (limiter.isClosed || demand.exceeds !== undefined) return Effect.succeedNone
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.match(send(limiter, [demand], { isDry: true }, restore), {
+      onFailure: () => Option.none(),
+      onSuccess: ({ isBusy, wait }) => {
+        if (isBusy || wait === undefined) return Option.none()
+        // The store knows of the slot; of the calls behind it, only this process does.
+        const behind = Errors.timeFor(limiter.plan, limiter.meters, limiter.slot?.grant.demand, undefined)
+        return Option.some(Duration.millis(Math.max(Shared.pausedFor(limiter), wait + behind) / 1e6))
+      }
+    })
+  )
+}
+
+/** Lets no call start for so many nanoseconds: here at once, in other processes from their next decision on. */
+export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { pauses, plan, settings: { client, key, timeout } } = limiter
+    const until = Shared.now(limiter) + nanos
+    const isLonger = until > Math.max(limiter.pausedUntil, limiter.answer.pausedUntil)
+    const log = isLonger
+      ? Observe.pauseLog(Fiber.getCurrent()!, () => ({
+        throttle: plan.name,
+        policy: plan.description,
+        ...(nanos === Infinity ? undefined : { wait: nanos / 1e6 })
+      }))
+      : undefined
+    const unreportedBefore = limiter.unreportedPause
+    limiter.pausedUntil = Math.max(limiter.pausedUntil, until)
+    Pauses.extend(pauses, Shared.now(limiter), until)
+    // Until the store has answered, or the limiter of an idle key would be dropped.
+    limiter.unreportedPause = Math.max(unreportedBefore, until)
+    Shared.signal(limiter)
+    const reported = Effect.match(Client.send(client, key, timeout, client.store.pause(key, micros(nanos))), {
+      onSuccess: () => {
+        if (limiter.unreportedPause === until) limiter.unreportedPause = unreportedBefore
+      },
+      onFailure: () => {}
+    })
+    return Effect.andThen(locally(limiter, ({ throttle }) => throttle.pause(Duration.millis(nanos / 1e6))), reported)
+      .pipe(
+        Effect.andThen(log ?? Effect.void)
+      )
+  })
+
+export const resume = (limiter: Limiter): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { client, key, timeout } = limiter.settings
+    return Effect.andThen(
+      Effect.ignore(Client.send(client, key, timeout, client.store.pause(key, 0))),
+      Effect.suspend(() => {
+        limiter.pausedUntil = -Infinity
+        limiter.unreportedPause = -Infinity
+        limiter.answer = { ...limiter.answer, pausedUntil: -Infinity }
+        Pauses.end(limiter.pauses, Shared.now(limiter))
+        Shared.signal(limiter)
+        return locally(limiter, ({ throttle }) => throttle.resume)
+      })
+    )
+  })
+
+/** Sets other limits, in this process. What is spent stays spent in the store. */
+export const update = (limiter: Limiter, plan: Plan, data: PolicyData): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    setPlan(limiter, plan)
+    return locally(limiter, ({ share, throttle }) => throttle.update(shareOf(data, share)))
+  })
+
+const locally = (
+  { settings: { onStoreError } }: Limiter,
+  f: (fallback: Fallback) => Effect.Effect<void>
+): Effect.Effect<void> => typeof onStoreError === "string" ? Effect.void : f(onStoreError)
+
+const setPlan = (limiter: Limiter, plan: Plan): void => {
+  const former = limiter.rules
+  limiter.plan = { ...plan, name: limiter.plan.name }
+  limiter.rules = rulesOf(plan)
+  limiter.meters = plan.meters.map(Shared.liveMeter)
+  limiter.one = Demand.one(limiter.plan)
+  limiter.since = undefined
+  const back = [...limiter.unused, ...limiter.unwanted, ...(limiter.slot === undefined ? [] : [limiter.slot.grant])]
+  limiter.slot = undefined
+  limiter.unused = []
+  limiter.unwanted = []
+  if (haveSameMeters(former, limiter.rules)) {
+    limiter.unwanted = back.map((grant) => ({ ...grant, demand: Demand.forPlan(limiter.plan, grant.demand) }))
+  } else {
+    // The store would take them for those of other parts: what is spent stays spent.
+    limiter.settlements = []
+    for (const { lease } of back) if (lease !== undefined) release(limiter, lease)
+  }
+  const waiters = Shared.waitersOf(limiter)
+  for (const waiter of waiters) {
+    waiter.demand = Demand.forPlan(limiter.plan, waiter.demand)
+    waiter.meters = limiter.meters
+    Waiting.countDemand(limiter, waiter.demand, 1)
+  }
+  for (const waiter of waiters) {
+    if (waiter.demand.exceeds === undefined || waiter.state !== "waiting" || waiter.admission !== undefined) continue
+    Waiting.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
+  }
+  rejectLate(limiter)
+  Shared.signal(limiter)
+}
+
+/** Whether the parts that decide by time are the same, in the same order. */
+const haveSameMeters = ({ meters }: Rules, other: Rules): boolean =>
+  meters.length === other.meters.length && meters.every(({ field }, i) => field === other.meters[i]!.field)

@@ -1,0 +1,146 @@
+/**
+ * Maps of throttles on a store. The budgets of the keys are in the store; a process has a limiter for a key only while calls
+ * wait for it or hold its permits.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Counts from "../../internal/counts.ts"
+import type { Engine } from "../../internal/engine.ts"
+import * as Maps from "../../internal/keyed/map.ts"
+import type { KeyedOperations, ThrottleMap } from "../../internal/keyed/service.ts"
+import * as Metrics from "../../internal/metrics.ts"
+import * as Operations from "../../internal/operations.ts"
+import type { Plan } from "../../internal/plan.ts"
+import type { Policy } from "../../internal/service.ts"
+import * as Backend from "./backend.ts"
+import type { Client } from "./client.ts"
+import { shareOf } from "./fallback.ts"
+import type { Limiter } from "./limiter.ts"
+import * as Options from "./options.ts"
+import { undistributable } from "./rules.ts"
+import * as Shared from "./throttle.ts"
+
+/** What is prepared of a policy. */
+interface Prepared {
+  readonly plan: Plan
+  /** By which this process decides while the store gives no decision. */
+  readonly share: Policy<any> | undefined
+}
+
+interface Keys<K> {
+  readonly limiters: Map<K, Limiter>
+  /** The numbers of limiters that were dropped. */
+  readonly past: Counts.Own
+  isClosed: boolean
+}
+
+/** Throws a RangeError for invalid options. `notDistributable`: the error of a policy that processes cannot share. */
+export const make = <K>(
+  where: string,
+  options: unknown,
+  notDistributable: (throttle: string, why: { readonly part: string; readonly why: string }) => Error
+): (client: Client) => Effect.Effect<ThrottleMap<K>, never, Scope.Scope> => {
+  const checked = Options.ofMap(where, options)
+  const { lookup, name, onStoreError } = checked
+  const prepared = new WeakMap<Policy<any>, Prepared>()
+  const prepare = (key: K): Prepared => {
+    const policy = Options.policyOf(where, lookup(key))
+    let known = prepared.get(policy)
+    if (known === undefined) {
+      const plan = { ...Options.planOf(where, policy, checked), name }
+      const why = undistributable(plan)
+      if (why !== undefined) throw notDistributable(name, why)
+      const share = typeof onStoreError === "string" ? undefined : shareOf(policy.data, onStoreError.local)
+      prepared.set(policy, known = { plan, share })
+    }
+    return known
+  }
+  return (client) =>
+    Effect.gen(function*() {
+      const context = yield* Effect.context<never>()
+      const series = yield* Effect.acquireRelease(
+        Effect.sync(() => Metrics.acquire(context, name)),
+        (series) => Effect.sync(() => Metrics.release(series))
+      )
+      // It outlives the limiters of idle keys, so what a key has used of its share is not forgotten with them.
+      const shares = typeof onStoreError === "string"
+        ? undefined
+        : yield* Maps.make({ name, lookup: (key: K) => prepare(key).share! })
+      const keys: Keys<K> = { limiters: new Map(), past: Counts.none(), isClosed: false }
+      const { limiters, past } = keys
+      const makeLimiter = (key: K): Limiter => {
+        const fallback = shares === undefined || typeof onStoreError === "string"
+          ? onStoreError as "fail" | "allow"
+          : { throttle: shares.get(key), share: onStoreError.local }
+        const settings = Options.settings(checked, client, name, String(key), fallback)
+        const limiter: Limiter = Backend.makeUnsafe(prepare(key).plan, settings, context, series, () => {
+          // A call that has found it may still begin: it counts anew.
+          Counts.add(past, limiter.counts.own)
+          Counts.reset(limiter.counts.own)
+          if (limiters.get(key) === limiter) limiters.delete(key)
+        })
+        limiter.isClosed = keys.isClosed
+        limiters.set(key, limiter)
+        return limiter
+      }
+      yield* Effect.addFinalizer(() => {
+        keys.isClosed = true
+        return Effect.forEach([...limiters.values()], Backend.close, { discard: true, concurrency: "unbounded" })
+      })
+      return mapOf(name, keys, (key) => limiters.get(key) ?? makeLimiter(key))
+    })
+}
+
+const mapOf = <K>(name: string, { limiters, past }: Keys<K>, limiterFor: (key: K) => Limiter): ThrottleMap<K> => {
+  let round = limiters.values()
+  /** Drops limiters that only a pause has kept, once it is over. Each call looks at two. */
+  const sweep = () => {
+    for (let looks = 0; looks < 2; looks++) {
+      const { done, value } = round.next()
+      if (done === true) {
+        round = limiters.values()
+        return
+      }
+      value.afterCall?.()
+    }
+  }
+  const engineFor = (key: K): Engine => {
+    const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+      sweep()
+      const limiter = limiterFor(key)
+      return Effect.ensuring(Effect.suspend(() => f(Shared.engine(limiter))), Effect.sync(() => limiter.afterCall?.()))
+    }
+    return {
+      name,
+      plan: () => limiterFor(key).plan,
+      run: (self, cost) => on((engine) => engine.run(self, cost)),
+      runIfAvailable: (self, cost) => on((engine) => engine.runIfAvailable(self, cost)),
+      wait: (cost) => on((engine) => engine.wait(cost)),
+      take: (cost) => on((engine) => engine.take(cost)),
+      use: (use, cost) => on((engine) => engine.use(use, cost)),
+      estimateWait: (cost) => on((engine) => engine.estimateWait(cost)),
+      pause: (nanos) => on((engine) => engine.pause(nanos)),
+      resume: () => on((engine) => engine.resume()),
+      update: (policy) => on((engine) => engine.update(policy)),
+      statistics: () => Effect.sync(() => Counts.statistics(limiters.get(key)?.counts.own ?? Counts.none()))
+    }
+  }
+  const { statistics: statisticsOf, ...operations } = Operations.byKey<
+    K,
+    Omit<KeyedOperations<K, never>, "statistics" | "statisticsOf"> & {
+      readonly statistics: KeyedOperations<K, never>["statisticsOf"]
+    }
+  >(engineFor)
+  return {
+    ...operations,
+    get: (key) => Operations.make(engineFor(key)),
+    statisticsOf,
+    statistics: Effect.sync(() => {
+      for (const limiter of limiters.values()) limiter.afterCall?.()
+      const sum = Counts.none()
+      Counts.add(sum, past)
+      for (const { counts } of limiters.values()) Counts.add(sum, counts.own)
+      return { ...Counts.statistics(sum), keys: limiters.size, keysRefused: 0, keysEvicted: 0 }
+    })
+  }
+}

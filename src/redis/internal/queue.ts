@@ -1,0 +1,102 @@
+/**
+ * The queue of a throttle on a store, in this process: which calls are known to wait, which of them get what the store has
+ * granted, and which have waited for too long.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Budget from "../../internal/budget.ts"
+import * as Counts from "../../internal/counts.ts"
+import * as Scheduler from "../../internal/scheduler.ts"
+import * as Waiting from "../../internal/waiter.ts"
+import * as Errors from "./errors.ts"
+import type { Admission, Grant, Limiter, Waiter } from "./limiter.ts"
+import * as Shared from "./limiter.ts"
+
+export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
+  Waiting.enqueue(limiter, waiter)
+  if (limiter.waiters.size === 1) rejectLate(limiter)
+}
+
+export const dequeue = (limiter: Limiter, waiter: Waiter): void => {
+  const wasHead = Shared.headOf(limiter) === waiter
+  Waiting.remove(limiter, waiter)
+  if (waiter.queued !== undefined) Counts.waiting(limiter.counts, -1)
+  if (limiter.waiters.size === 0) Scheduler.stop(limiter.deadlines)
+  if (wasHead) Shared.signal(limiter)
+}
+
+/** It is known from now on that a call has to wait. `expected`: nanoseconds; undefined where that cannot be estimated. */
+export const makeWait = (limiter: Limiter, waiter: Waiter, expected: number | undefined): void => {
+  Counts.waiting(limiter.counts, 1)
+  waiter.queued = { position: Shared.queuedCalls(limiter), expected }
+  observeIfParked(limiter, waiter)
+}
+
+/** Begins to observe the wait of a parked call that is known to wait, unless it is observed. */
+export const observeIfParked = (limiter: Limiter, waiter: Waiter): void => {
+  const { arrival, fiber, observation, queued, resume } = waiter
+  if (queued === undefined || observation !== undefined || resume === undefined) return
+  waiter.observation = Waiting.observation(limiter, fiber, arrival, queued.position, () => queued.expected)
+  if (waiter.observation !== undefined) Waiting.resumeWith(waiter, Waiting.wait(limiter, waiter))
+}
+
+/** Lets a waiter start. */
+export const admit = (limiter: Limiter, waiter: Waiter, admission: Admission): void => {
+  dequeue(limiter, waiter)
+  waiter.admission = admission
+  Waiting.resumeToStart(limiter, waiter)
+}
+
+export const give = (limiter: Limiter, waiter: Waiter, grant: Grant): void =>
+  admit(limiter, waiter, { _tag: "Granted", grant })
+
+/** Takes back a grant that its call did not use. */
+export const giveBack = (limiter: Limiter, grant: Grant): void => {
+  limiter.unused.push(grant)
+  Shared.signal(limiter)
+}
+
+/** Gives unused grants to the head of the queue, as long as it demands the same. */
+export const giveUnused = (limiter: Limiter): void => {
+  while (limiter.unused.length > 0 && Shared.pausedFor(limiter) === 0) {
+    const head = Shared.headOf(limiter)
+    if (head === undefined) return
+    const i = limiter.unused.findIndex(({ demand, lease }) =>
+      Shared.isSame(demand, head.demand) && (lease === undefined || !Deferred.isDoneUnsafe(lease.lost))
+    )
+    if (i < 0) return
+    give(limiter, head, limiter.unused.splice(i, 1)[0]!)
+  }
+}
+
+/** Gives the slot to the head of the queue when it is due. If the head demands something else, it is returned. */
+export const giveSlot = (limiter: Limiter): void => {
+  const { slot } = limiter
+  const head = Shared.headOf(limiter)
+  if (slot === undefined) return
+  if (head === undefined || !Shared.isSame(slot.grant.demand, head.demand)) {
+    limiter.slot = undefined
+    limiter.unwanted.push(slot.grant)
+  } else if (slot.due <= Shared.now(limiter) + Budget.tolerance && Shared.pausedFor(limiter) === 0) {
+    limiter.slot = undefined
+    limiter.since = slot.grant.at
+    give(limiter, head, slot.grant)
+  }
+}
+
+/** Rejects waiters whose time is up, and sets the timer for the next deadline. All wait for the same time. */
+export const rejectLate = (limiter: Limiter): boolean => {
+  for (let head = Shared.headOf(limiter); head !== undefined; head = Shared.headOf(limiter)) {
+    const { demand } = head
+    const deadline = head.arrival + limiter.plan.timeout
+    const at = Shared.now(limiter)
+    if (deadline > at + Budget.tolerance) {
+      Scheduler.drainAt(limiter.deadlines, limiter.context, at, deadline)
+      return true
+    }
+    // A slot that is due exactly then is in time.
+    if (limiter.slot !== undefined && limiter.slot.due <= deadline + Budget.tolerance) giveSlot(limiter)
+    if (Shared.headOf(limiter) === head) Waiting.reject(limiter, head, () => Errors.timedOut(limiter, demand))
+  }
+  Scheduler.stop(limiter.deadlines)
+  return true
+}

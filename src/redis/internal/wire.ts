@@ -1,0 +1,72 @@
+/**
+ * Requests and answers of the store in Redis as the scripts read and write them.
+ */
+import type * as Types from "effect/Types"
+import type { Decision, Request } from "../ThrottleStore.ts"
+import { grace, grainOf, type Rule, type Rules } from "./rules.ts"
+import { replyFields } from "./scripts.ts"
+
+/** Beyond any wait, as Lua reads it. */
+const forever = 1e18
+
+export const leasesKey = (key: string): string => `${key}:leases`
+
+/** After an update that took a pool away, what it holds is still released. */
+const hasLeases = ({ releases, rules }: Request): boolean => rules.pools.length + releases.length > 0
+
+/** All keys of a throttle are in one hash slot: the part in braces decides. */
+export const keysOf = (request: Request): ReadonlyArray<string> => {
+  const { key, rules } = request
+  const logs = rules.meters.filter(({ kind }) => kind === "sliding").map(({ field }) => `${key}:${field}`)
+  return hasLeases(request) ? [key, ...logs, leasesKey(key), `${key}:line`] : [key, ...logs]
+}
+
+export const encodeRules = ({ meters, pools }: Rules): string => JSON.stringify({ pools, meters: meters.map(complete) })
+
+const complete = (rule: Rule) =>
+  rule.kind === "rate"
+    ? { ...rule, grace }
+    : rule.kind === "sliding"
+    ? { ...rule, grain: grainOf(rule.per, rule.limit) }
+    : rule
+
+/** Fields at their defaults are left out: reading JSON takes a good part of a script's time. */
+export const encodeRequest = (request: Request): string => {
+  const { isDry, maxWait, releases, returns, runs, settlements, settleWithin, since, waited } = request
+  const encoded: Partial<Types.Mutable<Request>> = { runs, maxWait: Math.min(maxWait, forever) }
+  if (waited > 0 && since !== undefined) Object.assign(encoded, { since, waited })
+  if (isDry) encoded.isDry = true
+  if (returns !== undefined) encoded.returns = returns
+  if (settlements.length > 0) encoded.settlements = settlements
+  if (settleWithin > 0) encoded.settleWithin = settleWithin
+  if (hasLeases(request)) {
+    const { channel, firstLease, joins, owner, patience, ttl } = request
+    Object.assign(encoded, { channel, firstLease, joins, owner, patience, releases, ttl })
+  }
+  return JSON.stringify(encoded)
+}
+
+export const encodeDuration = (micros: number): string => String(Math.min(micros, forever / 1e3))
+
+/** The leases, and the values of {@link replyFields}. */
+export type Reply = readonly [leases: ReadonlyArray<string>, ...values: ReadonlyArray<number>]
+
+export const decodeReply = ([leases, ...values]: Reply): Decision => {
+  const value = (name: (typeof replyFields)[number]): number => values[replyFields.indexOf(name)]!
+  const optional = (name: (typeof replyFields)[number]) => value(name) < 0 ? undefined : value(name)
+  const [now, slotAt] = [value("now"), optional("slotAt")]
+  return {
+    granted: value("granted"),
+    slot: slotAt === undefined ? undefined : { at: slotAt, wait: slotAt - now },
+    wait: optional("wait"),
+    isBusy: value("isBusy") === 1,
+    part: value("part"),
+    now,
+    version: value("version"),
+    leases,
+    fence: value("fence"),
+    nextExpiry: optional("nextExpiry"),
+    isPaused: value("isPaused") === 1,
+    hasReturned: value("hasReturned") === 1
+  }
+}
