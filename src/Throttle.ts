@@ -44,7 +44,7 @@ import {
   type WithPermitsForms,
   type WithPermitsIfAvailableForms
 } from "./internal/service.ts"
-import * as Made from "./internal/throttle.ts"
+import * as LocalThrottle from "./internal/throttle.ts"
 import type { ThrottleError } from "./ThrottleError.ts"
 
 export {
@@ -880,8 +880,8 @@ export const layerConfig = (config: Config.Config<Policy<any>>): Layer.Layer<Thr
 export const make = (policy: Policy<any>): Effect.Effect<Throttle, never, Scope.Scope> => makeNamed(policy)
 
 const makeNamed = (policy: Policy<any>, name?: string): Effect.Effect<Throttle, never, Scope.Scope> => {
-  const plan = Made.planOf(policy)
-  return Effect.map(Made.makeScoped({ ...plan, name: name ?? plan.name }, true), ({ throttle }) => throttle)
+  const plan = LocalThrottle.planOf(policy)
+  return Effect.map(LocalThrottle.makeScoped({ ...plan, name: name ?? plan.name }, true), ({ throttle }) => throttle)
 }
 
 /**

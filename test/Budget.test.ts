@@ -19,7 +19,7 @@ interface Start {
 /** A plan, its free pools and what these starts have charged. The wall clock shows the time of the monotonic clock. */
 const stateOf = (policy: Throttle.Policy<any>, starts: ReadonlyArray<Start> = []) => {
   const plan = Plan.make(policy.data)
-  const parts: Budget.Parts = { plan, pools: plan.pools.map(Pool.make), wall: (at) => at / ms }
+  const parts: Budget.Basis = { plan, pools: plan.pools.map(Pool.make), wall: (at) => at / ms }
   const charged = starts.reduce(
     (charged, { at, cost = 1 }) => Budget.charge(parts, charged, Demand.make(plan, cost), at * ms, at * ms),
     Budget.initial(plan)

@@ -15,9 +15,9 @@ import type { ThrottleError } from "../ThrottleError.ts"
 import type { Call, Host, Restore, Waiter } from "./backend.ts"
 import * as Demand from "./demand.ts"
 import { type EndedBy, type Grant, noGrant, type Settlement } from "./grant.ts"
-import * as Waiting from "./waiter.ts"
+import * as Waiters from "./waiter.ts"
 
-type Limiter<Self> = Self & Host<Self>
+type LimiterOf<Self> = Self & Host<Self>
 
 const isWaiter = (arrival: Waiter | Effect.Effect<any, any, any>): arrival is Waiter => !Effect.isEffect(arrival)
 
@@ -49,7 +49,7 @@ const callOf = (
  * returned without a hook.
  */
 export const run = <Self, A, E, R>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
@@ -59,7 +59,7 @@ export const run = <Self, A, E, R>(
 
 /** Runs an effect once it may start. Must be called in an uninterruptible region. */
 export const runMasked = <Self, A, E, R>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   self: Effect.Effect<A, E, R>,
   restore: Restore
@@ -68,32 +68,32 @@ export const runMasked = <Self, A, E, R>(
   const call = callOf(limiter, demand, self, "call", undefined, false)
   const grant = backend.tryStart(limiter, call)
   if (grant !== undefined) return runGranted(limiter, grant, self, restore)
-  const waiter = backend.arrive(limiter, call)
+  const waiter = backend.enqueueOrReject(limiter, call)
   return isWaiter(waiter) ? runWaiter(limiter, waiter, restore) : restore(waiter)
 }
 
 /** Waits until a waiter may start, and runs what it runs. To be called in a region that cannot be interrupted. */
 export const runWaiter = <Self>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   waiter: Waiter,
   restore: Restore
 ): Effect.Effect<any, any, any> =>
-  Effect.onExitPrimitive(restore(Waiting.wait(limiter, waiter)), (exit) => {
-    const notice = waiter.state === "waiting" ? Waiting.abandon(limiter, waiter) : undefined
+  Effect.onExitPrimitive(restore(Waiters.wait(limiter, waiter)), (exit) => {
+    const notice = waiter.state === "waiting" ? Waiters.abandon(limiter, waiter) : undefined
     if (waiter.state === "started") limiter.backend.release(limiter, waiter, exit, true)
     limiter.afterCall?.()
     return notice
   }, true)
 
 const runGranted = <Self, A, E, R>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   grant: Grant,
   self: Effect.Effect<A, E, R>,
   restore: Restore
 ): Effect.Effect<A, E, R> =>
   grant === noGrant
     ? restore(self)
-    : Effect.onExitPrimitive(limiter.backend.hold(limiter, grant, restore(self)), (exit) => {
+    : Effect.onExitPrimitive(limiter.backend.runHolding(limiter, grant, restore(self)), (exit) => {
       limiter.backend.release(limiter, grant, exit, true)
       limiter.afterCall?.()
       return undefined
@@ -103,7 +103,7 @@ const runGranted = <Self, A, E, R>(
  * Runs an effect only if no wait is needed, and returns its value as `Option.some`; otherwise returns `Option.none()`.
  */
 export const runIfAvailable = <Self, A, E, R>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<Option.Option<A>, E | ThrottleError, R> =>
@@ -111,7 +111,7 @@ export const runIfAvailable = <Self, A, E, R>(
 
 /** The same; must be called in an uninterruptible region. */
 export const runIfAvailableMasked = <Self, A, E, R>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   self: Effect.Effect<A, E, R>,
   restore: Restore
@@ -119,7 +119,7 @@ export const runIfAvailableMasked = <Self, A, E, R>(
   const call = callOf(limiter, demand, self, "call", undefined, true)
   const grant = limiter.backend.tryStart(limiter, call)
   return grant === undefined
-    ? limiter.backend.unavailable(limiter, call, restore) ?? Effect.succeedNone
+    ? limiter.backend.resolveIfAvailable(limiter, call, restore) ?? Effect.succeedNone
     : runGranted(limiter, grant, Effect.asSome(self), restore)
 }
 
@@ -141,7 +141,7 @@ export interface Permit {
  * caller that takes permits of several limiters can thus cancel all of them.
  */
 export const take = <Self>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   endedBy: EndedBy,
   onGranted?: (permit: Permit) => void
@@ -152,16 +152,16 @@ export const take = <Self>(
     const call = callOf(limiter, demand, Effect.void, endedBy, settlement, false)
     const grant = backend.tryStart(limiter, call)
     if (grant !== undefined) return keep(limiter, demand, grant, onGranted)
-    const waiter = backend.arrive(limiter, call)
+    const waiter = backend.enqueueOrReject(limiter, call)
     if (!isWaiter(waiter)) return Effect.as(restore(waiter), permitOf(limiter, demand, noGrant))
-    const admitted = Effect.onExitPrimitive(restore(Waiting.wait(limiter, waiter)), (exit) => {
+    const admitted = Effect.onExitPrimitive(restore(Waiters.wait(limiter, waiter)), (exit) => {
       if (waiter.state === "started") {
         if (Exit.isSuccess(exit)) return undefined
         if (onGranted === undefined) return end(limiter, waiter, exit)
         onGranted(permitOf(limiter, demand, waiter))
         return undefined
       }
-      const notice = waiter.state === "waiting" ? Waiting.abandon(limiter, waiter) : undefined
+      const notice = waiter.state === "waiting" ? Waiters.abandon(limiter, waiter) : undefined
       limiter.afterCall?.()
       return notice
     }, true)
@@ -173,7 +173,7 @@ export const take = <Self>(
 
 /** Adds the release of a grant to the scope, and returns its permit. */
 const keep = <Self>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   grant: Grant,
   onGranted: ((permit: Permit) => void) | undefined
@@ -185,13 +185,13 @@ const keep = <Self>(
     const scope = Context.getUnsafe(Fiber.getCurrent()!.context, Scope.Scope)
     return Effect.as(Scope.addFinalizerExit(scope, (exit) => end(limiter, grant, exit)), permit)
   }
-  const held = limiter.backend.holdScoped(limiter, grant)
+  const held = limiter.backend.takeForScope(limiter, grant)
   return held === undefined ? kept() : Effect.flatMap(held, kept)
 }
 
 /** Releases a grant once: when the scope closes, or when it is cancelled before. */
 const end = <Self>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   grant: Grant,
   exit: Exit.Exit<unknown, unknown>
 ): Effect.Effect<void> => {
@@ -204,13 +204,13 @@ const end = <Self>(
     backend.release(limiter, grant, exit, state !== "cancelled")
     limiter.afterCall?.()
   }
-  const ended = backend.endScoped(limiter, grant)
+  const ended = backend.returnFromScope(limiter, grant)
   if (ended !== undefined) return Effect.andThen(ended, Effect.sync(release))
   release()
   return Effect.void
 }
 
-const permitOf = <Self>(limiter: Limiter<Self>, demand: Demand.Demand, grant: Grant): Permit => {
+const permitOf = <Self>(limiter: LimiterOf<Self>, demand: Demand.Demand, grant: Grant): Permit => {
   const { backend } = limiter
   const isOpen = (): boolean => grant.settlement?.state === "open"
   const permit: Permit = {
@@ -234,7 +234,7 @@ const permitOf = <Self>(limiter: Limiter<Self>, demand: Demand.Demand, grant: Gr
 
 /** Takes permits, runs the effect that a function makes of the permit, and releases them when that effect ends. */
 export const use = <Self, A, E, R>(
-  limiter: Limiter<Self>,
+  limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   f: (permit: Permit) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>

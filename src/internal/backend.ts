@@ -45,12 +45,12 @@ export interface Backend<in Self> {
    * Handles a call that cannot start in this step: makes it a waiter, or returns the effect that replaces it, such as a
    * rejection.
    */
-  readonly arrive: (limiter: Self, call: Call) => Waiter | Effect.Effect<any, any, any>
+  readonly enqueueOrReject: (limiter: Self, call: Call) => Waiter | Effect.Effect<any, any, any>
   /**
    * Handles a call that cannot start in this step and must not wait. Returns the effect that replaces it; undefined to
    * run nothing. It is called in an uninterruptible region; `restore` makes an effect interruptible.
    */
-  readonly unavailable: (
+  readonly resolveIfAvailable: (
     limiter: Self,
     call: Call,
     restore: Restore
@@ -59,19 +59,19 @@ export interface Backend<in Self> {
   /** Called when the fiber of a waiter is parked. */
   readonly onPark: (limiter: Self, waiter: Waiter) => void
   /** Starts a waiter in the step in which its effect begins; returns false if it still has to wait. */
-  readonly admit: (limiter: Self, waiter: Waiter) => boolean
+  readonly startIfReady: (limiter: Self, waiter: Waiter) => boolean
   /** Removes a waiter that does not start from the queue. */
   readonly leave: (limiter: Self, waiter: Waiter) => void
 
   /**
    * Wraps the effect of a started call, so that it runs while its permits are held. Another throttle may take the call over:
-   * a waiter that is "gone" by then releases nothing here, and for a scope the effect returns the permit of that throttle.
+   * a waiter that is "left" by then releases nothing here, and for a scope the effect returns the permit of that throttle.
    */
-  readonly hold: <A, E, R>(limiter: Self, grant: Grant, self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly runHolding: <A, E, R>(limiter: Self, grant: Grant, self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Takes the permits of a started call for a scope; undefined if there is nothing to take. */
-  readonly holdScoped: (limiter: Self, grant: Grant) => Effect.Effect<unknown> | undefined
-  /** Returns the permits that `holdScoped` took; undefined if there is nothing to return. */
-  readonly endScoped: (limiter: Self, grant: Grant) => Effect.Effect<unknown> | undefined
+  readonly takeForScope: (limiter: Self, grant: Grant) => Effect.Effect<unknown> | undefined
+  /** Returns the permits that `takeForScope` took; undefined if there is nothing to return. */
+  readonly returnFromScope: (limiter: Self, grant: Grant) => Effect.Effect<unknown> | undefined
   /** Replaces the estimated cost of a call with the actual one. */
   readonly settle: (limiter: Self, grant: Grant, actual: Demand) => void
   /** Refunds everything a call was charged. */
@@ -106,8 +106,8 @@ export interface Waiter extends Grant {
   readonly arrival: number
   /** The effect to run when it starts. */
   readonly self: Effect.Effect<any, any, any>
-  /** "gone": it left the queue without a start. */
-  state: "waiting" | "started" | "gone"
+  /** "left": it was removed from the queue without a start. */
+  state: "waiting" | "started" | "left"
   /** Undefined if nothing observes the wait. */
   observation: Observation | undefined
   /** Resumes its fiber. Set only while the fiber is parked. */

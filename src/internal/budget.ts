@@ -35,18 +35,18 @@ const never: Decision = { _tag: "Never" }
 export const tolerance = 1_000
 
 /** What a decision depends on, besides the charges and the demand. */
-export interface Parts {
+export interface Basis {
   readonly plan: Plan
   readonly pools: ReadonlyArray<Pool.Pool>
   readonly wall: Wall
 }
 
 /** Decides when a call may start, at or after `from`. */
-export const decide = (parts: Parts, charged: Charged, demand: Demand, from: number): Decision =>
+export const decide = (basis: Basis, charged: Charged, demand: Demand, from: number): Decision =>
   demand.exceeds !== undefined
     ? never
-    : hasPermits(parts.pools, demand)
-    ? { _tag: "ReadyAt", at: readyAt(parts, charged, demand, from) }
+    : hasPermits(basis.pools, demand)
+    ? { _tag: "ReadyAt", at: readyAt(basis, charged, demand, from) }
     : needsPermits
 
 export const isReady = (decision: Decision, now: number): boolean =>
@@ -60,7 +60,7 @@ export const hasPermits = (pools: ReadonlyArray<Pool.Pool>, demand: Demand): boo
 }
 
 /** Returns the first instant, at or after `from`, at which every meter lets a call start. */
-export const readyAt = ({ plan, wall }: Parts, charged: Charged, demand: Demand, from: number): number => {
+export const readyAt = ({ plan, wall }: Basis, charged: Charged, demand: Demand, from: number): number => {
   // A pause without an end.
   if (from === Infinity) return Infinity
   const { maxIterations, meters } = plan
@@ -119,7 +119,7 @@ export const map = (
  * for each meter and 450 with one.
  */
 export const tryCharge = (
-  { plan, wall }: Parts,
+  { plan, wall }: Basis,
   charged: Charged,
   demand: Demand,
   now: number
@@ -145,11 +145,11 @@ export const tryCharge = (
 }
 
 /** Charges a call that starts now, if it is ready within the tolerance; otherwise undefined. */
-export const chargeIfReady = (parts: Parts, charged: Charged, demand: Demand, now: number): Charged | undefined => {
-  const next = tryCharge(parts, charged, demand, now)
+export const chargeIfReady = (basis: Basis, charged: Charged, demand: Demand, now: number): Charged | undefined => {
+  const next = tryCharge(basis, charged, demand, now)
   if (next !== undefined) return next
-  const at = readyAt(parts, charged, demand, now)
-  return at > now + tolerance ? undefined : charge(parts, charged, demand, at, now)
+  const at = readyAt(basis, charged, demand, now)
+  return at > now + tolerance ? undefined : charge(basis, charged, demand, at, now)
 }
 
 /**
@@ -157,7 +157,7 @@ export const chargeIfReady = (parts: Parts, charged: Charged, demand: Demand, no
  * meter's lateness tolerance allows.
  */
 export const charge = (
-  { plan, wall }: Parts,
+  { plan, wall }: Basis,
   charged: Charged,
   demand: Demand,
   readyAt: number,
@@ -174,7 +174,7 @@ export const charge = (
  * that an update added since.
  */
 export const chargeRelease = (
-  { plan, wall }: Parts,
+  { plan, wall }: Basis,
   charged: Charged,
   amounts: ReadonlyArray<number | undefined>,
   at: number
@@ -228,7 +228,7 @@ export const close = (plan: Plan, charged: Charged, tickets: Tickets): Charged =
 
 /** Replaces the estimated cost of a call with the actual one. For a meter that counts calls nothing changes. */
 export const settle = (
-  { plan, wall }: Parts,
+  { plan, wall }: Basis,
   charged: Charged,
   tickets: Tickets,
   estimated: ReadonlyArray<number | undefined>,

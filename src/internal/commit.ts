@@ -11,21 +11,21 @@ import * as List from "./list.ts"
 import { latenessTolerance } from "./part/meter.ts"
 import * as Pool from "./pool.ts"
 import * as Scheduler from "./scheduler.ts"
-import * as Waiting from "./waiter.ts"
+import * as Waiters from "./waiter.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The queue
 // ---------------------------------------------------------------------------------------------------------------------
 
 export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
-  Waiting.enqueue(limiter, waiter)
+  Waiters.enqueue(limiter, waiter)
   limiter.queue.push(waiter)
   Counts.waiting(limiter.counts, 1)
 }
 
 export const dequeue = (limiter: Limiter, waiter: Waiter, hasStarted: boolean): void => {
   const { counts, head, queue, scheduler, waiters } = limiter
-  Waiting.remove(limiter, waiter)
+  Waiters.remove(limiter, waiter)
   queue.remove(waiter, hasStarted)
   Counts.waiting(counts, -1)
   if (head.waiter === waiter) {
@@ -58,7 +58,7 @@ export const charge = (
 }
 
 /** Takes the permits of a call that starts, and counts it. */
-export const admit = ({ counts, pools }: Limiter, demand: Demand): void => {
+export const takePermits = ({ counts, pools }: Limiter, demand: Demand): void => {
   if (demand.holdsPermits) {
     for (let i = 0; i < pools.length; i++) pools[i]!.held += demand.pools[i]!
   }
@@ -69,7 +69,7 @@ export const admit = ({ counts, pools }: Limiter, demand: Demand): void => {
 export const startWaiter = (limiter: Limiter, waiter: Waiter, readyAt: number, now: number): void => {
   waiter.state = "started"
   charge(limiter, waiter.demand, readyAt, now, waiter.settlement)
-  admit(limiter, waiter.demand)
+  takePermits(limiter, waiter.demand)
   dequeue(limiter, waiter, true)
   noteLateness(limiter, readyAt, now)
   if (limiter.plan.learns) waiter.startedAt = now

@@ -19,7 +19,7 @@ import { continued, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Shadow from "./shadow.ts"
 import * as Time from "./time.ts"
-import * as Waiting from "./waiter.ts"
+import * as Waiters from "./waiter.ts"
 
 /** Estimates how long a call that came now would wait. */
 export const estimateWait = (limiter: Limiter, demand: Demand.Demand): Option.Option<Duration.Duration> => {
@@ -67,7 +67,7 @@ const rejectTooLong = (limiter: Limiter, now: number): void => {
   for (const [waiter, wait] of Estimate.tooLong(limiter, now)) {
     const error = () => Errors.make(limiter, waiter.demand, now, "WaitTooLong", wait)
     if (Shadow.isSimulated(waiter)) Shadow.reject(limiter, waiter, error, now)
-    else if (waiter.state === "waiting") Waiting.reject(limiter, waiter, error)
+    else if (waiter.state === "waiting") Waiters.reject(limiter, waiter, error)
   }
 }
 
@@ -96,7 +96,7 @@ export const update = (limiter: Limiter, plan: Plan): void => {
     waiter.demand = Demand.forPlan(limiter.plan, waiter.demand)
     waiter.meters = limiter.meters
     waiter.pools = limiter.pools
-    Waiting.countDemand(limiter, waiter.demand, 1)
+    Waiters.countDemand(limiter, waiter.demand, 1)
   }
   if (plan.shadow) Shadow.rejectExcessive(limiter, now)
   else rejectExcessive(limiter)
@@ -108,7 +108,7 @@ export const update = (limiter: Limiter, plan: Plan): void => {
 const rejectExcessive = (limiter: Limiter): void => {
   for (const waiter of Array.from(List.values(limiter.waiters))) {
     if (waiter.demand.exceeds !== undefined && waiter.state === "waiting") {
-      Waiting.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
+      Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
     }
   }
 }

@@ -8,7 +8,7 @@ import * as Budget from "./budget.ts"
 import type { Demand } from "./demand.ts"
 import { afterPause, type Limiter, mayStart, type View } from "./limiter.ts"
 import * as List from "./list.ts"
-import { estimateReadyAt, type Waiting } from "./part/meter.ts"
+import { type Backlog, estimateReadyAt } from "./part/meter.ts"
 import * as Pool from "./pool.ts"
 
 /** Maximum length of a queue that is simulated for an estimate, so that a rejection is quick. */
@@ -29,7 +29,7 @@ const meterReadyAt = (view: View, demand: Demand, i: number, from: number, maxCa
   if (from === Infinity) return Infinity
   const { meter } = view.plan.meters[i]!
   const { waitingCalls, waitingCost } = view.meters[i]!
-  const waiting: Waiting = { calls: waitingCalls, total: waitingCost, costs: waitingCosts(view, i) }
+  const waiting: Backlog = { calls: waitingCalls, total: waitingCost, costs: waitingCosts(view, i) }
   return estimateReadyAt(meter, stateIfEnded(view, i, from), from, demand.meters[i]!, waiting, view.wall, maxCalls)
 }
 

@@ -7,7 +7,7 @@ import type { Backend, Host, Waiter } from "./backend.ts"
 import * as Budget from "./budget.ts"
 import * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
-import type { Grant, LiveMeter } from "./grant.ts"
+import type { AnyFiber, Grant, LiveMeter } from "./grant.ts"
 import * as List from "./list.ts"
 import type * as Metrics from "./metrics.ts"
 import type { Wall } from "./part/meter.ts"
@@ -16,7 +16,7 @@ import type { Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import { fifo } from "./queue/fifo.ts"
 import type { Queue } from "./queue/queue.ts"
-import type { Scheduler } from "./scheduler.ts"
+import * as Scheduler from "./scheduler.ts"
 import type * as Time from "./time.ts"
 
 export interface Limiter extends Host<Limiter> {
@@ -27,7 +27,7 @@ export interface Limiter extends Host<Limiter> {
   readonly charged: Ref.Ref<Budget.Charged>
   readonly queue: Queue<Waiter>
   readonly head: Head
-  readonly scheduler: Scheduler
+  readonly scheduler: Scheduler.Scheduler
   /** The calls that hold permits. */
   readonly holders: List.List<Grant>
   /** The number of calls whose cost may still be settled. */
@@ -80,7 +80,7 @@ export const make = (
   series: Metrics.Series,
   time: Time.Time,
   backend: Backend<Limiter>,
-  schedulerOf: (limiter: Limiter) => Scheduler
+  drain: (limiter: Limiter) => boolean
 ): Limiter => {
   const waiters = List.make<Waiter>()
   const limiter: Limiter = {
@@ -98,7 +98,11 @@ export const make = (
     charged: Ref.makeUnsafe(Budget.initial(plan)),
     queue: fifo(waiters),
     head: { waiter: undefined, decision: undefined, since: -Infinity },
-    scheduler: undefined as never,
+    scheduler: Scheduler.make({
+      clock: time.clock,
+      head: () => parkedHead(limiter),
+      drain: () => drain(limiter)
+    }),
     holders: List.make(),
     unsettled: 0,
     lateness: { nanos: 0, until: -Infinity },
@@ -106,7 +110,13 @@ export const make = (
     updatedAt: -Infinity,
     afterCall: undefined
   }
-  return Object.assign(limiter, { scheduler: schedulerOf(limiter) })
+  return limiter
+}
+
+/** The fiber of the head of the queue, if it is parked. */
+const parkedHead = ({ queue }: Limiter): AnyFiber | undefined => {
+  const head = queue.peek()
+  return head?.resume === undefined ? undefined : head.fiber
 }
 
 export const liveMeter = (): LiveMeter => ({ waitingCalls: 0, waitingCost: 0 })

@@ -35,7 +35,7 @@ import * as Reentry from "./reentry.ts"
 import * as Scheduler from "./scheduler.ts"
 import * as Shadow from "./shadow.ts"
 import * as Time from "./time.ts"
-import * as Waiting from "./waiter.ts"
+import * as Waiters from "./waiter.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls that arrive
@@ -74,7 +74,7 @@ export const startNow = (limiter: Limiter, demand: Demand, settlement: Call["set
   // Without meters the clock is not read.
   const now = limiter.meters.length > 0 ? Time.now(limiter.time) : 0
   if (!tryCharge(limiter, demand, now, settlement)) return false
-  Commit.admit(limiter, demand)
+  Commit.takePermits(limiter, demand)
   return true
 }
 
@@ -104,13 +104,13 @@ const tryStart = (limiter: Limiter, call: Call): Grant | undefined => {
   return grant
 }
 
-const arrive = (limiter: Limiter, call: Call): Waiter | Effect.Effect<any, any, any> => {
+const enqueueOrReject = (limiter: Limiter, call: Call): Waiter | Effect.Effect<any, any, any> => {
   if (limiter.phase === "closed") return Effect.interrupt
   const { demand, fiber, self } = call
   const now = Time.now(limiter.time)
   const reason = Errors.reasonOf(limiter, demand, now)
   if (reason !== undefined) {
-    return Waiting.rejection(limiter, fiber, demand, Errors.make(limiter, demand, now, reason), 0)
+    return Waiters.rejection(limiter, fiber, demand, Errors.make(limiter, demand, now, reason), 0)
   }
   // With a timeout, a call for permits that its own fiber holds times out instead.
   const own = limiter.plan.timeout === Infinity ? Reentry.ownPool(limiter, call) : undefined
@@ -119,9 +119,9 @@ const arrive = (limiter: Limiter, call: Call): Waiter | Effect.Effect<any, any, 
     Counts.admitted(limiter.counts, false)
     return self
   }
-  const waiter = Waiting.make(limiter, call, now)
+  const waiter = Waiters.make(limiter, call, now)
   // Before it enters the queue, since the estimate is that of the calls ahead of it.
-  waiter.observation = Waiting.observation(
+  waiter.observation = Waiters.observation(
     limiter,
     fiber,
     now,
@@ -132,7 +132,7 @@ const arrive = (limiter: Limiter, call: Call): Waiter | Effect.Effect<any, any, 
   return waiter
 }
 
-const unavailable = (
+const resolveIfAvailable = (
   limiter: Limiter,
   { demand, fiber }: Call,
   restore: Restore
@@ -141,7 +141,7 @@ const unavailable = (
     ? Effect.interrupt
     : demand.exceeds === undefined
     ? undefined
-    : restore(Waiting.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
+    : restore(Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The head of the queue
@@ -178,7 +178,7 @@ const drain = (limiter: Limiter): boolean => {
     if (readyAt <= now + Budget.tolerance && readyAt <= deadlineOf(limiter, head) + Budget.tolerance) {
       // A head that is not parked is about to start, or to park and be examined then.
       if (head.resume === undefined) return true
-      Waiting.resumeToStart(limiter, head)
+      Waiters.resumeToStart(limiter, head)
       // It was resumed but has not started yet: its start drains again.
       if (queue.peek() === head && head.resume === undefined) return true
       continue
@@ -187,7 +187,7 @@ const drain = (limiter: Limiter): boolean => {
     const first = waiters.first!
     const deadline = deadlineOf(limiter, first)
     if (deadline <= now + Budget.tolerance) {
-      Waiting.reject(limiter, first, () => Errors.timedOut(limiter, first.demand, now))
+      Waiters.reject(limiter, first, () => Errors.timedOut(limiter, first.demand, now))
       continue
     }
     const until = readyAt <= deadline ? readyAt : deadline - now > lastSleep ? deadline - lastSleep : deadline
@@ -201,7 +201,7 @@ const onPark = (limiter: Limiter, waiter: Waiter): void => {
   if (limiter.queue.peek() === waiter) Scheduler.drainNow(limiter.scheduler)
 }
 
-const admit = (limiter: Limiter, waiter: Waiter): boolean => {
+const startIfReady = (limiter: Limiter, waiter: Waiter): boolean => {
   if (limiter.phase === "closed" || limiter.queue.peek() !== waiter) return false
   const now = Time.now(limiter.time)
   const readyAt = headReadyAt(limiter, waiter, now)
@@ -227,21 +227,21 @@ const leave = (limiter: Limiter, waiter: Waiter): void => {
 // Calls that run
 // ---------------------------------------------------------------------------------------------------------------------
 
-const hold = <A, E, R>(limiter: Limiter, grant: Grant, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
-  // In shadow more calls run than there are permits. Permits for a scope are taken by `holdScoped` instead.
+const runHolding = <A, E, R>(limiter: Limiter, grant: Grant, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+  // In shadow more calls run than there are permits. Permits for a scope are taken by `takeForScope` instead.
   if (limiter.phase === "shadow" || grant.settlement !== undefined) return self
   const { demand, pools } = grant
   for (let i = 0; i < pools.length; i++) self = Pool.holding(pools[i]!, demand.pools[i]!, self)
   return self
 }
 
-const holdScoped = (_limiter: Limiter, grant: Grant): Effect.Effect<unknown> | undefined => {
+const takeForScope = (_limiter: Limiter, grant: Grant): Effect.Effect<unknown> | undefined => {
   if (grant.settlement!.semaphores !== "due") return undefined
   grant.settlement!.semaphores = "taken"
   return forEachPool(grant, Pool.take)
 }
 
-const endScoped = (_limiter: Limiter, grant: Grant): Effect.Effect<unknown> | undefined => {
+const returnFromScope = (_limiter: Limiter, grant: Grant): Effect.Effect<unknown> | undefined => {
   if (grant.settlement!.semaphores !== "taken") return undefined
   grant.settlement!.semaphores = "none"
   return forEachPool(grant, Pool.giveBack)
@@ -313,29 +313,21 @@ export const reconsider = (limiter: Limiter): void => {
 const backend: Backend<Limiter> = {
   startAtOnce,
   tryStart,
-  arrive,
-  unavailable,
+  enqueueOrReject,
+  resolveIfAvailable,
   onPark,
-  admit,
+  startIfReady,
   leave,
-  hold,
-  holdScoped,
-  endScoped,
+  runHolding,
+  takeForScope,
+  returnFromScope,
   settle,
   cancel,
   release
 }
 
 export const makeUnsafe = (plan: Plan, series: Metrics.Series, time: Time.Time): Limiter =>
-  makeLimiter(plan, series, time, backend, (limiter) =>
-    Scheduler.make({
-      clock: time.clock,
-      head: () => {
-        const head = limiter.queue.peek()
-        return head?.resume === undefined ? undefined : head.fiber
-      },
-      drain: () => drain(limiter)
-    }))
+  makeLimiter(plan, series, time, backend, drain)
 
 /** Makes a limiter on the current Clock that closes with the scope. */
 export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
@@ -356,5 +348,5 @@ export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
 export const close = (limiter: Limiter): void => {
   if (limiter.phase === "shadow") Shadow.closeAll(limiter)
   limiter.phase = "closed"
-  for (const waiter of Array.from(List.values(limiter.waiters))) Waiting.resumeWith(waiter, Effect.interrupt)
+  for (const waiter of Array.from(List.values(limiter.waiters))) Waiters.resumeWith(waiter, Effect.interrupt)
 }

@@ -66,7 +66,7 @@ const nanosOf = (engine: Engine, duration: unknown): number =>
 /**
  * The property under which a throttle keeps its engine. It is not enumerable, so a copy with other members has none.
  */
-const Made = Symbol("effect-throttle/Made")
+const madeKey = Symbol("effect-throttle/Made")
 
 interface Made {
   readonly engine: Engine
@@ -77,7 +77,7 @@ interface Made {
 export const make = (engine: Engine): Throttle => {
   const throttle: Throttle = each((name) => operations[name](engine))
   const made: Made = { engine, withPermit: throttle.withPermit }
-  return Object.defineProperty(throttle, Made, { value: made })
+  return Object.defineProperty(throttle, madeKey, { value: made })
 }
 
 /**
@@ -85,7 +85,7 @@ export const make = (engine: Engine): Throttle => {
  * its own `withPermit`, such as a mock, is not one.
  */
 export const engineOf = (throttle: Throttle): Engine | undefined => {
-  const made = (throttle as { readonly [Made]?: Made })[Made]
+  const made = (throttle as { readonly [madeKey]?: Made })[madeKey]
   return made !== undefined && made.withPermit === throttle.withPermit ? made.engine : undefined
 }
 

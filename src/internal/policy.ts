@@ -20,12 +20,12 @@ import * as Local from "./local.ts"
 import * as Metrics from "./metrics.ts"
 import * as Plan from "./plan.ts"
 import { isPolicy, type Policy, Throttle, TypeId } from "./service.ts"
-import * as Made from "./throttle.ts"
+import * as LocalThrottle from "./throttle.ts"
 import * as Time from "./time.ts"
 
 /** The throttle in which inline use of a policy runs. */
 export type Found =
-  | Made.Made
+  | LocalThrottle.LocalThrottle
   /** On a store: `inline` runs an effect, and adds no error that the policy's type lacks. */
   | { readonly throttle: Throttle; readonly limiter: undefined; readonly inline: Inline }
 
@@ -61,7 +61,7 @@ export const make = <E>(data: PolicyData, mayReject = Plan.isBounded(Plan.make(d
     everProvided = true
     return Context.add(Context.make(Throttle, found.throttle), key, found)
   }
-  const build = (name: string) => Effect.map(Made.makeScoped({ ...plan, name }, mayReject), provided)
+  const build = (name: string) => Effect.map(LocalThrottle.makeScoped({ ...plan, name }, mayReject), provided)
   const layer: Layer.Layer<Throttle> = Layer.effectContext(build(plan.name))
   const named = (name: string): Layer.Layer<Throttle> => {
     if (data.name !== undefined) return layer
@@ -82,7 +82,7 @@ export const make = <E>(data: PolicyData, mayReject = Plan.isBounded(Plan.make(d
     let found = inline.get(clock)
     if (found === undefined) {
       const series = Metrics.acquire(fiber.context, plan.name)
-      found = Made.make(Local.makeUnsafe(plan, series, Time.make(clock)), mayReject)
+      found = LocalThrottle.make(Local.makeUnsafe(plan, series, Time.make(clock)), mayReject)
       inline.set(clock, found)
     }
     return found

@@ -25,7 +25,7 @@ import * as List from "./list.ts"
 import * as Observe from "./observe.ts"
 import * as Reentry from "./reentry.ts"
 import * as Time from "./time.ts"
-import * as Waiting from "./waiter.ts"
+import * as Waiters from "./waiter.ts"
 
 /** A simulated call. Its effect runs whatever happens to it here. */
 interface Simulated extends Waiter {
@@ -98,11 +98,11 @@ const startWaiter = (limiter: Limiter, call: Simulated, at: number): void => {
 /** Rejects a simulated waiter. */
 export const reject = (limiter: Limiter, call: Simulated, error: () => ThrottleError, at: number): void => {
   leave(limiter, call, at)
-  notify(call, Waiting.notifyRejection(limiter, call.fiber, call.demand, error(), (at - call.arrival) / 1e6))
+  notify(call, Waiters.notifyRejection(limiter, call.fiber, call.demand, error(), (at - call.arrival) / 1e6))
 }
 
 const leave = (limiter: Limiter, call: Simulated, at: number): void => {
-  call.state = "gone"
+  call.state = "left"
   if (limiter.queue.peek() === call) limiter.head.since = Math.max(limiter.head.since, at)
   Commit.dequeue(limiter, call, false)
 }
@@ -124,7 +124,7 @@ export const start = (limiter: Limiter, call: Call): Grant => {
   const isReady = mayStart(limiter, demand, now)
   // In force the call would not have run, which is not counted.
   if (call.ifAvailable && !isReady && demand.exceeds === undefined) return noGrant
-  const simulated: Simulated = { ...Waiting.make(limiter, call, now), wouldStartAt: Infinity, later: [] }
+  const simulated: Simulated = { ...Waiters.make(limiter, call, now), wouldStartAt: Infinity, later: [] }
   if (isReady) {
     startAtOnce(limiter, simulated, now)
     return demand.holdsPermits || call.settlement !== undefined ? simulated : noGrant
@@ -132,7 +132,7 @@ export const start = (limiter: Limiter, call: Call): Grant => {
   const reason = Errors.reasonOf(limiter, demand, now)
   if (reason !== undefined) {
     const error = Errors.make(limiter, demand, now, reason)
-    notify(simulated, Waiting.notifyRejection(limiter, fiber, demand, error, 0))
+    notify(simulated, Waiters.notifyRejection(limiter, fiber, demand, error, 0))
     return noGrant
   }
   const { maxQueue, timeout } = limiter.plan
@@ -167,7 +167,7 @@ const startAtOnce = (limiter: Limiter, call: Simulated, now: number): void => {
   call.state = "started"
   call.wouldStartAt = now
   Commit.charge(limiter, call.demand, now, now, call.settlement)
-  Commit.admit(limiter, call.demand)
+  Commit.takePermits(limiter, call.demand)
   if (call.demand.holdsPermits) List.add(limiter.holders, call)
 }
 
@@ -179,7 +179,7 @@ const startAtOnce = (limiter: Limiter, call: Simulated, now: number): void => {
 const after = (limiter: Limiter, call: Simulated, action: (at: number) => void): void => {
   const now = Time.now(limiter.time)
   advance(limiter, now)
-  if (call.state === "gone") return
+  if (call.state === "left") return
   const nanos = now - call.arrival
   if (call.state === "waiting") call.later.push({ nanos, action })
   else if (limiter.phase !== "shadow") action(now)
@@ -248,7 +248,7 @@ export const putInForce = (limiter: Limiter, now: number): void => {
     call.state = "started"
     call.wouldStartAt = call.arrival
     if (call.settlement !== undefined) limiter.unsettled++
-    Commit.admit(limiter, call.demand)
+    Commit.takePermits(limiter, call.demand)
     if (call.demand.holdsPermits) List.add(limiter.holders, call)
     for (const { action } of call.later) action(now)
   }

@@ -13,7 +13,7 @@ import * as Operations from "./operations.ts"
 import * as Plan from "./plan.ts"
 import { isPolicy, type Policy, type Throttle } from "./service.ts"
 
-export interface Made {
+export interface LocalThrottle {
   readonly throttle: Throttle
   readonly limiter: Limiter
 }
@@ -26,13 +26,13 @@ interface LocalEngine extends Engine.Engine {
  * Makes the throttle of a limiter. `mayReject`: whether an update may add bounds; it may not if the type of inline use
  * adds no error.
  */
-export const make = (limiter: Limiter, mayReject: boolean): Made => ({
+export const make = (limiter: Limiter, mayReject: boolean): LocalThrottle => ({
   throttle: Operations.make(engine(limiter, mayReject)),
   limiter
 })
 
 /** Makes a throttle that closes with the scope. */
-export const makeScoped = (plan: Plan.Plan, mayReject: boolean): Effect.Effect<Made, never, Scope.Scope> =>
+export const makeScoped = (plan: Plan.Plan, mayReject: boolean): Effect.Effect<LocalThrottle, never, Scope.Scope> =>
   Effect.map(Local.make(plan), (limiter) => make(limiter, mayReject))
 
 const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({

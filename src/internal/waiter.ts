@@ -141,14 +141,14 @@ export const resumeWith = (waiter: Waiter, effect: Effect.Effect<any, any, any>)
  * all, for example because a pause has begun since it was resumed.
  */
 const start = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Effect<any, any, any> => {
-  if (waiter.state === "gone") return waiter.outcome!
-  if (!limiter.backend.admit(limiter, waiter)) {
+  if (waiter.state === "left") return waiter.outcome!
+  if (!limiter.backend.startIfReady(limiter, waiter)) {
     const parked = park(limiter, waiter)
     return waiter.observation === undefined ? parked : Effect.flatMap(parked, () => start(limiter, waiter))
   }
   const notice = notifyEnd(limiter, waiter, "Admitted")
   // The observer runs while the permits are held: the call has started, however long the observer takes.
-  return limiter.backend.hold(
+  return limiter.backend.runHolding(
     limiter,
     waiter,
     notice === undefined ? waiter.self : Effect.andThen(notice, waiter.self)
@@ -164,14 +164,14 @@ const start = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.E
  */
 export const reject = <Self extends Host<Self>>(limiter: Self, waiter: Waiter, error: () => ThrottleError): void => {
   const waited = millisSince(limiter, waiter)
-  waiter.state = "gone"
+  waiter.state = "left"
   limiter.backend.leave(limiter, waiter)
   resumeWith(waiter, rejection(limiter, waiter.fiber, waiter.demand, error(), waited))
 }
 
 /** Ends the wait of a call whose fiber was interrupted. Returns the notice to run, if there is one. */
 export const abandon = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Effect<void> | undefined => {
-  waiter.state = "gone"
+  waiter.state = "left"
   waiter.resume = undefined
   limiter.backend.leave(limiter, waiter)
   Counts.interrupted(limiter.counts)

@@ -10,6 +10,7 @@ import { HttpThrottle } from "effect-throttle/http"
 import { HttpClient } from "effect/http"
 import { assertIdle } from "../utils/kit.ts"
 import * as Simulator from "../utils/simulator.ts"
+import * as Sweep from "../utils/sweep.ts"
 import { atOnce } from "./memory.ts"
 
 const policies: Record<string, Throttle.Policy<never>> = {
@@ -165,10 +166,9 @@ describe("interruption at every scheduler step", () => {
           for (const isMap of name === "all" ? [false, true] : [false]) {
             it(`${formName}, ${name}${isMap ? ", by key" : ""}${adapt ? "" : ", adapt: false"}: ${answer}`, () => {
               for (const victim of [0, 1]) {
-                let step = 0
+                let step = Sweep.offset()
                 while (run(policy, form, isMap, adapt, refusal, victim, step, `victim ${victim}, step ${step}`).hit) {
-                  // One of the two at every other step: the sweeps are the slowest of all tests.
-                  step += victim === 0 ? 1 : 2
+                  step += Sweep.stride
                 }
                 // The sweep really was one.
                 assert.isAbove(step, 60)

@@ -14,7 +14,7 @@ import * as Demand from "../demand.ts"
 import * as Errors from "../errors.ts"
 import type { Limiter, View } from "../limiter.ts"
 import * as Observe from "../observe.ts"
-import * as Waiting from "../waiter.ts"
+import * as Waiters from "../waiter.ts"
 import * as Keyed from "./keyed.ts"
 import * as Lending from "./lending.ts"
 import * as Sweep from "./sweep.ts"
@@ -71,7 +71,7 @@ const startIdle = <K>(
 ): "started" | "not ready" | "needs a limiter" | Rejected => {
   if (keyed.isClosed) return Effect.interrupt
   Sweep.afterCall(keyed)
-  const key = Keyed.known(keyed, given)
+  const key = Keyed.canonical(keyed, given)
   if (Lending.lentTo(keyed, key) !== undefined) return "needs a limiter"
   const now = Keyed.now(keyed)
   const idle = Keyed.idleOf(keyed, key, now)
@@ -121,7 +121,7 @@ export const use = <K, A, E, R>(
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     if (keyed.isClosed) return Effect.interrupt
     Sweep.afterCall(keyed)
-    const key = Keyed.known(keyed, given)
+    const key = Keyed.canonical(keyed, given)
     const found = Lending.lentTo(keyed, key)
     const kind = found?.kind ?? Keyed.idleOf(keyed, key, Keyed.now(keyed)).kind
     const demand = demandOf(kind.view)
@@ -139,7 +139,7 @@ export const use = <K, A, E, R>(
 
 /** Returns the limiter of a key, lending one if it has none; undefined if the map has no room for the key. */
 export const find = <K>(keyed: Keyed.Keyed<K>, given: K): Keyed.Lent | undefined => {
-  const key = Keyed.known(keyed, given)
+  const key = Keyed.canonical(keyed, given)
   const found = Lending.lentTo(keyed, key)
   if (found !== undefined) return found
   const idle = Keyed.idleOf(keyed, key, Keyed.now(keyed))
@@ -148,7 +148,7 @@ export const find = <K>(keyed: Keyed.Keyed<K>, given: K): Keyed.Lent | undefined
 
 /** Returns the view of a key, to be used in this step. Does not make the map remember the key. */
 export const peek = <K>(keyed: Keyed.Keyed<K>, given: K): View => {
-  const key = Keyed.known(keyed, given)
+  const key = Keyed.canonical(keyed, given)
   const lent = Lending.lentTo(keyed, key)
   if (lent !== undefined) return lent.limiter
   const { charged, kind } = Keyed.idleOf(keyed, key, Keyed.now(keyed))
@@ -170,7 +170,7 @@ const exceeds = <K>(
 ): Rejected | undefined =>
   demand.exceeds === undefined || plan.shadow
     ? undefined
-    : Waiting.rejection(
+    : Waiters.rejection(
       { counts, plan },
       Fiber.getCurrent()!,
       demand,

@@ -70,7 +70,7 @@ export class KeyEngine<K> implements Engine.Engine {
   }
   estimateWait(cost: Demand.Cost | undefined) {
     const { key, keyed } = this
-    const limiter = Lending.lentTo(keyed, Keyed.known(keyed, key))?.limiter
+    const limiter = Lending.lentTo(keyed, Keyed.canonical(keyed, key))?.limiter
     const view = limiter ?? Calls.peek(keyed, key)
     const demand = demanding(cost)(view)
     return Effect.succeed(
@@ -91,7 +91,7 @@ export class KeyEngine<K> implements Engine.Engine {
   }
   resume() {
     const { key, keyed } = this
-    const lent = keyed.lent.get(Keyed.known(keyed, key))
+    const lent = keyed.lent.get(Keyed.canonical(keyed, key))
     if (lent !== undefined) {
       Control.resume(lent.limiter)
       Lending.takeBackIfOver(keyed, lent)
@@ -104,7 +104,7 @@ export class KeyEngine<K> implements Engine.Engine {
   }
   statistics() {
     const { key, keyed } = this
-    const lent = keyed.lent.get(Keyed.known(keyed, key))
+    const lent = keyed.lent.get(Keyed.canonical(keyed, key))
     return Effect.succeed(lent === undefined ? Counts.statistics(Counts.none()) : Control.statistics(lent.limiter))
   }
 }
@@ -121,7 +121,7 @@ export class Handle<K> extends KeyEngine<K> {
 
 /** Replaces the plan of a key that has a limiter or is remembered. */
 const update = <K>(keyed: Keyed.Keyed<K>, given: K, plan: Plan): void => {
-  const key = Keyed.known(keyed, given)
+  const key = Keyed.canonical(keyed, given)
   if (keyed.isClosed || (Lending.lentTo(keyed, key) === undefined && !keyed.idle.has(key))) return
   const lent = Calls.find(keyed, key)!
   lent.kind = Keyed.kindFor(keyed, plan)

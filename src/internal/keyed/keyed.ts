@@ -163,7 +163,7 @@ export const viewOf = ({ view }: Kind, charged: Budget.Charged): View => ({ ...v
 const isPlain = (key: unknown): boolean => typeof key !== "object" && typeof key !== "function"
 
 /** Returns the remembered key that is equal to this one, or else this one. The result is valid in this step. */
-export const known = <K>({ equal }: Keyed<K>, key: K): K =>
+export const canonical = <K>({ equal }: Keyed<K>, key: K): K =>
   isPlain(key) ? key : Option.getOrElse(MutableHashMap.get(equal, key), () => key)
 
 const learn = <K>({ equal }: Keyed<K>, key: K): void => {
@@ -228,7 +228,7 @@ export const forget = <K>(keyed: Keyed<K>, idle: Idle): void => {
 }
 
 /** Lends a limiter to a key, which is not idle any more. */
-export const lend = <K>(keyed: Keyed<K>, key: K, lent: Lent): void => {
+export const setLent = <K>(keyed: Keyed<K>, key: K, lent: Lent): void => {
   const idle = keyed.idle.get(key)
   if (idle !== undefined) forget(keyed, idle)
   learn(keyed, key)
@@ -237,7 +237,7 @@ export const lend = <K>(keyed: Keyed<K>, key: K, lent: Lent): void => {
 }
 
 /** Takes the limiter of a key back, and forgets the key. */
-export const takeBack = <K>(keyed: Keyed<K>, lent: Lent): K => {
+export const removeLent = <K>(keyed: Keyed<K>, lent: Lent): K => {
   const key = lent.key!.value as K
   keyed.lent.delete(key)
   unlearn(keyed, key)

@@ -24,7 +24,7 @@ export const lentTo = <K>(keyed: Keyed.Keyed<K>, key: K): Keyed.Lent | undefined
 export const lend = <K>(keyed: Keyed.Keyed<K>, key: K, { charged, kind }: Keyed.Idle): Keyed.Lent => {
   const lent = kind.spare.pop() ?? make(keyed, kind)
   lent.limiter.charged.ref.current = charged
-  Keyed.lend(keyed, key, lent)
+  Keyed.setLent(keyed, key, lent)
   return lent
 }
 
@@ -58,7 +58,7 @@ export const isCatchingUp = ({ lateness }: Limiter, now: number): boolean => lat
 /** Takes a limiter back: the key keeps its charges, the map its counts, and the limiter becomes spare. */
 export const takeBack = <K>(keyed: Keyed.Keyed<K>, lent: Keyed.Lent, now: number): void => {
   const { kind, limiter } = lent
-  const key = Keyed.takeBack(keyed, lent)
+  const key = Keyed.removeLent(keyed, lent)
   Counts.add(keyed.counts.own, limiter.counts.own)
   const charged = limiter.charged.ref.current
   if (!Budget.isInitial(kind.plan, charged, now)) {

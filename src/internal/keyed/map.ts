@@ -77,7 +77,7 @@ const makeKeyed = <K>(options: Options<K>) => {
 }
 
 /** The property under which a map keeps its state. It is not enumerable, so a copy with other members has none. */
-const Made = Symbol("effect-throttle/MadeMap")
+const keyedKey = Symbol("effect-throttle/MadeMap")
 
 /** The operations of a map for each key, with the names of a throttle's operations. */
 type PerKey<K> = Omit<KeyedOperations<K, never>, "statistics" | "statisticsOf"> & {
@@ -99,12 +99,12 @@ const fromKeyed = <K>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
     })),
     statisticsOf
   }
-  return Object.defineProperty(map, Made, { value: keyed })
+  return Object.defineProperty(map, keyedKey, { value: keyed })
 }
 
 /** The state of a map of this package; undefined for any other. */
 export const keyedOf = <K>(map: ThrottleMap<K>): Keyed.Keyed<K> | undefined =>
-  (map as { readonly [Made]?: Keyed.Keyed<K> })[Made]
+  (map as { readonly [keyedKey]?: Keyed.Keyed<K> })[keyedKey]
 
 /**
  * Returns the view of a key and the present instant, both to be used in this step; undefined for a map that is not of

@@ -26,7 +26,7 @@ export const startAtOnce = <K>(
   other: Limiter | undefined
 ): boolean => {
   if (keyed.isClosed || (other !== undefined && (other.pools.length > 0 || other.phase !== "inForce"))) return false
-  const key = Keyed.known(keyed, given)
+  const key = Keyed.canonical(keyed, given)
   if (Lending.lentTo(keyed, key) !== undefined) return false
   const now = Keyed.now(keyed)
   const idle = Keyed.idleOf(keyed, key, now)
@@ -67,7 +67,7 @@ export const rejectAtOnce = <K>(
   const demand = demandOf(view)
   const rejected = reasonOf(view, demand, now)
   if (rejected !== undefined) {
-    const counts = keyed.lent.get(Keyed.known(keyed, given))?.limiter.counts ?? keyed.counts
+    const counts = keyed.lent.get(Keyed.canonical(keyed, given))?.limiter.counts ?? keyed.counts
     return reject(keyed, view, counts, demand, now, rejected, false)
   }
   if (other === undefined || view.phase === "shadow" || !mayStart(view, demand, now)) return undefined

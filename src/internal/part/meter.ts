@@ -44,11 +44,11 @@ export interface Meter<S, Ticket = unknown> {
   /** Whether no charge affects decisions any more. (The state may still contain the end of a past window.) */
   readonly isUnspent: (state: S, now: number) => boolean
   /** Returns `readyAt` behind all waiting calls; undefined if that takes examining each of them. */
-  readonly readyBehind: (state: S, from: number, cost: number, waiting: Waiting, wall: Wall) => number | undefined
+  readonly readyBehind: (state: S, from: number, cost: number, waiting: Backlog, wall: Wall) => number | undefined
 }
 
 /** The calls that wait for a meter: their number, their total cost, and the cost of each in order. */
-export interface Waiting {
+export interface Backlog {
   readonly calls: number
   readonly total: number
   readonly costs: Iterable<number>
@@ -74,7 +74,7 @@ export const estimateReadyAt = <S>(
   state: S,
   from: number,
   cost: number,
-  waiting: Waiting,
+  waiting: Backlog,
   wall: Wall,
   maxCalls = Infinity
 ): number | undefined => {

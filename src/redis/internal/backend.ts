@@ -18,7 +18,7 @@ import type { Plan, PoolPart } from "../../internal/plan.ts"
 import * as Reentry from "../../internal/reentry.ts"
 import * as Scheduler from "../../internal/scheduler.ts"
 import * as Time from "../../internal/time.ts"
-import * as Waiting from "../../internal/waiter.ts"
+import * as Waiters from "../../internal/waiter.ts"
 import * as Errors from "./errors.ts"
 import { lose, release as releaseLease, underLease } from "./leases.ts"
 import {
@@ -51,11 +51,11 @@ const startAtOnce = ({ counts, isClosed, plan }: Limiter): boolean => {
   return true
 }
 
-const arrive = (limiter: Limiter, call: Backend.Call): Waiter | Effect.Effect<any, any, any> => {
+const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.Effect<any, any, any> => {
   if (limiter.isClosed) return Effect.interrupt
   const { demand, fiber, self } = call
   if (demand.exceeds !== undefined) {
-    return Waiting.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
+    return Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
   }
   const own = ownPool(limiter, call)
   if (own?.onReentry === "die") return Effect.die(Reentry.deadlock(limiter.plan.name, own.name))
@@ -66,7 +66,7 @@ const arrive = (limiter: Limiter, call: Backend.Call): Waiter | Effect.Effect<an
   const mustWait = queuedCalls(limiter) > 0
   const expected = mustWait ? Errors.expectedWait(limiter, demand) : undefined
   const error = mustWait ? Errors.rejectionOf(limiter, demand, expected) : undefined
-  if (error !== undefined) return Waiting.rejection(limiter, fiber, demand, error, 0)
+  if (error !== undefined) return Waiters.rejection(limiter, fiber, demand, error, 0)
   const waiter = makeWaiter(limiter, call, undefined)
   enqueue(limiter, waiter)
   if (mustWait) makeWait(limiter, waiter, expected)
@@ -87,7 +87,7 @@ const ownPool = ({ leases, plan }: Limiter, { demand, fiber }: Backend.Call): Po
 }
 
 /** Asks the store for a call that must not wait. */
-const unavailable = (
+const resolveIfAvailable = (
   limiter: Limiter,
   call: Backend.Call,
   restore: Backend.Restore
@@ -96,13 +96,13 @@ const unavailable = (
   const { onStoreError } = limiter.settings
   if (limiter.isClosed) return Effect.interrupt
   if (demand.exceeds !== undefined) {
-    return restore(Waiting.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
+    return restore(Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
   }
   // It does not pass waiting calls.
   if (queuedCalls(limiter) > 0 || pausedFor(limiter) > 0) return undefined
   const run = (admission: Admission) => {
     const waiter = makeWaiter(limiter, call, admission)
-    Waiting.resumeToStart(limiter, waiter)
+    Waiters.resumeToStart(limiter, waiter)
     return Effect.asSome(runWaiter(limiter, waiter, restore))
   }
   return Effect.matchEffect(send(limiter, [demand], {}, restore), {
@@ -110,7 +110,7 @@ const unavailable = (
     onFailure: (failure) => {
       countFallback(limiter)
       return onStoreError === "fail"
-        ? restore(Waiting.rejection(limiter, fiber, demand, Errors.storeError(limiter, demand, failure), 0))
+        ? restore(Waiters.rejection(limiter, fiber, demand, Errors.storeError(limiter, demand, failure), 0))
         : onStoreError === "allow"
         ? run({ _tag: "Allowed" })
         : restore(onStoreError.throttle.withPermitsIfAvailable(self, localCost(limiter, demand)))
@@ -120,7 +120,7 @@ const unavailable = (
 
 /** Not by a spread: such an object is slow to use. 256 callers took 25 µs of CPU each instead of 8. */
 const makeWaiter = (limiter: Limiter, call: Backend.Call, admission: Admission | undefined): Waiter => {
-  const waiter = Waiting.make(limiter, call, now(limiter)) as Waiter
+  const waiter = Waiters.make(limiter, call, now(limiter)) as Waiter
   waiter.queued = undefined
   waiter.admission = admission
   return waiter
@@ -131,12 +131,12 @@ const makeWaiter = (limiter: Limiter, call: Backend.Call, admission: Admission |
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Starts a waiter that was admitted. One that a throttle of this process decides about begins to wait there. */
-const admit = (limiter: Limiter, started: Backend.Waiter): boolean => {
+const startIfReady = (limiter: Limiter, started: Backend.Waiter): boolean => {
   const waiter = started as Waiter
   const { admission, arrival, demand, queued } = waiter
   if (admission === undefined) return false
   if (admission._tag === "Local") {
-    waiter.state = "gone"
+    waiter.state = "left"
     waiter.observation = undefined
     return true
   }
@@ -154,7 +154,7 @@ const leave = (limiter: Limiter, left: Backend.Waiter): void => {
   else if (admission._tag === "Granted") giveBack(limiter, admission.grant)
 }
 
-const hold = <A, E, R>(limiter: Limiter, held: Held, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+const runHolding = <A, E, R>(limiter: Limiter, held: Held, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
   const { admission, demand, settlement } = held as Waiter
   if (admission?._tag === "Local") {
     const { throttle } = admission
@@ -208,14 +208,14 @@ const release = (limiter: Limiter, held: Held): void => {
 const backend: Backend.Backend<Limiter> = {
   startAtOnce,
   tryStart: (limiter) => startAtOnce(limiter) ? noGrant : undefined,
-  arrive,
-  unavailable,
+  enqueueOrReject,
+  resolveIfAvailable,
   onPark: (limiter, waiter) => observeIfParked(limiter, waiter as Waiter),
-  admit,
+  startIfReady,
   leave,
-  hold,
-  holdScoped: () => undefined,
-  endScoped: () => undefined,
+  runHolding,
+  takeForScope: () => undefined,
+  returnFromScope: () => undefined,
   describePermit: (_, held, permit) => {
     const lease = leaseOf(held)
     return lease === undefined ? permit : { ...permit, [Leased]: lease }
@@ -289,7 +289,7 @@ export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, nev
 export const close = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
     limiter.isClosed = true
-    for (const waiter of waitersOf(limiter)) Waiting.resumeWith(waiter, Effect.interrupt)
+    for (const waiter of waitersOf(limiter)) Waiters.resumeWith(waiter, Effect.interrupt)
     // A fiber that closes the scope itself cannot be waited for.
     const self = Fiber.getCurrent()
     const working = [...limiter.leases].filter(({ fiber }) => fiber !== undefined && fiber !== self)

@@ -10,7 +10,7 @@ import * as Demand from "../../internal/demand.ts"
 import * as Observe from "../../internal/observe.ts"
 import * as Pauses from "../../internal/pauses.ts"
 import type { Plan } from "../../internal/plan.ts"
-import * as Waiting from "../../internal/waiter.ts"
+import * as Waiters from "../../internal/waiter.ts"
 import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
 import { type Fallback, shareOf } from "./fallback.ts"
@@ -121,11 +121,11 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
   for (const waiter of waiters) {
     waiter.demand = Demand.forPlan(limiter.plan, waiter.demand)
     waiter.meters = limiter.meters
-    Waiting.countDemand(limiter, waiter.demand, 1)
+    Waiters.countDemand(limiter, waiter.demand, 1)
   }
   for (const waiter of waiters) {
     if (waiter.demand.exceeds === undefined || waiter.state !== "waiting" || waiter.admission !== undefined) continue
-    Waiting.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
+    Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
   }
   rejectLate(limiter)
   Shared.signal(limiter)

@@ -14,7 +14,7 @@ import type { Restore } from "../../internal/backend.ts"
 import * as Budget from "../../internal/budget.ts"
 import type { Demand } from "../../internal/demand.ts"
 import * as Pauses from "../../internal/pauses.ts"
-import * as Waiting from "../../internal/waiter.ts"
+import * as Waiters from "../../internal/waiter.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
@@ -35,7 +35,7 @@ export const start = (limiter: Limiter): void => {
     if (Exit.isSuccess(exit) || limiter.isClosed) return
     // A defect: no call is left waiting.
     pump.state = "idle"
-    for (const waiter of Shared.waitersOf(limiter)) Waiting.resumeWith(waiter, Effect.failCause(exit.cause))
+    for (const waiter of Shared.waitersOf(limiter)) Waiters.resumeWith(waiter, Effect.failCause(exit.cause))
   })
 }
 
@@ -244,7 +244,7 @@ const queueOrReject = (limiter: Limiter, headWait: number | undefined, only?: De
       ahead[i]!.waitingCalls++
     }
   }
-  for (const [waiter, error] of rejected) if (isWaiting(waiter)) Waiting.reject(limiter, waiter, () => error)
+  for (const [waiter, error] of rejected) if (isWaiting(waiter)) Waiters.reject(limiter, waiter, () => error)
 }
 
 const ask = (limiter: Limiter, batch: ReadonlyArray<Waiter>): Effect.Effect<void> =>
@@ -278,7 +278,7 @@ const decideWithout = (limiter: Limiter, waiter: Waiter, failure: Client.Failure
   countFallback(limiter)
   if (onStoreError === "fail") {
     const error = Errors.storeError(limiter, waiter.demand, failure)
-    Waiting.reject(limiter, waiter, () => error)
+    Waiters.reject(limiter, waiter, () => error)
   } else {
     admit(
       limiter,

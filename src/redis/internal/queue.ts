@@ -6,19 +6,19 @@ import * as Deferred from "effect/Deferred"
 import * as Budget from "../../internal/budget.ts"
 import * as Counts from "../../internal/counts.ts"
 import * as Scheduler from "../../internal/scheduler.ts"
-import * as Waiting from "../../internal/waiter.ts"
+import * as Waiters from "../../internal/waiter.ts"
 import * as Errors from "./errors.ts"
 import type { Admission, Grant, Limiter, Waiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
 
 export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
-  Waiting.enqueue(limiter, waiter)
+  Waiters.enqueue(limiter, waiter)
   if (limiter.waiters.size === 1) rejectLate(limiter)
 }
 
 export const dequeue = (limiter: Limiter, waiter: Waiter): void => {
   const wasHead = Shared.headOf(limiter) === waiter
-  Waiting.remove(limiter, waiter)
+  Waiters.remove(limiter, waiter)
   if (waiter.queued !== undefined) Counts.waiting(limiter.counts, -1)
   if (limiter.waiters.size === 0) Scheduler.stop(limiter.deadlines)
   if (wasHead) Shared.signal(limiter)
@@ -35,15 +35,15 @@ export const makeWait = (limiter: Limiter, waiter: Waiter, expected: number | un
 export const observeIfParked = (limiter: Limiter, waiter: Waiter): void => {
   const { arrival, fiber, observation, queued, resume } = waiter
   if (queued === undefined || observation !== undefined || resume === undefined) return
-  waiter.observation = Waiting.observation(limiter, fiber, arrival, queued.position, () => queued.expected)
-  if (waiter.observation !== undefined) Waiting.resumeWith(waiter, Waiting.wait(limiter, waiter))
+  waiter.observation = Waiters.observation(limiter, fiber, arrival, queued.position, () => queued.expected)
+  if (waiter.observation !== undefined) Waiters.resumeWith(waiter, Waiters.wait(limiter, waiter))
 }
 
 /** Lets a waiter start. */
 export const admit = (limiter: Limiter, waiter: Waiter, admission: Admission): void => {
   dequeue(limiter, waiter)
   waiter.admission = admission
-  Waiting.resumeToStart(limiter, waiter)
+  Waiters.resumeToStart(limiter, waiter)
 }
 
 export const give = (limiter: Limiter, waiter: Waiter, grant: Grant): void =>
@@ -95,7 +95,7 @@ export const rejectLate = (limiter: Limiter): boolean => {
     }
     // A slot that is due exactly then is in time.
     if (limiter.slot !== undefined && limiter.slot.due <= deadline + Budget.tolerance) giveSlot(limiter)
-    if (Shared.headOf(limiter) === head) Waiting.reject(limiter, head, () => Errors.timedOut(limiter, demand))
+    if (Shared.headOf(limiter) === head) Waiters.reject(limiter, head, () => Errors.timedOut(limiter, demand))
   }
   Scheduler.stop(limiter.deadlines)
   return true
