@@ -21,6 +21,7 @@ import type * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as CallerInternal from "./internal/caller.ts"
 import * as PolicyConfig from "./internal/data/config.ts"
 import * as Construct from "./internal/data/construct.ts"
 import * as PolicySchema from "./internal/data/schema.ts"
@@ -75,6 +76,7 @@ export {
  */
 export interface Unbounded {
   readonly maxQueue?: undefined
+  readonly maxQueuePerCaller?: undefined
   readonly maxWait?: undefined
   readonly timeout?: undefined
 }
@@ -93,6 +95,18 @@ export interface Options<out U extends string = string> extends Unbounded {
   readonly name?: string | undefined
   /** The unit that the policy counts, such as "tokens". Default: permits, of which a call costs 1. */
   readonly unit?: U | undefined
+  /**
+   * The order in which waiting calls start. "arrival": first come, first served. "priority": urgent calls first, see
+   * `ageing`. "fair": the callers share the limits by their weights. {@link withCaller} names the caller of a call. Only
+   * for a whole policy, not for a part of {@link all}. Default: "arrival".
+   */
+  readonly order?: "arrival" | "priority" | "fair" | undefined
+  /**
+   * The time of waiting that one step of priority is worth: a call of priority 1 starts before calls of priority 0 that
+   * arrived less than `ageing` before it, and after all others, so no call starves. A duration > 0. Required for the
+   * order "priority". In the order "fair" it applies among the calls of one caller; default: they start by arrival.
+   */
+  readonly ageing?: Duration.Input | undefined
 }
 
 /**
@@ -115,8 +129,14 @@ export interface Bounds {
    */
   readonly maxQueue?: number | undefined
   /**
+   * Maximum number of waiting calls of one caller, see {@link withCaller}; a further one fails with `QueueFull`. An
+   * integer ≥ 0. Default: no bound.
+   */
+  readonly maxQueuePerCaller?: number | undefined
+  /**
    * Maximum estimated wait; a call whose estimate is longer fails with `WaitTooLong`. A duration > 0. Default: no
-   * bound. Throws a `RangeError` for a policy of concurrency alone, since the end of a running call is unknown.
+   * bound. Throws a `RangeError` for a policy of concurrency alone, since the end of a running call is unknown, and for
+   * every order but "arrival", since later calls may start first.
    */
   readonly maxWait?: Duration.Input | undefined
   /**
@@ -1417,6 +1437,73 @@ export const Service =
         )
     }) as unknown as ServiceClass<Self, Id, E, U>
   }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Callers
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Whose call it is: `key`, such as a tenant; `weight`, its share in the order "fair"; `priority`, how urgent the call is.
+ *
+ * @see {@link withCaller}, which sets it
+ * @category callers
+ * @since 0.2.0
+ */
+export type Caller = CallerInternal.Caller
+
+/**
+ * The caller of the calls of a fiber and its child fibers. Default: the key "", weight 1, priority 0.
+ *
+ * @see {@link withCaller} to set it, with checks
+ * @category callers
+ * @since 0.2.0
+ */
+export const Caller: Context.Reference<Caller> = CallerInternal.Caller
+
+/**
+ * Names the caller of all calls that an effect and its child fibers make: for the orders "fair" and "priority", for
+ * `maxQueuePerCaller`, and in events and logs.
+ *
+ * **When to use**
+ *
+ * Once at the app's edge, where a request's tenant is known. Inside, `withCaller({ priority: 1 })` marks urgent work:
+ * fields that are not given stay as they are outside.
+ *
+ * **Details**
+ *
+ * `key` is any string; calls without a caller are those of the caller "". `weight` is a number from 0.001 to 1,000: with
+ * weight 2 a caller gets twice the share of one with weight 1. `priority` is a finite number, higher is more urgent. The
+ * caller is read when a call begins to wait.
+ *
+ * Choose as key what clients cannot choose: in the order "fair" each key has a share.
+ *
+ * **Errors**
+ *
+ * Throws a `RangeError` for an invalid or unknown field.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const search = Effect.succeed("found").pipe(Throttle.rate({ limit: 10, order: "fair" }))
+ *
+ * const program = search.pipe(Throttle.withCaller({ key: "tenant 7", weight: 2 }))
+ *
+ * await Effect.runPromise(program) // "found"
+ * ```
+ *
+ * @see {@link Options} for `order` and `ageing`
+ * @category callers
+ * @since 0.2.0
+ */
+export const withCaller = (
+  caller: Partial<Caller>
+): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> => {
+  const given = CallerInternal.read("Throttle.withCaller", caller)
+  return Effect.updateService(Caller, (outer) => ({ ...outer, ...given }))
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Observing

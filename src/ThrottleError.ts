@@ -39,9 +39,9 @@ const retry = (after: Duration.Duration | undefined): string =>
   after === undefined ? "" : `; retry after ${Duration.format(after)}`
 
 /**
- * The call would have had to wait, and `maxQueue` calls waited already.
+ * The call would have had to wait, and `maxQueue` calls waited already, or `maxQueuePerCaller` calls of its caller.
  *
- * `limit` is `maxQueue`. Nothing was charged. Retry after `retryAfter`, or do without.
+ * `limit` is that bound; `caller` is present if it is `maxQueuePerCaller`. Nothing was charged. Retry after `retryAfter`, or do without.
  *
  * @see {@link ThrottleError} for the error that carries it
  * @category reasons
@@ -49,9 +49,16 @@ const retry = (after: Duration.Duration | undefined): string =>
  */
 export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   ...retryable,
-  limit: Schema.Number
+  limit: Schema.Number,
+  /** The caller whose calls fill its own share of the queue; absent if `maxQueue` is exceeded. */
+  caller: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
+    if (this.caller !== undefined) {
+      return `${this.queued} waiting, maxQueuePerCaller is ${this.limit} for caller ${JSON.stringify(this.caller)}${
+        blockedBy(this.parts)
+      }${retry(this.retryAfter)}`
+    }
     const why = this.limit === 0 ? "the call would have to wait" : `${this.queued} waiting`
     return `${why}, maxQueue is ${this.limit}${blockedBy(this.parts)}${retry(this.retryAfter)}`
   }

@@ -9,6 +9,7 @@ import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Option from "effect/Option"
 import type { ThrottleError } from "../ThrottleError.ts"
+import type * as Caller from "./caller.ts"
 import type * as Counts from "./counts.ts"
 import type { Demand } from "./demand.ts"
 import type { AnyFiber, EndedBy, Grant, LiveMeter, Settlement } from "./grant.ts"
@@ -16,6 +17,7 @@ import type * as List from "./list.ts"
 import type { Pauses } from "./pauses.ts"
 import type { Plan } from "./plan.ts"
 import type { Pool } from "./pool.ts"
+import type { Queued } from "./queue/queue.ts"
 import type { Time } from "./time.ts"
 
 /** The state of a limiter that admission and waiters use. */
@@ -31,6 +33,8 @@ export interface Host<Self> {
   readonly pauses: Pauses
   /** The waiting calls, by arrival. */
   readonly waiters: List.List<Waiter>
+  /** The number of waiting calls of each caller, if the plan asks for callers. */
+  readonly callers: Caller.Counts
   /** Runs after each call that held permits or waited. A map uses it to take the limiter of an idle key back. */
   afterCall: (() => void) | undefined
 }
@@ -100,10 +104,9 @@ export interface Call {
 }
 
 /** A waiting call. Once started it is its own grant, so that a start allocates nothing. */
-export interface Waiter extends Grant {
+export interface Waiter extends Grant, Omit<Queued, "settlement"> {
   prev: Waiter | undefined
   next: Waiter | undefined
-  readonly arrival: number
   /** The effect to run when it starts. */
   readonly self: Effect.Effect<any, any, any>
   /** "left": it was removed from the queue without a start. */

@@ -5,18 +5,20 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Budget from "./budget.ts"
+import * as Caller from "./caller.ts"
 import * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
 import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import type { AnyFiber } from "./grant.ts"
-import { type Limiter, liveMeter } from "./limiter.ts"
+import { type Limiter, liveMeter, orderOf } from "./limiter.ts"
 import * as List from "./list.ts"
 import { reconsider } from "./local.ts"
 import * as Observe from "./observe.ts"
 import * as Pauses from "./pauses.ts"
 import { continued, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
+import * as Orders from "./queue/orders.ts"
 import * as Shadow from "./shadow.ts"
 import * as Time from "./time.ts"
 import * as Waiters from "./waiter.ts"
@@ -92,16 +94,27 @@ export const update = (limiter: Limiter, plan: Plan): void => {
   if (!plan.catchesUp) limiter.lateness.until = -Infinity
   simulation.permitsSince = now
   limiter.updatedAt = now
+  limiter.callers.clear()
   for (const waiter of List.values(limiter.waiters)) {
     waiter.demand = Demand.forPlan(limiter.plan, waiter.demand)
     waiter.meters = limiter.meters
     waiter.pools = limiter.pools
-    Waiters.countDemand(limiter, waiter.demand, 1)
+    if (plan.asksCaller) waiter.caller = waiter.fiber.getRef(Caller.Caller)
+    Waiters.count(limiter, waiter, 1)
   }
+  reorder(limiter, former)
   if (plan.shadow) Shadow.rejectExcessive(limiter, now)
   else rejectExcessive(limiter)
   rejectTooLong(limiter, now)
   reconsider(limiter)
+}
+
+/** Continues with the order of the new plan. Another order begins with the waiting calls, by arrival. */
+const reorder = (limiter: Limiter, former: Plan): void => {
+  const { plan, time, waiters } = limiter
+  if (Orders.isSame(orderOf(plan), orderOf(former))) return limiter.queue.ranking?.replanned()
+  limiter.queue = Orders.make(orderOf(plan), waiters, () => Time.now(time))
+  for (const waiter of List.values(waiters)) limiter.queue.push(waiter)
 }
 
 /** Rejects the waiters that the new plan can never grant. */

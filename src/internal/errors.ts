@@ -3,7 +3,9 @@
  */
 import * as Duration from "effect/Duration"
 import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
+import type { Waiter } from "./backend.ts"
 import * as Budget from "./budget.ts"
+import * as Caller from "./caller.ts"
 import { byUnit, type Demand } from "./demand.ts"
 import * as Estimate from "./estimate.ts"
 import type { View } from "./limiter.ts"
@@ -13,13 +15,17 @@ export type Reason = "PermitsExceedCapacity" | "QueueFull" | "WaitTooLong"
 
 /** Returns the reason to reject a call that cannot start at once; undefined if it may wait. Builds no error. */
 export const reasonOf = (view: View, demand: Demand, now: number): Reason | undefined => {
-  const { maxQueue, maxWait } = view.plan
+  const { maxQueue, maxQueuePerCaller, maxWait } = view.plan
   if (demand.exceeds !== undefined) return "PermitsExceedCapacity"
   if (view.waiters.size >= maxQueue) return "QueueFull"
+  if (maxQueuePerCaller < Infinity && waitingOf(view, Caller.current()) >= maxQueuePerCaller) return "QueueFull"
   return maxWait !== Infinity && (Estimate.expectedWait(view, demand, now) ?? 0) > maxWait + Budget.tolerance
     ? "WaitTooLong"
     : undefined
 }
+
+/** The number of waiting calls of a caller. */
+const waitingOf = ({ callers }: View, { key }: Caller.Caller): number => callers.get(key) ?? 0
 
 /** The content of a rejection, without its error. */
 export interface Summary {
@@ -36,12 +42,19 @@ export const summary = (view: View, demand: Demand, now: number, _tag: Reason): 
 
 /** Makes the error of a call that may not wait. `wait`: its wait in nanoseconds, if that is known. */
 export const make = (view: View, demand: Demand, now: number, reason: Reason, wait?: number): ThrottleError => {
-  const { maxQueue, maxWait } = view.plan
+  const { maxQueue, maxQueuePerCaller, maxWait } = view.plan
   switch (reason) {
     case "PermitsExceedCapacity":
       return exceeds(view, demand)
     case "QueueFull":
-      return failed(new QueueFull({ ...retryable(view, demand, now), limit: maxQueue }))
+      return failed(
+        new QueueFull({
+          ...retryable(view, demand, now),
+          ...(view.waiters.size >= maxQueue
+            ? { limit: maxQueue }
+            : { limit: maxQueuePerCaller, caller: Caller.current().key })
+        })
+      )
     case "WaitTooLong":
       return failed(new WaitTooLong({ ...retryable(view, demand, now, wait), limit: Duration.millis(maxWait / 1e6) }))
   }
@@ -54,8 +67,13 @@ export const exceeds = (view: View, demand: Demand): ThrottleError => {
 }
 
 /** Makes the error of a call that waited for `timeout`. */
-export const timedOut = (view: View, demand: Demand, now: number): ThrottleError =>
-  failed(new TimedOut({ ...retryable(view, demand, now), limit: Duration.millis(view.plan.timeout / 1e6) }))
+export const timedOut = (view: View, { caller, demand }: Waiter, now: number): ThrottleError =>
+  failed(
+    new TimedOut({
+      ...retryable(view, demand, now, undefined, caller),
+      limit: Duration.millis(view.plan.timeout / 1e6)
+    })
+  )
 
 const failed = (reason: ThrottleError["reason"]): ThrottleError => new ThrottleError({ reason })
 
@@ -65,13 +83,13 @@ const common = ({ plan, waiters }: View, demand: Demand) => ({
   queued: waiters.size
 })
 
-const retryable = (view: View, demand: Demand, now: number, wait?: number) => ({
+const retryable = (view: View, demand: Demand, now: number, wait?: number, caller?: Caller.Caller) => ({
   ...common(view, demand),
   parts: Estimate.blockingParts(view, demand, now),
-  ...retryAfter(view, demand, now, wait)
+  ...retryAfter(view, demand, now, wait, caller)
 })
 
-const retryAfter = (view: View, demand: Demand, now: number, wait?: number) => {
-  const after = Estimate.retryAfter(view, demand, now, wait)
+const retryAfter = (view: View, demand: Demand, now: number, wait?: number, caller?: Caller.Caller) => {
+  const after = Estimate.retryAfter(view, demand, now, wait, caller)
   return after === undefined ? undefined : { retryAfter: after }
 }

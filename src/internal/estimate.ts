@@ -5,8 +5,9 @@ import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import type { Waiter } from "./backend.ts"
 import * as Budget from "./budget.ts"
+import type { Caller } from "./caller.ts"
 import type { Demand } from "./demand.ts"
-import { afterPause, type Limiter, mayStart, type View } from "./limiter.ts"
+import { afterPause, type Limiter, mayStart, newcomer, type View } from "./limiter.ts"
 import * as List from "./list.ts"
 import { type Backlog, estimateReadyAt } from "./part/meter.ts"
 import * as Pool from "./pool.ts"
@@ -113,13 +114,14 @@ export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [
  * The whole queue is simulated with all meters together, since a call also waits behind others for meters that do not
  * charge it. For a long queue it is the estimate of the slowest meter alone.
  */
-export const untilAvailable = (view: View, demand: Demand, now: number): number => {
-  const { charged, plan, waiters } = view
-  const isAlone = plan.meters.length === 1 && demand.meters[0]! > 0
+export const untilAvailable = (view: View, demand: Demand, now: number, caller?: Caller): number => {
+  const { charged, plan, queue: { ranking }, waiters } = view
+  const isAlone = ranking === undefined && plan.meters.length === 1 && demand.meters[0]! > 0
   if (isAlone || waiters.size > longestPlayed) return expectedWait(view, demand, now) ?? 0
+  const ahead = ranking?.before(newcomer(demand, now, caller)) ?? List.values(waiters)
   let at = afterPause(view, now)
   let played = Budget.map(plan, charged.ref.current, (_, __, i) => stateIfEnded(view, i, at))
-  for (const { demand } of List.values(waiters)) {
+  for (const { demand } of ahead) {
     at = Budget.readyAt(view, played, demand, at)
     played = Budget.map(
       plan,
@@ -154,9 +156,15 @@ export const reportedWait = (view: View, demand: Demand, now: number): number | 
  * Returns the time after which a rejected call could start if no other call came; undefined if it cannot be estimated.
  * `known`: its wait in nanoseconds, if that is known.
  */
-export const retryAfter = (view: View, demand: Demand, now: number, known?: number): Duration.Duration | undefined => {
+export const retryAfter = (
+  view: View,
+  demand: Demand,
+  now: number,
+  known?: number,
+  caller?: Caller
+): Duration.Duration | undefined => {
   if (dependsOnPermitsAlone(view, demand)) return undefined
-  const wait = known ?? untilAvailable(view, demand, now)
+  const wait = known ?? untilAvailable(view, demand, now, caller)
   return wait <= Budget.tolerance || wait === Infinity
     ? undefined
     : Duration.millis(Math.ceil((wait - Budget.tolerance) / 1e6))

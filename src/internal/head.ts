@@ -14,12 +14,20 @@ import type { Limiter } from "./limiter.ts"
  */
 export const examine = (limiter: Limiter, waiter: Waiter, freedAt: number): Budget.Decision => {
   const { charged, head, pauses, pools } = limiter
+  if (head.waiter !== undefined && head.waiter !== waiter) displace(limiter, freedAt)
   const former = head.waiter === waiter ? head.decision : undefined
   if (former?._tag === "ReadyAt" && Budget.hasPermits(pools, waiter.demand)) return former
   const neededPermits = former?._tag === "NeedsPermits"
   const from = Math.max(waiter.arrival, head.since, pauses.until, neededPermits ? freedAt : -Infinity)
   head.waiter = waiter
   return head.decision = Budget.decide(limiter, charged.ref.current, waiter.demand, from)
+}
+
+/** Forgets a head that another waiter precedes now. The time until `now` is not made up for, unless it was ready. */
+const displace = ({ head }: Limiter, now: number): void => {
+  head.since = Math.max(head.since, head.decision?._tag === "ReadyAt" ? Math.min(head.decision.at, now) : now)
+  head.waiter = undefined
+  head.decision = undefined
 }
 
 /**

@@ -5,6 +5,7 @@ import * as Ref from "effect/Ref"
 import * as Agenda from "./agenda.ts"
 import type { Backend, Host, Waiter } from "./backend.ts"
 import * as Budget from "./budget.ts"
+import * as Caller from "./caller.ts"
 import * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
 import type { AnyFiber, Grant, LiveMeter } from "./grant.ts"
@@ -14,10 +15,10 @@ import type { Wall } from "./part/meter.ts"
 import * as Pauses from "./pauses.ts"
 import type { Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
-import { fifo } from "./queue/fifo.ts"
-import type { Queue } from "./queue/queue.ts"
+import * as Orders from "./queue/orders.ts"
+import type { Newcomer, Queue } from "./queue/queue.ts"
 import * as Scheduler from "./scheduler.ts"
-import type * as Time from "./time.ts"
+import * as Time from "./time.ts"
 
 export interface Limiter extends Host<Limiter> {
   /** "inForce", "shadow" (every call starts at once), or "closed" (none starts). */
@@ -25,7 +26,7 @@ export interface Limiter extends Host<Limiter> {
   readonly wall: Wall
   /** What all meters have charged. */
   readonly charged: Ref.Ref<Budget.Charged>
-  readonly queue: Queue<Waiter>
+  queue: Queue<Waiter>
   readonly head: Head
   readonly scheduler: Scheduler.Scheduler
   /** The calls that hold permits. */
@@ -40,7 +41,10 @@ export interface Limiter extends Host<Limiter> {
 
 /** The state of a limiter that decisions and estimates read. An idle key of a map has a view without a limiter. */
 export type View = Readonly<
-  Pick<Limiter, "plan" | "meters" | "pools" | "one" | "wall" | "charged" | "phase" | "pauses" | "waiters" | "queue">
+  Pick<
+    Limiter,
+    "plan" | "meters" | "pools" | "one" | "wall" | "charged" | "phase" | "pauses" | "waiters" | "callers" | "queue"
+  >
 >
 
 /** The latest examination of the head of the queue. */
@@ -93,10 +97,11 @@ export const make = (
     counts: Counts.make(series),
     pauses: Pauses.none(),
     waiters,
+    callers: new Map(),
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
     charged: Ref.makeUnsafe(Budget.initial(plan)),
-    queue: fifo(waiters),
+    queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
     head: { waiter: undefined, decision: undefined, since: -Infinity },
     scheduler: Scheduler.make({
       clock: time.clock,
@@ -112,6 +117,9 @@ export const make = (
   }
   return limiter
 }
+
+/** The order of a plan's queue. In shadow no call waits, and the simulated ones start by arrival. */
+export const orderOf = ({ order, shadow }: Plan): Orders.Order => shadow ? Orders.arrival : order
 
 /** The fiber of the head of the queue, if it is parked. */
 const parkedHead = ({ queue }: Limiter): AnyFiber | undefined => {
@@ -139,7 +147,17 @@ export const deadlineOf = ({ plan }: View, { arrival }: Waiter): number => arriv
 export const timesOutAt = (limiter: Limiter, waiter: Waiter): number =>
   Math.max(deadlineOf(limiter, waiter), limiter.updatedAt)
 
-/** Whether a call that arrives at `now` could start, if the policy were in force. It never overtakes waiting calls. */
+/** A call that the current fiber could make now. */
+export const newcomer = (demand: Demand.Demand, now: number, caller = Caller.current()): Newcomer => ({
+  arrival: now,
+  caller,
+  demand
+})
+
+/**
+ * Whether a call that arrives at `now` could start, if the policy were in force. It overtakes waiting calls only in an
+ * order in which it is first.
+ */
 export const mayStart = (view: View, demand: Demand.Demand, now: number): boolean =>
-  view.waiters.size === 0 &&
+  (view.waiters.size === 0 || view.queue.ranking?.isFirst(newcomer(demand, now)) === true) &&
   Budget.isReady(Budget.decide(view, view.charged.ref.current, demand, afterPause(view, now)), now)

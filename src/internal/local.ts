@@ -84,7 +84,9 @@ const startAtOnce = (limiter: Limiter, demand: Demand): boolean =>
 const tryStart = (limiter: Limiter, call: Call): Grant | undefined => {
   if (limiter.phase === "shadow") return Shadow.start(limiter, call)
   const { demand, endedBy, fiber, settlement } = call
-  if (!startNow(limiter, demand, settlement)) return undefined
+  if (!startNow(limiter, demand, settlement)) {
+    return limiter.queue.ranking === undefined || limiter.waiters.size === 0 ? undefined : startFirst(limiter, call)
+  }
   if (!demand.holdsPermits && settlement === undefined) return noGrant
   if (settlement !== undefined && demand.holdsPermits) settlement.semaphores = "due"
   const { meters, plan, pools, time } = limiter
@@ -102,6 +104,41 @@ const tryStart = (limiter: Limiter, call: Call): Grant | undefined => {
   }
   if (demand.holdsPermits) List.add(limiter.holders, grant)
   return grant
+}
+
+/** Starts an arriving call before the waiting ones, if it ranks first and may start in this step. */
+const startFirst = (limiter: Limiter, call: Call): Grant | undefined => {
+  const { demand } = call
+  const { head, queue } = limiter
+  if (limiter.phase !== "inForce" || demand.exceeds !== undefined) return undefined
+  refreshHead(limiter)
+  const now = Time.now(limiter.time)
+  const newcomer = Waiters.make(limiter, call, now)
+  if (!queue.ranking!.isFirst(newcomer)) return undefined
+  const from = Math.max(now, limiter.pauses.until)
+  const decision = Budget.decide(limiter, limiter.charged.ref.current, demand, from)
+  if (!Budget.isReady(decision, now)) return undefined
+  Head.forgetDecision(limiter, now)
+  head.since = Math.max(head.since, now)
+  queue.push(newcomer)
+  queue.remove(newcomer, true)
+  newcomer.state = "started"
+  Commit.charge(limiter, demand, now, now, call.settlement)
+  Commit.takePermits(limiter, demand)
+  if (limiter.plan.learns) newcomer.startedAt = now
+  if (demand.holdsPermits) List.add(limiter.holders, newcomer)
+  if (call.settlement !== undefined && demand.holdsPermits) call.settlement.semaphores = "due"
+  Scheduler.drainSoon(limiter.scheduler)
+  return demand.holdsPermits || call.settlement !== undefined ? newcomer : noGrant
+}
+
+/** Chooses the head anew, for an order in which time may change it. */
+const refreshHead = (limiter: Limiter): void => {
+  const { queue, scheduler } = limiter
+  if (queue.ranking === undefined) return
+  const former = queue.peek()
+  queue.ranking.refresh()
+  if (queue.peek() !== former) Scheduler.drainSoon(scheduler)
 }
 
 const enqueueOrReject = (limiter: Limiter, call: Call): Waiter | Effect.Effect<any, any, any> => {
@@ -128,7 +165,11 @@ const enqueueOrReject = (limiter: Limiter, call: Call): Waiter | Effect.Effect<a
     limiter.waiters.size + 1,
     () => Estimate.reportedWait(limiter, demand, now)
   )
+  const former = limiter.queue.peek()
   Commit.enqueue(limiter, waiter)
+  const head = limiter.queue.peek()
+  // A call may make another one the head, by being the next of its caller. (If it is the head itself, it parks first.)
+  if (former !== undefined && head !== former && head !== waiter) Scheduler.drainSoon(limiter.scheduler)
   return waiter
 }
 
@@ -169,8 +210,10 @@ const headReadyAt = (limiter: Limiter, waiter: Waiter, now: number): number => {
  * next event. Returns false if it stopped because the batch is full.
  */
 const drain = (limiter: Limiter): boolean => {
-  const { queue, scheduler, time, waiters } = limiter
+  const { scheduler, time, waiters } = limiter
   for (let examined = 0; examined < batch; examined++) {
+    const { queue } = limiter
+    queue.ranking?.refresh()
     const head = queue.peek()
     if (head === undefined || limiter.phase === "closed") return true
     const now = Time.now(time)
@@ -187,7 +230,7 @@ const drain = (limiter: Limiter): boolean => {
     const first = waiters.first!
     const deadline = deadlineOf(limiter, first)
     if (deadline <= now + Budget.tolerance) {
-      Waiters.reject(limiter, first, () => Errors.timedOut(limiter, first.demand, now))
+      Waiters.reject(limiter, first, () => Errors.timedOut(limiter, first, now))
       continue
     }
     const until = readyAt <= deadline ? readyAt : deadline - now > lastSleep ? deadline - lastSleep : deadline
@@ -216,9 +259,9 @@ const startIfReady = (limiter: Limiter, waiter: Waiter): boolean => {
 
 const leave = (limiter: Limiter, waiter: Waiter): void => {
   const { head, queue, scheduler, time } = limiter
-  const isHead = queue.peek() === waiter
+  const former = queue.peek()
   Commit.dequeue(limiter, waiter, false)
-  if (!isHead) return
+  if (queue.peek() === former) return
   head.since = Math.max(head.since, Math.min(Time.now(time), timesOutAt(limiter, waiter)))
   Scheduler.drainSoon(scheduler)
 }
@@ -257,13 +300,19 @@ const forEachPool = (
 
 const settle = (limiter: Limiter, grant: Grant, actual: Demand): void => {
   if (Shadow.isSimulated(grant)) Shadow.settle(limiter, grant, actual)
-  else Commit.settle(limiter, grant, actual, Time.now(limiter.time))
+  else {
+    limiter.queue.ranking?.settled(grant as Waiter, actual)
+    Commit.settle(limiter, grant, actual, Time.now(limiter.time))
+  }
   if (limiter.phase !== "shadow") reconsider(limiter)
 }
 
 const cancel = (limiter: Limiter, grant: Grant): void => {
   if (Shadow.isSimulated(grant)) Shadow.cancel(limiter, grant)
-  else Commit.cancel(limiter, grant, Time.now(limiter.time))
+  else {
+    limiter.queue.ranking?.cancelled(grant as Waiter)
+    Commit.cancel(limiter, grant, Time.now(limiter.time))
+  }
   if (limiter.phase !== "shadow") reconsider(limiter)
 }
 
@@ -278,6 +327,7 @@ const release = (
     if (limiter.phase !== "shadow") reconsider(limiter)
     return
   }
+  limiter.queue.ranking?.ended(grant as Waiter)
   if (grant.settlement !== undefined) Commit.close(limiter, grant)
   if (!grant.demand.holdsPermits) return
   const { head, phase, plan, scheduler, simulation, time } = limiter
@@ -289,7 +339,7 @@ const release = (
   if (plan.learns) learn(grant, exit, now)
   Commit.release(limiter, grant, isCharged, now)
   // A head that is ready at an instant has its permits, so a release does not change its decision.
-  if (head.decision?._tag !== "ReadyAt") Scheduler.drainSoon(scheduler)
+  if (head.decision?._tag !== "ReadyAt" || head.waiter !== limiter.queue.peek()) Scheduler.drainSoon(scheduler)
 }
 
 const learn = ({ demand, pools, startedAt }: Grant, exit: Exit.Exit<unknown, unknown>, now: number): void =>

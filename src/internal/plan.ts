@@ -9,6 +9,7 @@ import type { Limit } from "./limit/limit.ts"
 import type { MeterOptions, Parts, PoolOptions } from "./part/kind.ts"
 import { kinds, meterOf, type Rule } from "./part/kinds.ts"
 import type { Meter } from "./part/meter.ts"
+import type { Order } from "./queue/orders.ts"
 
 /** The properties of both kinds of parts. */
 interface Part {
@@ -60,7 +61,11 @@ export interface Plan {
   readonly learns: boolean
   /** Whether the policy is only simulated. */
   readonly shadow: boolean
+  readonly order: Order
   readonly maxQueue: number
+  readonly maxQueuePerCaller: number
+  /** Whether it matters who makes a call. */
+  readonly asksCaller: boolean
   /** Nanoseconds, like `timeout`; Infinity without a bound. */
   readonly maxWait: number
   readonly timeout: number
@@ -76,11 +81,12 @@ export const make = (data: PolicyData): Plan => {
   const timed: Array<MeterPart> = []
   const aligned: Array<MeterPart> = []
   const pools: Array<PoolPart> = []
-  const bounds = { maxQueue: Infinity, maxWait: Infinity, timeout: Infinity }
+  const bounds = { maxQueue: Infinity, maxQueuePerCaller: Infinity, maxWait: Infinity, timeout: Infinity }
 
   const add = (data: PolicyData, inheritedUnit: string): void => {
     if (data._tag === "Shadow") return add(data.policy, inheritedUnit)
     bounds.maxQueue = Math.min(bounds.maxQueue, data.maxQueue ?? Infinity)
+    bounds.maxQueuePerCaller = Math.min(bounds.maxQueuePerCaller, data.maxQueuePerCaller ?? Infinity)
     bounds.maxWait = Math.min(bounds.maxWait, nanos("maxWait" in data ? data.maxWait : undefined))
     bounds.timeout = Math.min(bounds.timeout, nanos(data.timeout))
     const unit = data.unit ?? inheritedUnit
@@ -100,6 +106,7 @@ export const make = (data: PolicyData): Plan => {
 
   const meters = [...timed, ...aligned]
   const parts = [...meters, ...pools]
+  const order: Order = { kind: data.order ?? "arrival", ageing: (data.ageing ?? 0) * 1e6 }
   return {
     name: nameOf(data),
     description: describe(data),
@@ -111,6 +118,8 @@ export const make = (data: PolicyData): Plan => {
     chargesReleases: meters.some(({ chargedOnRelease }) => chargedOnRelease !== undefined),
     learns: pools.some(({ limit }) => limit.onEnd !== undefined),
     shadow: false,
+    order,
+    asksCaller: order.kind !== "arrival" || bounds.maxQueuePerCaller < Infinity,
     ...bounds
   }
 }
@@ -153,7 +162,7 @@ export const isAligned = ({ rule }: MeterPart): boolean => rule.kind === "spacin
 
 /** Whether the policy in force may reject a call that it could grant. */
 export const isBounded = (plan: Plan): boolean =>
-  !plan.shadow && Math.min(plan.maxQueue, plan.maxWait, plan.timeout) < Infinity
+  !plan.shadow && Math.min(plan.maxQueue, plan.maxQueuePerCaller, plan.maxWait, plan.timeout) < Infinity
 
 /**
  * Returns, for each part, the index of the former part that it continues: the first one of the same identity that no

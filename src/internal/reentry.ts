@@ -2,8 +2,9 @@
  * Detects calls that wait for permits that their own fiber holds.
  */
 import type { Call } from "./backend.ts"
-import type { Limiter } from "./limiter.ts"
+import { type Limiter, newcomer } from "./limiter.ts"
 import * as Pool from "./pool.ts"
+import * as Time from "./time.ts"
 
 /** Maximum number of holders that are examined. */
 const mostHolders = 100
@@ -17,7 +18,9 @@ const mostHolders = 100
  * several pools one with "die" is preferred.
  */
 export const ownPool = (limiter: Limiter, { demand, fiber }: Call): Pool.Pool | undefined => {
-  const head = limiter.queue.peek()
+  const { queue } = limiter
+  // A call that is first waits behind no other.
+  const head = queue.ranking?.isFirst(newcomer(demand, Time.now(limiter.time))) === true ? undefined : queue.peek()
   const own = limiter.pools.filter((pool, i) => {
     const { onReentry } = pool.part
     const wanted = onReentry === "die" ? demand.pools[i]! : Math.max(demand.pools[i]!, head?.demand.pools[i] ?? 0)

@@ -61,7 +61,7 @@ export const advance = (limiter: Limiter, now: number): void => {
     if (first > now + Budget.tolerance || first === Infinity) break
     if (next <= first + Budget.tolerance) act(Agenda.next(agenda)!)
     else if (readyAt <= deadlineOf(limiter, head!) + Budget.tolerance) startWaiter(limiter, head!, readyAt)
-    else reject(limiter, head!, () => Errors.timedOut(limiter, head!.demand, endsAt), endsAt)
+    else reject(limiter, head!, () => Errors.timedOut(limiter, head!, endsAt), endsAt)
   }
   if (waiters.size === 0 && agenda.heap.length === 0) counts.series.outdated.delete(limiter)
 }

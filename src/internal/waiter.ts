@@ -8,6 +8,7 @@
 import * as Effect from "effect/Effect"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type { Call, Host, Observation, Waiter } from "./backend.ts"
+import * as Caller from "./caller.ts"
 import * as Counts from "./counts.ts"
 import type { Demand } from "./demand.ts"
 import type { AnyFiber } from "./grant.ts"
@@ -28,6 +29,8 @@ export const make = <Self>(limiter: Host<Self>, call: Call, now: number): Waiter
   startedAt: 0,
   arrival: now,
   self: call.self,
+  caller: limiter.plan.asksCaller ? call.fiber.getRef(Caller.Caller) : Caller.unnamed,
+  place: undefined,
   state: "waiting",
   observation: undefined,
   resume: undefined,
@@ -37,17 +40,22 @@ export const make = <Self>(limiter: Host<Self>, call: Call, now: number): Waiter
 /** Adds a waiter to the limiter's waiters. */
 export const enqueue = <Self>(limiter: Host<Self>, waiter: Waiter): void => {
   List.add(limiter.waiters, waiter)
-  countDemand(limiter, waiter.demand, 1)
+  count(limiter, waiter, 1)
 }
 
 /** Removes a waiter from the limiter's waiters. */
 export const remove = <Self>(limiter: Host<Self>, waiter: Waiter): void => {
   List.remove(limiter.waiters, waiter)
-  countDemand(limiter, waiter.demand, -1)
+  count(limiter, waiter, -1)
 }
 
-/** Adds a waiting call's demand to the totals of each meter, or subtracts it. */
-export const countDemand = <Self>({ meters }: Host<Self>, demand: Demand, change: 1 | -1): void => {
+/** Adds a waiting call to the totals of each meter and of its caller, or subtracts it. */
+export const count = <Self>(
+  { callers, meters, plan }: Host<Self>,
+  { caller, demand }: Waiter,
+  change: 1 | -1
+): void => {
+  if (plan.asksCaller) Caller.count(callers, caller, change)
   for (let i = 0; i < meters.length; i++) {
     const amount = demand.meters[i]!
     if (amount === 0) continue

@@ -22,6 +22,7 @@ export const allowed = {
   kind: "\"sliding\" or \"fixed\"",
   from: "\"start\" or \"end\"",
   onReentry: "\"die\" or \"bypass\"",
+  order: "\"arrival\", \"priority\" or \"fair\"",
   name: Options.text.allowed,
   policies: "an array of policies"
 } as const
@@ -62,6 +63,9 @@ export const rules: Record<string, string> = {
   refill: allowed.positive,
   burst: allowed.natural,
   maxQueue: allowed.natural,
+  maxQueuePerCaller: allowed.natural,
+  order: allowed.order,
+  ageing: allowed.duration,
   per: allowed.duration,
   interval: allowed.duration,
   maxWait: allowed.duration,
@@ -82,7 +86,10 @@ export const rules: Record<string, string> = {
 const common = {
   name: Schema.optionalKey(Name),
   unit: Schema.optionalKey(Name),
+  order: Schema.optionalKey(Schema.Literals(["arrival", "priority", "fair"])),
+  ageing: Schema.optionalKey(Millis),
   maxQueue: Schema.optionalKey(Natural),
+  maxQueuePerCaller: Schema.optionalKey(Natural),
   maxWait: Schema.optionalKey(Millis),
   timeout: Schema.optionalKey(Millis)
 }
@@ -255,17 +262,18 @@ const Shadow = Schema.TaggedStruct("Shadow", {
 
 export const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow }
 
-const someLeaf = (data: PolicyData, test: (leaf: PolicyData) => boolean): boolean =>
-  data._tag === "Shadow"
-    ? someLeaf(data.policy, test)
-    : data._tag === "All"
-    ? data.policies.some((part) => someLeaf(part, test))
-    : test(data)
+/** Whether a policy, or a part of it, satisfies a test. */
+const some = (data: PolicyData, test: (data: PolicyData) => boolean): boolean =>
+  test(data) ||
+  (data._tag === "Shadow"
+    ? some(data.policy, test)
+    : data._tag === "All" && data.policies.some((part) => some(part, test)))
+
+const timed: ReadonlyArray<PolicyData["_tag"]> = ["Rate", "TokenBucket", "Window", "Spacing"]
 
 /** Whether concurrency alone decides, so that no wait can be estimated. */
 const isConcurrencyAlone = (data: PolicyData): boolean =>
-  someLeaf(data, (leaf) => leaf._tag === "Concurrency") &&
-  !someLeaf(data, (leaf) => leaf._tag !== "Concurrency" && leaf._tag !== "None")
+  some(data, ({ _tag }) => _tag === "Concurrency") && !some(data, ({ _tag }) => timed.includes(_tag))
 
 export const maxWaitNeedsTime = "\"maxWait\" needs a time-based part, since the end of a running call is unknown"
 
@@ -294,6 +302,23 @@ const coincide = (intervals: ReadonlyArray<number>): boolean => {
   return intervals.every((interval) => common / interval <= 10_000)
 }
 
+/** Finds an error in the order of a policy's queue. */
+const orderInconsistency = (data: PolicyData): string | undefined => {
+  if (data._tag === "Shadow") return undefined
+  if (data._tag === "All" && data.policies.some((part) => "order" in part || "ageing" in part)) {
+    return "\"order\" and \"ageing\" are for a whole policy, not for a part of one: all parts have one queue"
+  }
+  const { ageing, order = "arrival" } = data
+  if (order === "arrival") return ageing === undefined ? undefined : "\"ageing\" needs order \"priority\" or \"fair\""
+  if (order === "priority" && ageing === undefined) {
+    return "order \"priority\" needs \"ageing\", the time of waiting that one step of priority is worth"
+  }
+  return some(data, (part) => "maxWait" in part)
+    ? "\"maxWait\" needs order \"arrival\": in any other order later calls may start first, so no wait can be promised; " +
+      "use \"timeout\""
+    : undefined
+}
+
 /** Finds an error that depends on several options or parts; undefined if there is none. */
 export const inconsistency = (data: PolicyData): string | undefined => {
   if (data._tag === "All" && data.policies.some((part) => part._tag === "Shadow")) {
@@ -305,7 +330,7 @@ export const inconsistency = (data: PolicyData): string | undefined => {
     return "the slots of its aligned parts must coincide at least once in 10,000 intervals"
   }
   if (data._tag === "Rate" && !Number.isSafeInteger(data.burst + 1)) return "burst is too large"
-  return undefined
+  return orderInconsistency(data)
 }
 
 /**

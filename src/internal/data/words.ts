@@ -36,7 +36,13 @@ export const wordsOf = (data: PolicyData): string => {
 export const describe = (data: PolicyData): string => {
   if (data._tag === "Shadow") return wordsOf(data)
   const bounds = [
+    data.order === "priority"
+      ? `urgent calls first, ${Words.duration(data.ageing!, "1 ")} for a step of priority`
+      : data.order === "fair"
+      ? "fair among callers"
+      : "",
     data.maxQueue === undefined ? "" : data.maxQueue === 0 ? "never waiting" : `at most ${data.maxQueue} waiting`,
+    data.maxQueuePerCaller === undefined ? "" : `at most ${data.maxQueuePerCaller} waiting per caller`,
     "maxWait" in data && data.maxWait !== undefined ? `waiting at most ${Words.duration(data.maxWait, "1 ")}` : "",
     data.timeout === undefined ? "" : `timing out after ${Words.duration(data.timeout, "1 ")}`
   ].filter((bound) => bound !== "")

@@ -143,6 +143,7 @@ export const kindFor = <K>({ kinds, name, time }: Keyed<K>, plan: Plan): Kind =>
         phase: plan.shadow ? "shadow" : "inForce",
         pauses: Pauses.none(),
         waiters,
+        callers: new Map(),
         queue: fifo(waiters)
       },
       holdsNothing: plan.pools.length === 0 && !plan.shadow,

@@ -44,10 +44,11 @@ export const takeBackIfOver = <K>(keyed: Keyed.Keyed<K>, lent: Keyed.Lent): void
 
 /** Whether a limiter has no state but its charges: no call waits, holds permits or will use it, and no pause lasts. */
 export const isOver = ({ limiter, users }: Keyed.Lent): boolean => {
-  const { holders, pauses, phase, simulation: { agenda }, time, unsettled, waiters } = limiter
+  const { holders, pauses, phase, queue, simulation: { agenda }, time, unsettled, waiters } = limiter
   if (users > 0) return false
   if (phase === "shadow") Shadow.advance(limiter, Time.now(time))
   return waiters.size === 0 && holders.size === 0 && unsettled === 0 && agenda.heap.length === 0 &&
+    (queue.ranking === undefined || queue.ranking.isSettled()) &&
     // Reads the clock only if the latest reading does not tell.
     (pauses.until <= time.read || pauses.until <= Time.now(time))
 }

@@ -11,5 +11,6 @@ import type { Queue } from "./queue.ts"
 export const fifo = <W extends List.Node<W>>(byArrival: List.List<W>): Queue<W> => ({
   peek: () => byArrival.first,
   push: () => {},
-  remove: () => {}
+  remove: () => {},
+  ranking: undefined
 })

@@ -249,6 +249,7 @@ export const makeUnsafe = (
     counts: Counts.make(series),
     pauses: Pauses.none(),
     waiters: List.make(),
+    callers: new Map(),
     afterCall: onIdle && (() => isIdle(limiter) ? onIdle() : undefined),
     settings,
     context,

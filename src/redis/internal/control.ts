@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Caller from "../../internal/caller.ts"
 import type { PolicyData } from "../../internal/data/schema.ts"
 import * as Demand from "../../internal/demand.ts"
 import * as Observe from "../../internal/observe.ts"
@@ -118,10 +119,12 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
     for (const { lease } of back) if (lease !== undefined) release(limiter, lease)
   }
   const waiters = Shared.waitersOf(limiter)
+  limiter.callers.clear()
   for (const waiter of waiters) {
     waiter.demand = Demand.forPlan(limiter.plan, waiter.demand)
     waiter.meters = limiter.meters
-    Waiters.countDemand(limiter, waiter.demand, 1)
+    if (limiter.plan.asksCaller) waiter.caller = waiter.fiber.getRef(Caller.Caller)
+    Waiters.count(limiter, waiter, 1)
   }
   for (const waiter of waiters) {
     if (waiter.demand.exceeds === undefined || waiter.state !== "waiting" || waiter.admission !== undefined) continue
