@@ -25,6 +25,12 @@ export const Caller: Context.Reference<Caller> = Context.Reference("effect-throt
 /** The caller of a call that the current fiber makes. */
 export const current = (): Caller => Fiber.getCurrent()?.getRef(Caller) ?? unnamed
 
+/** The fields of a caller in events, logs and spans; none for a call without a caller. */
+export const fields = (caller: Caller): { readonly caller?: string; readonly priority?: number } =>
+  caller === unnamed
+    ? {}
+    : { caller: caller.key, ...(caller.priority === 0 ? undefined : { priority: caller.priority }) }
+
 /** The number of waiting calls of each caller. */
 export type Counts = Map<string, number>
 

@@ -11,12 +11,12 @@ import * as Demand from "./demand.ts"
 import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import type { AnyFiber } from "./grant.ts"
-import { type Limiter, liveMeter, orderOf } from "./limiter.ts"
+import { type Limiter, liveMeter } from "./limiter.ts"
 import * as List from "./list.ts"
 import { reconsider } from "./local.ts"
 import * as Observe from "./observe.ts"
 import * as Pauses from "./pauses.ts"
-import { continued, type Plan } from "./plan.ts"
+import { continued, orderOf, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Orders from "./queue/orders.ts"
 import * as Shadow from "./shadow.ts"
@@ -102,19 +102,17 @@ export const update = (limiter: Limiter, plan: Plan): void => {
     if (plan.asksCaller) waiter.caller = waiter.fiber.getRef(Caller.Caller)
     Waiters.count(limiter, waiter, 1)
   }
-  reorder(limiter, former)
+  limiter.queue = Orders.continued(
+    limiter.queue,
+    orderOf(former),
+    orderOf(limiter.plan),
+    limiter.waiters,
+    () => Time.now(limiter.time)
+  )
   if (plan.shadow) Shadow.rejectExcessive(limiter, now)
   else rejectExcessive(limiter)
   rejectTooLong(limiter, now)
   reconsider(limiter)
-}
-
-/** Continues with the order of the new plan. Another order begins with the waiting calls, by arrival. */
-const reorder = (limiter: Limiter, former: Plan): void => {
-  const { plan, time, waiters } = limiter
-  if (Orders.isSame(orderOf(plan), orderOf(former))) return limiter.queue.ranking?.replanned()
-  limiter.queue = Orders.make(orderOf(plan), waiters, () => Time.now(time))
-  for (const waiter of List.values(waiters)) limiter.queue.push(waiter)
 }
 
 /** Rejects the waiters that the new plan can never grant. */

@@ -13,7 +13,7 @@ import * as List from "./list.ts"
 import type * as Metrics from "./metrics.ts"
 import type { Wall } from "./part/meter.ts"
 import * as Pauses from "./pauses.ts"
-import type { Plan } from "./plan.ts"
+import { orderOf, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Orders from "./queue/orders.ts"
 import type { Newcomer, Queue } from "./queue/queue.ts"
@@ -117,9 +117,6 @@ export const make = (
   }
   return limiter
 }
-
-/** The order of a plan's queue. In shadow no call waits, and the simulated ones start by arrival. */
-export const orderOf = ({ order, shadow }: Plan): Orders.Order => shadow ? Orders.arrival : order
 
 /** The fiber of the head of the queue, if it is parked. */
 const parkedHead = ({ queue }: Limiter): AnyFiber | undefined => {

@@ -17,6 +17,10 @@ interface Call {
   readonly policy: string
   /** The call's cost: a number of permits, or an amount for each unit. */
   readonly cost: number | Readonly<Record<string, number>>
+  /** The key of the call's caller; absent if it has none. */
+  readonly caller?: string
+  /** The call's priority; absent for 0. */
+  readonly priority?: number
   /** Present if the policy is in shadow: the event is simulated. */
   readonly shadow?: true
 }

@@ -9,7 +9,6 @@ import type { Limit } from "./limit/limit.ts"
 import type { MeterOptions, Parts, PoolOptions } from "./part/kind.ts"
 import { kinds, meterOf, type Rule } from "./part/kinds.ts"
 import type { Meter } from "./part/meter.ts"
-import type { Order } from "./queue/orders.ts"
 
 /** The properties of both kinds of parts. */
 interface Part {
@@ -41,6 +40,12 @@ export interface PoolPart extends Part {
   readonly limit: Limit
   /** The result of a call that would wait for permits that its own fiber holds. */
   readonly onReentry: "die" | "bypass"
+}
+
+/** The order of the queue. `ageing`: the nanoseconds of waiting that one step of priority is worth. */
+export interface Order {
+  readonly kind: "arrival" | "priority" | "fair"
+  readonly ageing: number
 }
 
 export interface Plan {
@@ -163,6 +168,9 @@ export const isAligned = ({ rule }: MeterPart): boolean => rule.kind === "spacin
 /** Whether the policy in force may reject a call that it could grant. */
 export const isBounded = (plan: Plan): boolean =>
   !plan.shadow && Math.min(plan.maxQueue, plan.maxQueuePerCaller, plan.maxWait, plan.timeout) < Infinity
+
+/** The order of the queue. In shadow no call waits, and the simulated ones start by arrival. */
+export const orderOf = ({ order, shadow }: Plan): Order => shadow ? { kind: "arrival", ageing: 0 } : order
 
 /**
  * Returns, for each part, the index of the former part that it continues: the first one of the same identity that no

@@ -13,6 +13,7 @@ import type { ThrottleError } from "../ThrottleError.ts"
 import * as Agenda from "./agenda.ts"
 import type { Call, Waiter } from "./backend.ts"
 import * as Budget from "./budget.ts"
+import * as Caller from "./caller.ts"
 import * as Commit from "./commit.ts"
 import * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
@@ -152,6 +153,7 @@ export const start = (limiter: Limiter, call: Call): Grant => {
       throttle: limiter.plan.name,
       policy: limiter.plan.description,
       cost: demand.cost,
+      ...Caller.fields(fiber.getRef(Caller.Caller)),
       shadow: true,
       queued: limiter.waiters.size + 1,
       ...(expected === undefined ? undefined : { expected: expected / 1e6 })

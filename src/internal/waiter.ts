@@ -214,6 +214,7 @@ export const notifyRejection = (
     throttle: plan.name,
     policy: plan.description,
     cost: demand.cost,
+    ...Caller.fields(fiber.getRef(Caller.Caller)),
     ...(plan.shadow ? { shadow: true } : undefined),
     waited,
     error
@@ -238,10 +239,11 @@ const notifyEnd = <Self>(
     }))
     : undefined
 
-const description = <Self>({ plan }: Host<Self>, { demand }: Waiter) => ({
+const description = <Self>({ plan }: Host<Self>, { demand, fiber }: Waiter) => ({
   throttle: plan.name,
   policy: plan.description,
-  cost: demand.cost
+  cost: demand.cost,
+  ...Caller.fields(fiber.getRef(Caller.Caller))
 })
 
 const millisSince = <Self>({ time }: Host<Self>, { arrival }: Waiter): number => (Time.now(time) - arrival) / 1e6

@@ -45,10 +45,11 @@ const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
   [/^src\/[A-Z]\w*\.ts$/, /^src\/([A-Z]\w*\.ts$|internal\/)/],
   [/^src\/internal\/part\//, /^src\/internal\/part\//],
   // Orders and limits are chosen by a limiter; none of them knows what makes it start calls.
-  [/^src\/internal\/queue\//, /^src\/internal\/(queue\/|list\.ts$)/],
+  [/^src\/internal\/queue\//, /^src\/internal\/(queue\/|(caller|demand|heap|list|plan)\.ts$)/],
   [/^src\/internal\/limit\//, /^src\/internal\/limit\//],
   [/^src\/internal\/data\//, /^src\/internal\/((data|part)\/|options\.ts$)/],
-  [/^src\/internal\/(agenda|list|options|pauses|time)\.ts$/, /^$/],
+  [/^src\/internal\/(agenda|heap|list|options|pauses|time)\.ts$/, /^$/],
+  [/^src\/internal\/caller\.ts$/, /^src\/internal\/options\.ts$/],
   // The decision is a function of the plan, the pools and the demand.
   [
     /^src\/internal\/(budget|demand|plan|pool)\.ts$/,

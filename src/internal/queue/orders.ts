@@ -1,21 +1,12 @@
 /**
  * The list of orders.
  */
-import type * as List from "../list.ts"
+import * as List from "../list.ts"
+import type { Order } from "../plan.ts"
 import { fair } from "./fair.ts"
 import { fifo } from "./fifo.ts"
 import { priority } from "./priority.ts"
 import type { Queue, Queued } from "./queue.ts"
-
-/** An order as plain data. `ageing`: the nanoseconds of waiting that one step of priority is worth. */
-export interface Order {
-  readonly kind: "arrival" | "priority" | "fair"
-  readonly ageing: number
-}
-
-export const arrival: Order = { kind: "arrival", ageing: 0 }
-
-export const isSame = (a: Order, b: Order): boolean => a.kind === b.kind && a.ageing === b.ageing
 
 /** Makes the queue of an order. `byArrival`: the list of all waiters; `now`: reads the clock in nanoseconds. */
 export const make = <W extends Queued & List.Node<W>>(
@@ -31,4 +22,24 @@ export const make = <W extends Queued & List.Node<W>>(
     case "fair":
       return fair(now, ageing)
   }
+}
+
+/**
+ * Continues with the waiting calls under another plan, whose demands they have already. Another order begins with the
+ * calls by arrival, and knows nothing of the past.
+ */
+export const continued = <W extends Queued & List.Node<W>>(
+  queue: Queue<W>,
+  former: Order,
+  order: Order,
+  byArrival: List.List<W>,
+  now: () => number
+): Queue<W> => {
+  if (order.kind === former.kind && order.ageing === former.ageing) {
+    queue.ranking?.replanned()
+    return queue
+  }
+  const next = make(order, byArrival, now)
+  for (const waiter of List.values(byArrival)) next.push(waiter)
+  return next
 }

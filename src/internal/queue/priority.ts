@@ -39,7 +39,7 @@ export const priority = <W extends Queued>(ageing: number): Queue<W> => {
       isFirst: (newcomer) => heap.nodes.length === 0 || rankOf(newcomer, ageing) < Heap.first(heap)!.rank,
       before: (newcomer) => {
         const rank = rankOf(newcomer, ageing)
-        return heap.nodes.map(({ value }) => value).filter((one) => one.rank <= rank).sort((a, b) =>
+        return heap.nodes.map(({ value }) => value).filter((one) => one.rank <= rank).toSorted((a, b) =>
           isBefore(a, b) ? -1 : 1
         ).map(({ waiter }) => waiter)
       },

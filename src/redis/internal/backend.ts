@@ -15,6 +15,7 @@ import * as List from "../../internal/list.ts"
 import * as Metrics from "../../internal/metrics.ts"
 import * as Pauses from "../../internal/pauses.ts"
 import type { Plan, PoolPart } from "../../internal/plan.ts"
+import * as Orders from "../../internal/queue/orders.ts"
 import * as Reentry from "../../internal/reentry.ts"
 import * as Scheduler from "../../internal/scheduler.ts"
 import * as Time from "../../internal/time.ts"
@@ -63,11 +64,12 @@ const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.
     Counts.admitted(limiter.counts, false)
     return self
   }
-  const mustWait = queuedCalls(limiter) > 0
-  const expected = mustWait ? Errors.expectedWait(limiter, demand) : undefined
-  const error = mustWait ? Errors.rejectionOf(limiter, demand, expected) : undefined
-  if (error !== undefined) return Waiters.rejection(limiter, fiber, demand, error, 0)
   const waiter = makeWaiter(limiter, call, undefined)
+  const mustWait = queuedCalls(limiter) > 0 && limiter.queue.ranking?.isFirst(waiter) !== true
+  const expected = mustWait ? Errors.expectedWait(limiter, demand) : undefined
+  const ofCaller = limiter.callers.get(waiter.caller.key) ?? 0
+  const error = mustWait ? Errors.rejectionOf(limiter, waiter, ofCaller, expected) : undefined
+  if (error !== undefined) return Waiters.rejection(limiter, fiber, demand, error, 0)
   enqueue(limiter, waiter)
   if (mustWait) makeWait(limiter, waiter, expected)
   // The pump may rest before it reports again to a store that fails.
@@ -150,8 +152,9 @@ const startIfReady = (limiter: Limiter, started: Backend.Waiter): boolean => {
 const leave = (limiter: Limiter, left: Backend.Waiter): void => {
   const waiter = left as Waiter
   const { admission } = waiter
-  if (admission === undefined) dequeue(limiter, waiter)
-  else if (admission._tag === "Granted") giveBack(limiter, admission.grant)
+  if (admission === undefined) return dequeue(limiter, waiter, false)
+  limiter.queue.ranking?.cancelled(waiter)
+  if (admission._tag === "Granted") giveBack(limiter, admission.grant)
 }
 
 const runHolding = <A, E, R>(limiter: Limiter, held: Held, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
@@ -199,6 +202,7 @@ const correct = (limiter: Limiter, held: Held, actual: ReadonlyArray<number>, is
 }
 
 const release = (limiter: Limiter, held: Held): void => {
+  limiter.queue.ranking?.ended(held as Waiter)
   if (!held.demand.holdsPermits) return
   Counts.released(limiter.counts)
   const lease = leaseOf(held)
@@ -220,8 +224,14 @@ const backend: Backend.Backend<Limiter> = {
     const lease = leaseOf(held)
     return lease === undefined ? permit : { ...permit, [Leased]: lease }
   },
-  settle: (limiter, held, actual) => correct(limiter, held, actual.meters, false),
-  cancel: (limiter, held) => correct(limiter, held, [], true),
+  settle: (limiter, held, actual) => {
+    limiter.queue.ranking?.settled(held as Waiter, actual)
+    correct(limiter, held, actual.meters, false)
+  },
+  cancel: (limiter, held) => {
+    limiter.queue.ranking?.cancelled(held as Waiter)
+    correct(limiter, held, [], true)
+  },
   release
 }
 
@@ -238,6 +248,8 @@ export const makeUnsafe = (
   onIdle: (() => void) | undefined
 ): Limiter => {
   const { clock } = settings.client
+  const time = Time.make(clock)
+  const waiters = List.make<Backend.Waiter>()
   const limiter: Limiter = {
     backend,
     plan,
@@ -245,10 +257,11 @@ export const makeUnsafe = (
     // Permits are in the store.
     pools: [],
     one: Demand.one(plan),
-    time: Time.make(clock),
+    time,
     counts: Counts.make(series),
     pauses: Pauses.none(),
-    waiters: List.make(),
+    waiters,
+    queue: Orders.make(plan.order, waiters, () => Time.now(time)),
     callers: new Map(),
     afterCall: onIdle && (() => isIdle(limiter) ? onIdle() : undefined),
     settings,

@@ -11,6 +11,7 @@ import * as Demand from "../../internal/demand.ts"
 import * as Observe from "../../internal/observe.ts"
 import * as Pauses from "../../internal/pauses.ts"
 import type { Plan } from "../../internal/plan.ts"
+import * as Orders from "../../internal/queue/orders.ts"
 import * as Waiters from "../../internal/waiter.ts"
 import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
@@ -101,7 +102,7 @@ const locally = (
 ): Effect.Effect<void> => typeof onStoreError === "string" ? Effect.void : f(onStoreError)
 
 const setPlan = (limiter: Limiter, plan: Plan): void => {
-  const former = limiter.rules
+  const { plan: { order }, rules: former } = limiter
   limiter.plan = { ...plan, name: limiter.plan.name }
   limiter.rules = rulesOf(plan)
   limiter.meters = plan.meters.map(Shared.liveMeter)
@@ -126,6 +127,7 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
     if (limiter.plan.asksCaller) waiter.caller = waiter.fiber.getRef(Caller.Caller)
     Waiters.count(limiter, waiter, 1)
   }
+  limiter.queue = Orders.continued(limiter.queue, order, plan.order, limiter.waiters, () => Shared.now(limiter))
   for (const waiter of waiters) {
     if (waiter.demand.exceeds === undefined || waiter.state !== "waiting" || waiter.admission !== undefined) continue
     Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))

@@ -16,7 +16,7 @@ import {
   WaitTooLong
 } from "../../ThrottleError.ts"
 import type { Failure } from "./client.ts"
-import { headOf, type Lease, type Limiter, now, pausedFor, queuedCalls } from "./limiter.ts"
+import { headOf, type Lease, type Limiter, now, pausedFor, queuedCalls, type Waiter } from "./limiter.ts"
 
 /**
  * Nanoseconds that waiting calls take, if no other call comes. `paid`: the demand of one of them whose time is in another
@@ -71,11 +71,23 @@ const retryable = (limiter: Limiter, demand: Demand, wait: number | undefined) =
   }
 }
 
-/** The error of a call that has to wait and may not; undefined if it may. `wait`: as in `retryAfter`. */
-export const rejectionOf = (limiter: Limiter, demand: Demand, wait: number | undefined): ThrottleError | undefined => {
-  const { maxQueue, maxWait } = limiter.plan
+/**
+ * The error of a call that has to wait and may not; undefined if it may. `ofCaller`: the number of waiting calls of its
+ * caller. `wait`: as in `retryAfter`.
+ */
+export const rejectionOf = (
+  limiter: Limiter,
+  { caller, demand }: Pick<Waiter, "caller" | "demand">,
+  ofCaller: number,
+  wait: number | undefined
+): ThrottleError | undefined => {
+  const { maxQueue, maxQueuePerCaller, maxWait } = limiter.plan
   if (queuedCalls(limiter) >= maxQueue) {
     return failed(new QueueFull({ ...retryable(limiter, demand, wait), limit: maxQueue }))
+  }
+  if (ofCaller >= maxQueuePerCaller) {
+    const full = { ...retryable(limiter, demand, wait), limit: maxQueuePerCaller, caller: caller.key }
+    return failed(new QueueFull(full))
   }
   return wait !== undefined && wait > maxWait + Budget.tolerance
     ? failed(new WaitTooLong({ ...retryable(limiter, demand, wait), limit: Duration.millis(maxWait / 1e6) }))

@@ -10,6 +10,7 @@ import * as Budget from "../../internal/budget.ts"
 import type { Demand } from "../../internal/demand.ts"
 import type { AnyFiber, LiveMeter } from "../../internal/grant.ts"
 import * as List from "../../internal/list.ts"
+import type { Queue } from "../../internal/queue/queue.ts"
 import type { Scheduler } from "../../internal/scheduler.ts"
 import type { Throttle } from "../../internal/service.ts"
 import * as Time from "../../internal/time.ts"
@@ -94,6 +95,8 @@ export interface Pump {
 }
 
 export interface Limiter extends Backend.Host<Limiter> {
+  /** The order within this process. Processes take turns, whatever the order. */
+  queue: Queue<Backend.Waiter>
   readonly settings: Settings
   readonly context: Context.Context<never>
   rules: Rules
@@ -135,8 +138,8 @@ export const now = ({ time }: Limiter): number => Time.now(time)
 
 export const run = ({ context }: Limiter) => Effect.runForkWith(context)
 
-/** The first call in the queue. */
-export const headOf = ({ waiters }: Limiter): Waiter | undefined => waiters.first as Waiter | undefined
+/** The call that starts next of those that wait in this process. */
+export const headOf = ({ queue }: Limiter): Waiter | undefined => queue.peek() as Waiter | undefined
 
 /** The calls in the queue. Copied, since one that is resumed may do anything, such as leave. */
 export const waitersOf = ({ waiters }: Limiter): ReadonlyArray<Waiter> =>

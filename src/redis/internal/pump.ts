@@ -12,6 +12,7 @@ import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import type { Restore } from "../../internal/backend.ts"
 import * as Budget from "../../internal/budget.ts"
+import * as Caller from "../../internal/caller.ts"
 import type { Demand } from "../../internal/demand.ts"
 import * as Pauses from "../../internal/pauses.ts"
 import * as Waiters from "../../internal/waiter.ts"
@@ -149,7 +150,10 @@ const batchOf = (limiter: Limiter): ReadonlyArray<Waiter> => {
   const room = meters.map(({ meter, perCall }) => (perCall ? 1 : meter.capacity) + meter.lateness / meter.interval)
   const free = pools.map(({ limit }) => limit.initial)
   const batch: Array<Waiter> = []
-  for (let waiter = Shared.headOf(limiter); waiter !== undefined; waiter = waiter.next as Waiter | undefined) {
+  // In another order than that of arrival another call may be the head by the time of the answer.
+  const head = Shared.headOf(limiter)
+  if (limiter.queue.ranking !== undefined) return head === undefined ? [] : [head]
+  for (let waiter = head; waiter !== undefined; waiter = waiter.next as Waiter | undefined) {
     const { demand } = waiter
     batch.push(waiter)
     for (let i = 0; i < room.length; i++) room[i]! -= demand.meters[i]!
@@ -221,6 +225,7 @@ const isWaiting = ({ admission, state }: Waiter): boolean => state === "waiting"
 const queueOrReject = (limiter: Limiter, headWait: number | undefined, only?: Demand): void => {
   if (Shared.queuedCalls(limiter) === limiter.waiters.size) return
   const ahead = limiter.meters.map(() => ({ waitingCalls: 0, waitingCost: 0 }))
+  const ofCallers: Caller.Counts = new Map()
   const rejected: Array<readonly [Waiter, ThrottleError]> = []
   let first: Demand | undefined
   for (const waiter of Shared.waitersOf(limiter)) {
@@ -230,13 +235,14 @@ const queueOrReject = (limiter: Limiter, headWait: number | undefined, only?: De
       if (only !== undefined && !Shared.isSame(only, demand)) break
       const behind = first === undefined ? 0 : Errors.timeFor(limiter.plan, ahead, first, demand)
       const expected = headWait === undefined ? undefined : headWait + behind
-      const error = Errors.rejectionOf(limiter, demand, expected)
+      const error = Errors.rejectionOf(limiter, waiter, ofCallers.get(waiter.caller.key) ?? 0, expected)
       if (error !== undefined) {
         rejected.push([waiter, error])
         continue
       }
       makeWait(limiter, waiter, expected)
     }
+    if (limiter.plan.asksCaller) Caller.count(ofCallers, waiter.caller, 1)
     first ??= demand
     for (let i = 0; i < ahead.length; i++) {
       if (demand.meters[i] === 0) continue

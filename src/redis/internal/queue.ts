@@ -13,12 +13,14 @@ import * as Shared from "./limiter.ts"
 
 export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
   Waiters.enqueue(limiter, waiter)
+  limiter.queue.push(waiter)
   if (limiter.waiters.size === 1) rejectLate(limiter)
 }
 
-export const dequeue = (limiter: Limiter, waiter: Waiter): void => {
+export const dequeue = (limiter: Limiter, waiter: Waiter, hasStarted: boolean): void => {
   const wasHead = Shared.headOf(limiter) === waiter
   Waiters.remove(limiter, waiter)
+  limiter.queue.remove(waiter, hasStarted)
   if (waiter.queued !== undefined) Counts.waiting(limiter.counts, -1)
   if (limiter.waiters.size === 0) Scheduler.stop(limiter.deadlines)
   if (wasHead) Shared.signal(limiter)
@@ -41,7 +43,7 @@ export const observeIfParked = (limiter: Limiter, waiter: Waiter): void => {
 
 /** Lets a waiter start. */
 export const admit = (limiter: Limiter, waiter: Waiter, admission: Admission): void => {
-  dequeue(limiter, waiter)
+  dequeue(limiter, waiter, true)
   waiter.admission = admission
   Waiters.resumeToStart(limiter, waiter)
 }
@@ -85,9 +87,9 @@ export const giveSlot = (limiter: Limiter): void => {
 
 /** Rejects waiters whose time is up, and sets the timer for the next deadline. All wait for the same time. */
 export const rejectLate = (limiter: Limiter): boolean => {
-  for (let head = Shared.headOf(limiter); head !== undefined; head = Shared.headOf(limiter)) {
-    const { demand } = head
-    const deadline = head.arrival + limiter.plan.timeout
+  for (let first = limiter.waiters.first; first !== undefined; first = limiter.waiters.first) {
+    const { demand } = first
+    const deadline = first.arrival + limiter.plan.timeout
     const at = Shared.now(limiter)
     if (deadline > at + Budget.tolerance) {
       Scheduler.drainAt(limiter.deadlines, limiter.context, at, deadline)
@@ -95,7 +97,7 @@ export const rejectLate = (limiter: Limiter): boolean => {
     }
     // A slot that is due exactly then is in time.
     if (limiter.slot !== undefined && limiter.slot.due <= deadline + Budget.tolerance) giveSlot(limiter)
-    if (Shared.headOf(limiter) === head) Waiters.reject(limiter, head, () => Errors.timedOut(limiter, demand))
+    if (limiter.waiters.first === first) Waiters.reject(limiter, first, () => Errors.timedOut(limiter, demand))
   }
   Scheduler.stop(limiter.deadlines)
   return true
