@@ -21,6 +21,7 @@ import type * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as CallBoundsInternal from "./internal/bounds.ts"
 import * as CallerInternal from "./internal/caller.ts"
 import * as PolicyConfig from "./internal/data/config.ts"
 import * as Construct from "./internal/data/construct.ts"
@@ -1503,6 +1504,72 @@ export const withCaller = (
 ): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> => {
   const given = CallerInternal.read("Throttle.withCaller", caller)
   return Effect.updateService(Caller, (outer) => ({ ...outer, ...given }))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Bounds of single calls
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Bounds of single calls: `maxWait` and `timeout`.
+ *
+ * @see {@link withBounds} to set it, with checks
+ * @category bounds
+ * @since 0.2.0
+ */
+export interface CallBounds extends CallBoundsInternal.CallBounds {}
+
+/**
+ * The bounds of the calls of a fiber and its child fibers, besides those of policies. Default: none.
+ *
+ * @see {@link withBounds} to set it, with checks
+ * @category bounds
+ * @since 0.2.0
+ */
+export const CallBounds: Context.Reference<CallBounds> = CallBoundsInternal.CallBounds
+
+/**
+ * Bounds the waits of the calls that an effect and its child fibers make, besides the bounds of the policies.
+ *
+ * **When to use**
+ *
+ * Where one call is in a greater hurry than others, such as a request whose client waits.
+ *
+ * **Details**
+ *
+ * `maxWait` and `timeout` are durations > 0, as in {@link Bounds}; the smaller one of the call and of the policy applies. A
+ * bound that is not given stays as it is outside. In another order than "arrival" `maxWait` is checked on arrival only,
+ * by the wait if no other call comes. They are read when a call begins to wait, and apply where the type of the call has
+ * the error: to a policy with a bound, to {@link make}, to a `ThrottleMap` and on a store. Calls of other policies, and in
+ * shadow, are not affected.
+ *
+ * **Errors**
+ *
+ * The calls fail with the reasons `WaitTooLong` and `TimedOut`, with this bound as `limit`. Throws a `RangeError` for an
+ * invalid or unknown bound.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const search = Effect.succeed("found").pipe(Throttle.rate({ limit: 10, maxQueue: 100 }))
+ *
+ * const program = search.pipe(Throttle.withBounds({ timeout: "200 millis" }))
+ *
+ * await Effect.runPromise(program) // "found"
+ * ```
+ *
+ * @see {@link Bounds} for those of all calls of a policy
+ * @category bounds
+ * @since 0.2.0
+ */
+export const withBounds = (
+  bounds: { readonly maxWait?: Duration.Input | undefined; readonly timeout?: Duration.Input | undefined }
+): <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> => {
+  const given = CallBoundsInternal.read("Throttle.withBounds", bounds)
+  return Effect.updateService(CallBounds, (outer) => ({ ...outer, ...given }))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

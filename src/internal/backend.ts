@@ -9,10 +9,12 @@ import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type * as Option from "effect/Option"
 import type { ThrottleError } from "../ThrottleError.ts"
+import type * as Bounds from "./bounds.ts"
 import type * as Caller from "./caller.ts"
 import type * as Counts from "./counts.ts"
 import type { Demand } from "./demand.ts"
 import type { AnyFiber, EndedBy, Grant, LiveMeter, Settlement } from "./grant.ts"
+import type * as Heap from "./heap.ts"
 import type * as List from "./list.ts"
 import type { Pauses } from "./pauses.ts"
 import type { Plan } from "./plan.ts"
@@ -35,6 +37,10 @@ export interface Host<Self> {
   readonly waiters: List.List<Waiter>
   /** The number of waiting calls of each caller, if the plan asks for callers. */
   readonly callers: Caller.Counts
+  /** The waiting calls that have bounds of their own, by deadline. */
+  readonly bounded: Heap.Heap<Waiter>
+  /** Whether calls may be rejected by bounds of their own, since their type has the error. */
+  readonly mayReject: boolean
   /** Runs after each call that held permits or waited. A map uses it to take the limiter of an idle key back. */
   afterCall: (() => void) | undefined
 }
@@ -111,6 +117,8 @@ export interface Waiter extends Grant, Omit<Queued, "settlement"> {
   readonly self: Effect.Effect<any, any, any>
   /** "left": it was removed from the queue without a start. */
   state: "waiting" | "started" | "left"
+  /** Undefined if it has no bounds of its own. */
+  own: Bounds.Own<Waiter> | undefined
   /** Undefined if nothing observes the wait. */
   observation: Observation | undefined
   /** Resumes its fiber. Set only while the fiber is parked. */

@@ -67,7 +67,7 @@ export const resume = (limiter: Limiter): void => {
 /** Rejects the waiters whose wait would now exceed `maxWait`. */
 const rejectTooLong = (limiter: Limiter, now: number): void => {
   for (const [waiter, wait] of Estimate.tooLong(limiter, now)) {
-    const error = () => Errors.make(limiter, waiter.demand, now, "WaitTooLong", wait)
+    const error = () => Errors.make(limiter, waiter.demand, now, "WaitTooLong", wait, waiter.own)
     if (Shadow.isSimulated(waiter)) Shadow.reject(limiter, waiter, error, now)
     else if (waiter.state === "waiting") Waiters.reject(limiter, waiter, error)
   }

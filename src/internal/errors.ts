@@ -4,6 +4,7 @@
 import * as Duration from "effect/Duration"
 import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
 import type { Waiter } from "./backend.ts"
+import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
 import * as Caller from "./caller.ts"
 import { byUnit, type Demand } from "./demand.ts"
@@ -14,12 +15,13 @@ import type { View } from "./limiter.ts"
 export type Reason = "PermitsExceedCapacity" | "QueueFull" | "WaitTooLong"
 
 /** Returns the reason to reject a call that cannot start at once; undefined if it may wait. Builds no error. */
-export const reasonOf = (view: View, demand: Demand, now: number): Reason | undefined => {
-  const { maxQueue, maxQueuePerCaller, maxWait } = view.plan
+export const reasonOf = (view: View, demand: Demand, now: number, own?: Bounds.Own<unknown>): Reason | undefined => {
+  const { maxQueue, maxQueuePerCaller } = view.plan
+  const maxWait = Bounds.maxWaitOf(view.plan, own)
   if (demand.exceeds !== undefined) return "PermitsExceedCapacity"
   if (view.waiters.size >= maxQueue) return "QueueFull"
   if (maxQueuePerCaller < Infinity && waitingOf(view, Caller.current()) >= maxQueuePerCaller) return "QueueFull"
-  return maxWait !== Infinity && (Estimate.expectedWait(view, demand, now) ?? 0) > maxWait + Budget.tolerance
+  return maxWait !== Infinity && Estimate.waitOnArrival(view, demand, now) > maxWait + Budget.tolerance
     ? "WaitTooLong"
     : undefined
 }
@@ -41,8 +43,15 @@ export const summary = (view: View, demand: Demand, now: number, _tag: Reason): 
     : { _tag, parts: Estimate.blockingParts(view, demand, now), ...retryAfter(view, demand, now) }
 
 /** Makes the error of a call that may not wait. `wait`: its wait in nanoseconds, if that is known. */
-export const make = (view: View, demand: Demand, now: number, reason: Reason, wait?: number): ThrottleError => {
-  const { maxQueue, maxQueuePerCaller, maxWait } = view.plan
+export const make = (
+  view: View,
+  demand: Demand,
+  now: number,
+  reason: Reason,
+  wait?: number,
+  own?: Bounds.Own<unknown>
+): ThrottleError => {
+  const { maxQueue, maxQueuePerCaller } = view.plan
   switch (reason) {
     case "PermitsExceedCapacity":
       return exceeds(view, demand)
@@ -56,7 +65,9 @@ export const make = (view: View, demand: Demand, now: number, reason: Reason, wa
         })
       )
     case "WaitTooLong":
-      return failed(new WaitTooLong({ ...retryable(view, demand, now, wait), limit: Duration.millis(maxWait / 1e6) }))
+      return failed(
+        new WaitTooLong({ ...retryable(view, demand, now, wait), limit: millis(Bounds.maxWaitOf(view.plan, own)) })
+      )
   }
 }
 
@@ -67,13 +78,15 @@ export const exceeds = (view: View, demand: Demand): ThrottleError => {
 }
 
 /** Makes the error of a call that waited for `timeout`. */
-export const timedOut = (view: View, { caller, demand }: Waiter, now: number): ThrottleError =>
+export const timedOut = (view: View, waiter: Waiter, now: number): ThrottleError =>
   failed(
     new TimedOut({
-      ...retryable(view, demand, now, undefined, caller),
-      limit: Duration.millis(view.plan.timeout / 1e6)
+      ...retryable(view, waiter.demand, now, undefined, waiter.caller),
+      limit: millis(Bounds.timeoutOf(view.plan, waiter.own))
     })
   )
+
+const millis = (nanos: number): Duration.Duration => Duration.millis(nanos / 1e6)
 
 const failed = (reason: ThrottleError["reason"]): ThrottleError => new ThrottleError({ reason })
 

@@ -4,6 +4,7 @@
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import type { Waiter } from "./backend.ts"
+import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
 import type { Caller } from "./caller.ts"
 import type { Demand } from "./demand.ts"
@@ -64,14 +65,22 @@ export const expectedWait = (view: View, demand: Demand, now: number, maxCalls =
 }
 
 /**
+ * Returns the wait by which `maxWait` is checked, in nanoseconds. In another order than that of arrival it is the wait if
+ * no other call comes; later calls may start first.
+ */
+export const waitOnArrival = (view: View, demand: Demand, now: number): number =>
+  (view.queue.ranking === undefined ? expectedWait(view, demand, now) : untilAvailable(view, demand, now)) ?? 0
+
+/**
  * Finds the waiters that wait for time, and whose wait would now exceed `maxWait`, and the nanoseconds that each would still
  * have to wait. In a policy with permits only the wait still to come counts: how long a call has waited for permits was no part
  * of the estimate when it arrived. Each meter is asked alone, as for a new call. A waiter that is found does not delay those
  * behind it.
  */
 export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [waiter: Waiter, wait: number]> => {
-  const { head: { decision }, plan: { maxWait, meters }, pools, waiters, wall } = limiter
-  if (maxWait === Infinity || waiters.size === 0) return []
+  const { head: { decision }, bounded, plan: { maxWait, meters }, pools, queue, waiters, wall } = limiter
+  if (waiters.size === 0 || queue.ranking !== undefined) return []
+  if (maxWait === Infinity && bounded.nodes.length === 0) return []
   const from = afterPause(limiter, now)
   // A head that was ready already, and whose timer is late, is charged when it was ready.
   const readyAt = from === now && decision?._tag === "ReadyAt" ? Math.min(from, decision.at) : from
@@ -91,7 +100,9 @@ export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [
     const start = Math.max(from, ...starts)
     // How long it has waited for permits was not part of the estimate when it came.
     const since = pools.length > 0 ? now : waiter.arrival
-    if (start > now + Budget.tolerance && start - since > maxWait + Budget.tolerance) {
+    if (
+      start > now + Budget.tolerance && start - since > Bounds.maxWaitOf(limiter.plan, waiter.own) + Budget.tolerance
+    ) {
       found.push([waiter, start - now])
       continue
     }

@@ -4,6 +4,7 @@
 import * as Ref from "effect/Ref"
 import * as Agenda from "./agenda.ts"
 import type { Backend, Host, Waiter } from "./backend.ts"
+import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
 import * as Caller from "./caller.ts"
 import * as Counts from "./counts.ts"
@@ -83,6 +84,7 @@ export const make = (
   plan: Plan,
   series: Metrics.Series,
   time: Time.Time,
+  mayReject: boolean,
   backend: Backend<Limiter>,
   drain: (limiter: Limiter) => boolean
 ): Limiter => {
@@ -98,6 +100,8 @@ export const make = (
     pauses: Pauses.none(),
     waiters,
     callers: new Map(),
+    bounded: Bounds.deadlines(),
+    mayReject,
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
     charged: Ref.makeUnsafe(Budget.initial(plan)),
@@ -137,12 +141,9 @@ export const reset = (limiter: Limiter): void => {
 /** Returns the first instant, at or after `now`, that is not in a pause. */
 export const afterPause = ({ pauses }: View, now: number): number => Math.max(now, pauses.until)
 
-/** The last instant at which a waiting call may become ready. */
-export const deadlineOf = ({ plan }: View, { arrival }: Waiter): number => arrival + plan.timeout
-
 /** The instant at which a waiting call times out: with a timeout that an update has set not before that update. */
 export const timesOutAt = (limiter: Limiter, waiter: Waiter): number =>
-  Math.max(deadlineOf(limiter, waiter), limiter.updatedAt)
+  Math.max(Bounds.deadlineOf(limiter.plan, waiter), limiter.updatedAt)
 
 /** A call that the current fiber could make now. */
 export const newcomer = (demand: Demand.Demand, now: number, caller = Caller.current()): Newcomer => ({

@@ -18,6 +18,7 @@ import type * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type { Backend, Call, Restore, Waiter } from "./backend.ts"
+import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
 import * as Commit from "./commit.ts"
 import * as Counts from "./counts.ts"
@@ -26,7 +27,7 @@ import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import { type Grant, noGrant } from "./grant.ts"
 import * as Head from "./head.ts"
-import { deadlineOf, type Limiter, make as makeLimiter, timesOutAt } from "./limiter.ts"
+import { type Limiter, make as makeLimiter, timesOutAt } from "./limiter.ts"
 import * as List from "./list.ts"
 import * as Metrics from "./metrics.ts"
 import type { Plan } from "./plan.ts"
@@ -145,18 +146,20 @@ const enqueueOrReject = (limiter: Limiter, call: Call): Waiter | Effect.Effect<a
   if (limiter.phase === "closed") return Effect.interrupt
   const { demand, fiber, self } = call
   const now = Time.now(limiter.time)
-  const reason = Errors.reasonOf(limiter, demand, now)
+  const waiter = Waiters.make(limiter, call, now)
+  if (limiter.mayReject) Bounds.apply(fiber, waiter)
+  const reason = Errors.reasonOf(limiter, demand, now, waiter.own)
   if (reason !== undefined) {
-    return Waiters.rejection(limiter, fiber, demand, Errors.make(limiter, demand, now, reason), 0)
+    const error = Errors.make(limiter, demand, now, reason, undefined, waiter.own)
+    return Waiters.rejection(limiter, fiber, demand, error, 0)
   }
   // With a timeout, a call for permits that its own fiber holds times out instead.
-  const own = limiter.plan.timeout === Infinity ? Reentry.ownPool(limiter, call) : undefined
+  const own = Bounds.timeoutOf(limiter.plan, waiter.own) === Infinity ? Reentry.ownPool(limiter, call) : undefined
   if (own?.part.onReentry === "die") return Effect.die(Reentry.deadlock(limiter.plan.name, own.part.name))
   if (own !== undefined) {
     Counts.admitted(limiter.counts, false)
     return self
   }
-  const waiter = Waiters.make(limiter, call, now)
   // Before it enters the queue, since the estimate is that of the calls ahead of it.
   waiter.observation = Waiters.observation(
     limiter,
@@ -210,7 +213,7 @@ const headReadyAt = (limiter: Limiter, waiter: Waiter, now: number): number => {
  * next event. Returns false if it stopped because the batch is full.
  */
 const drain = (limiter: Limiter): boolean => {
-  const { scheduler, time, waiters } = limiter
+  const { scheduler, time } = limiter
   for (let examined = 0; examined < batch; examined++) {
     const { queue } = limiter
     queue.ranking?.refresh()
@@ -218,7 +221,7 @@ const drain = (limiter: Limiter): boolean => {
     if (head === undefined || limiter.phase === "closed") return true
     const now = Time.now(time)
     const readyAt = headReadyAt(limiter, head, now)
-    if (readyAt <= now + Budget.tolerance && readyAt <= deadlineOf(limiter, head) + Budget.tolerance) {
+    if (readyAt <= now + Budget.tolerance && readyAt <= Bounds.deadlineOf(limiter.plan, head) + Budget.tolerance) {
       // A head that is not parked is about to start, or to park and be examined then.
       if (head.resume === undefined) return true
       Waiters.resumeToStart(limiter, head)
@@ -226,9 +229,8 @@ const drain = (limiter: Limiter): boolean => {
       if (queue.peek() === head && head.resume === undefined) return true
       continue
     }
-    // All calls have the same timeout, so the first to arrive has the earliest deadline.
-    const first = waiters.first!
-    const deadline = deadlineOf(limiter, first)
+    const first = Bounds.earliest(limiter)!
+    const deadline = Bounds.deadlineOf(limiter.plan, first)
     if (deadline <= now + Budget.tolerance) {
       Waiters.reject(limiter, first, () => Errors.timedOut(limiter, first, now))
       continue
@@ -241,7 +243,7 @@ const drain = (limiter: Limiter): boolean => {
 }
 
 const onPark = (limiter: Limiter, waiter: Waiter): void => {
-  if (limiter.queue.peek() === waiter) Scheduler.drainNow(limiter.scheduler)
+  if (limiter.queue.peek() === waiter || waiter.own !== undefined) Scheduler.drainNow(limiter.scheduler)
 }
 
 const startIfReady = (limiter: Limiter, waiter: Waiter): boolean => {
@@ -376,15 +378,15 @@ const backend: Backend<Limiter> = {
   release
 }
 
-export const makeUnsafe = (plan: Plan, series: Metrics.Series, time: Time.Time): Limiter =>
-  makeLimiter(plan, series, time, backend, drain)
+export const makeUnsafe = (plan: Plan, series: Metrics.Series, time: Time.Time, mayReject: boolean): Limiter =>
+  makeLimiter(plan, series, time, mayReject, backend, drain)
 
 /** Makes a limiter on the current Clock that closes with the scope. */
-export const make = (plan: Plan): Effect.Effect<Limiter, never, Scope.Scope> =>
+export const make = (plan: Plan, mayReject = true): Effect.Effect<Limiter, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.withFiber((fiber) =>
       Effect.succeed(
-        makeUnsafe(plan, Metrics.acquire(fiber.context, plan.name), Time.make(fiber.getRef(Clock.Clock)))
+        makeUnsafe(plan, Metrics.acquire(fiber.context, plan.name), Time.make(fiber.getRef(Clock.Clock)), mayReject)
       )
     ),
     (limiter) =>

@@ -82,7 +82,7 @@ export const make = <E>(data: PolicyData, mayReject = Plan.isBounded(Plan.make(d
     let found = inline.get(clock)
     if (found === undefined) {
       const series = Metrics.acquire(fiber.context, plan.name)
-      found = LocalThrottle.make(Local.makeUnsafe(plan, series, Time.make(clock)), mayReject)
+      found = LocalThrottle.make(Local.makeUnsafe(plan, series, Time.make(clock), mayReject), mayReject)
       inline.set(clock, found)
     }
     return found

@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import type { ThrottleError } from "../ThrottleError.ts"
 import * as Agenda from "./agenda.ts"
 import type { Call, Waiter } from "./backend.ts"
+import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
 import * as Caller from "./caller.ts"
 import * as Commit from "./commit.ts"
@@ -21,7 +22,7 @@ import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import { type Grant, noGrant } from "./grant.ts"
 import * as Head from "./head.ts"
-import { deadlineOf, type Limiter, mayStart, timesOutAt } from "./limiter.ts"
+import { type Limiter, mayStart, timesOutAt } from "./limiter.ts"
 import * as List from "./list.ts"
 import * as Observe from "./observe.ts"
 import * as Reentry from "./reentry.ts"
@@ -61,7 +62,7 @@ export const advance = (limiter: Limiter, now: number): void => {
     const first = Math.min(readyAt, endsAt, next)
     if (first > now + Budget.tolerance || first === Infinity) break
     if (next <= first + Budget.tolerance) act(Agenda.next(agenda)!)
-    else if (readyAt <= deadlineOf(limiter, head!) + Budget.tolerance) startWaiter(limiter, head!, readyAt)
+    else if (readyAt <= Bounds.deadlineOf(limiter.plan, head!) + Budget.tolerance) startWaiter(limiter, head!, readyAt)
     else reject(limiter, head!, () => Errors.timedOut(limiter, head!, endsAt), endsAt)
   }
   if (waiters.size === 0 && agenda.heap.length === 0) counts.series.outdated.delete(limiter)

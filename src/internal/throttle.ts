@@ -33,7 +33,7 @@ export const make = (limiter: Limiter, mayReject: boolean): LocalThrottle => ({
 
 /** Makes a throttle that closes with the scope. */
 export const makeScoped = (plan: Plan.Plan, mayReject: boolean): Effect.Effect<LocalThrottle, never, Scope.Scope> =>
-  Effect.map(Local.make(plan), (limiter) => make(limiter, mayReject))
+  Effect.map(Local.make(plan, mayReject), (limiter) => make(limiter, mayReject))
 
 const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
   limiter,

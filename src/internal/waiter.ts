@@ -8,6 +8,7 @@
 import * as Effect from "effect/Effect"
 import type { ThrottleError } from "../ThrottleError.ts"
 import type { Call, Host, Observation, Waiter } from "./backend.ts"
+import * as Bounds from "./bounds.ts"
 import * as Caller from "./caller.ts"
 import * as Counts from "./counts.ts"
 import type { Demand } from "./demand.ts"
@@ -29,6 +30,7 @@ export const make = <Self>(limiter: Host<Self>, call: Call, now: number): Waiter
   startedAt: 0,
   arrival: now,
   self: call.self,
+  own: undefined,
   caller: limiter.plan.asksCaller ? call.fiber.getRef(Caller.Caller) : Caller.unnamed,
   place: undefined,
   state: "waiting",
@@ -40,12 +42,14 @@ export const make = <Self>(limiter: Host<Self>, call: Call, now: number): Waiter
 /** Adds a waiter to the limiter's waiters. */
 export const enqueue = <Self>(limiter: Host<Self>, waiter: Waiter): void => {
   List.add(limiter.waiters, waiter)
+  Bounds.add(limiter, waiter)
   count(limiter, waiter, 1)
 }
 
 /** Removes a waiter from the limiter's waiters. */
 export const remove = <Self>(limiter: Host<Self>, waiter: Waiter): void => {
   List.remove(limiter.waiters, waiter)
+  Bounds.remove(limiter, waiter)
   count(limiter, waiter, -1)
 }
 

@@ -49,6 +49,7 @@ const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
   [/^src\/internal\/limit\//, /^src\/internal\/limit\//],
   [/^src\/internal\/data\//, /^src\/internal\/((data|part)\/|options\.ts$)/],
   [/^src\/internal\/(agenda|heap|list|options|pauses|time)\.ts$/, /^$/],
+  [/^src\/internal\/bounds\.ts$/, /^src\/internal\/(heap|options)\.ts$/],
   [/^src\/internal\/caller\.ts$/, /^src\/internal\/options\.ts$/],
   // The decision is a function of the plan, the pools and the demand.
   [

@@ -29,7 +29,7 @@ export const lend = <K>(keyed: Keyed.Keyed<K>, key: K, { charged, kind }: Keyed.
 }
 
 const make = <K>(keyed: Keyed.Keyed<K>, kind: Keyed.Kind): Keyed.Lent => {
-  const limiter = Local.makeUnsafe(kind.plan, keyed.counts.series, keyed.time)
+  const limiter = Local.makeUnsafe(kind.plan, keyed.counts.series, keyed.time, true)
   const lent: Keyed.Lent = { key: undefined, kind, limiter, users: 0 }
   limiter.afterCall = () => takeBackIfOver(keyed, lent)
   return lent

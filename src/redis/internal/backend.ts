@@ -8,6 +8,7 @@ import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { runWaiter } from "../../internal/admission.ts"
 import type * as Backend from "../../internal/backend.ts"
+import * as Bounds from "../../internal/bounds.ts"
 import * as Counts from "../../internal/counts.ts"
 import * as Demand from "../../internal/demand.ts"
 import { type Grant as Held, noGrant } from "../../internal/grant.ts"
@@ -65,6 +66,7 @@ const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.
     return self
   }
   const waiter = makeWaiter(limiter, call, undefined)
+  Bounds.apply<Backend.Waiter>(fiber, waiter)
   const mustWait = queuedCalls(limiter) > 0 && limiter.queue.ranking?.isFirst(waiter) !== true
   const expected = mustWait ? Errors.expectedWait(limiter, demand) : undefined
   const ofCaller = limiter.callers.get(waiter.caller.key) ?? 0
@@ -263,6 +265,8 @@ export const makeUnsafe = (
     waiters,
     queue: Orders.make(plan.order, waiters, () => Time.now(time)),
     callers: new Map(),
+    bounded: Bounds.deadlines(),
+    mayReject: true,
     afterCall: onIdle && (() => isIdle(limiter) ? onIdle() : undefined),
     settings,
     context,

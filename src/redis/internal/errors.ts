@@ -2,6 +2,8 @@
  * Rejections of calls on a store: whether a call may wait, how long, and the errors of those that may not.
  */
 import * as Duration from "effect/Duration"
+import type * as Backend from "../../internal/backend.ts"
+import * as Bounds from "../../internal/bounds.ts"
 import * as Budget from "../../internal/budget.ts"
 import { byUnit, type Demand } from "../../internal/demand.ts"
 import type { LiveMeter } from "../../internal/grant.ts"
@@ -77,11 +79,13 @@ const retryable = (limiter: Limiter, demand: Demand, wait: number | undefined) =
  */
 export const rejectionOf = (
   limiter: Limiter,
-  { caller, demand }: Pick<Waiter, "caller" | "demand">,
+  waiter: Waiter,
   ofCaller: number,
   wait: number | undefined
 ): ThrottleError | undefined => {
-  const { maxQueue, maxQueuePerCaller, maxWait } = limiter.plan
+  const { caller, demand } = waiter
+  const { maxQueue, maxQueuePerCaller } = limiter.plan
+  const maxWait = Bounds.maxWaitOf(limiter.plan, waiter.own)
   if (queuedCalls(limiter) >= maxQueue) {
     return failed(new QueueFull({ ...retryable(limiter, demand, wait), limit: maxQueue }))
   }
@@ -99,11 +103,11 @@ export const exceeds = (limiter: Limiter, demand: Demand): ThrottleError => {
   return failed(new PermitsExceedCapacity({ ...common(limiter, demand, [name]), limit }))
 }
 
-export const timedOut = (limiter: Limiter, demand: Demand): ThrottleError =>
+export const timedOut = (limiter: Limiter, waiter: Backend.Waiter): ThrottleError =>
   failed(
     new TimedOut({
-      ...retryable(limiter, demand, expectedWait(limiter, demand)),
-      limit: Duration.millis(limiter.plan.timeout / 1e6)
+      ...retryable(limiter, waiter.demand, expectedWait(limiter, waiter.demand)),
+      limit: Duration.millis(Bounds.timeoutOf(limiter.plan, waiter.own) / 1e6)
     })
   )
 

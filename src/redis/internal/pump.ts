@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import type { Restore } from "../../internal/backend.ts"
+import * as Bounds from "../../internal/bounds.ts"
 import * as Budget from "../../internal/budget.ts"
 import * as Caller from "../../internal/caller.ts"
 import type { Demand } from "../../internal/demand.ts"
@@ -170,11 +171,12 @@ export const report = (
   restore: Restore
 ): Effect.Effect<void, Client.Failure> =>
   Effect.suspend(() => {
-    const { isClosed, plan: { maxQueue, maxWait }, settings, waiters } = limiter
+    const { isClosed, plan: { maxQueue }, settings, waiters } = limiter
     const isAsking = batch.length > 0
     // A message from now on may be about what the answer does not know of.
     if (isAsking && limiter.place === "free") limiter.place = "queued"
     const demands = batch.map(({ demand }) => demand)
+    const maxWait = Math.min(...batch.map(({ own }) => Bounds.maxWaitOf(limiter.plan, own)))
     const isQueued = batch[0]?.queued !== undefined
     const firstNew = batch.findIndex(({ queued }) => queued === undefined)
     const joins = isAsking ? isQueued || maxQueue > 0 : waiters.size === 0 || isClosed

@@ -3,6 +3,7 @@
  * granted, and which have waited for too long.
  */
 import * as Deferred from "effect/Deferred"
+import * as Bounds from "../../internal/bounds.ts"
 import * as Budget from "../../internal/budget.ts"
 import * as Counts from "../../internal/counts.ts"
 import * as Scheduler from "../../internal/scheduler.ts"
@@ -14,7 +15,7 @@ import * as Shared from "./limiter.ts"
 export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
   Waiters.enqueue(limiter, waiter)
   limiter.queue.push(waiter)
-  if (limiter.waiters.size === 1) rejectLate(limiter)
+  if (limiter.waiters.size === 1 || waiter.own !== undefined) rejectLate(limiter)
 }
 
 export const dequeue = (limiter: Limiter, waiter: Waiter, hasStarted: boolean): void => {
@@ -85,11 +86,11 @@ export const giveSlot = (limiter: Limiter): void => {
   }
 }
 
-/** Rejects waiters whose time is up, and sets the timer for the next deadline. All wait for the same time. */
+/** Rejects waiters whose time is up, and sets the timer for the next deadline. */
 export const rejectLate = (limiter: Limiter): boolean => {
-  for (let first = limiter.waiters.first; first !== undefined; first = limiter.waiters.first) {
-    const { demand } = first
-    const deadline = first.arrival + limiter.plan.timeout
+  for (let first = Bounds.earliest(limiter); first !== undefined; first = Bounds.earliest(limiter)) {
+    const late = first
+    const deadline = Bounds.deadlineOf(limiter.plan, late)
     const at = Shared.now(limiter)
     if (deadline > at + Budget.tolerance) {
       Scheduler.drainAt(limiter.deadlines, limiter.context, at, deadline)
@@ -97,7 +98,7 @@ export const rejectLate = (limiter: Limiter): boolean => {
     }
     // A slot that is due exactly then is in time.
     if (limiter.slot !== undefined && limiter.slot.due <= deadline + Budget.tolerance) giveSlot(limiter)
-    if (limiter.waiters.first === first) Waiters.reject(limiter, first, () => Errors.timedOut(limiter, demand))
+    if (Bounds.earliest(limiter) === first) Waiters.reject(limiter, first, () => Errors.timedOut(limiter, late))
   }
   Scheduler.stop(limiter.deadlines)
   return true
