@@ -23,6 +23,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as CallBoundsInternal from "./internal/bounds.ts"
 import * as CallerInternal from "./internal/caller.ts"
+import type * as Counts from "./internal/counts.ts"
 import * as PolicyConfig from "./internal/data/config.ts"
 import * as Construct from "./internal/data/construct.ts"
 import * as PolicySchema from "./internal/data/schema.ts"
@@ -1451,6 +1452,15 @@ export const Service =
  * @since 0.2.0
  */
 export type Caller = CallerInternal.Caller
+
+/**
+ * The numbers of one caller of a throttle.
+ *
+ * @see {@link Statistics}, which has them
+ * @category callers
+ * @since 0.2.0
+ */
+export interface CallerStatistics extends Counts.CallerStatistics {}
 
 /**
  * The caller of the calls of a fiber and its child fibers. Default: the key "", weight 1, priority 0.

@@ -7,7 +7,13 @@ import { Throttle, ThrottleError } from "effect-throttle"
 import { randomNumbers } from "./utils/random-program.ts"
 import * as Simulator from "./utils/simulator.ts"
 
-const play = (seed: number, shadows: boolean): void => {
+interface Kinds {
+  readonly shadows?: boolean
+  /** Other orders than that of arrival, callers, and bounds of single calls. */
+  readonly orders?: boolean
+}
+
+const play = (seed: number, { orders = false, shadows = false }: Kinds): void => {
   const next = randomNumbers(seed)
   const int = (n: number) => Math.floor(next() * n)
   const pick = <A>(...all: ReadonlyArray<A>): A => all[int(all.length)]!
@@ -32,8 +38,14 @@ const play = (seed: number, shadows: boolean): void => {
       ...(next() < 0.2 && { maxWait: 3 + int(20) })
     }
     const parts = Array.from({ length: 1 + int(3) }, part)
-    if (parts.every(({ _tag }) => _tag === "Concurrency")) delete (bounds as any).maxWait
-    const inner = next() < 0.05 ? Throttle.none : Throttle.fromData({ _tag: "All", policies: parts, ...bounds } as any)
+    const order = orders
+      ? pick({ order: "fair" }, { order: "fair", ageing: 1 + int(9) }, { order: "priority", ageing: 1 + int(9) }, {})
+      : {}
+    if ("order" in order || parts.every(({ _tag }) => _tag === "Concurrency")) delete (bounds as any).maxWait
+    if (orders && next() < 0.2) Object.assign(bounds, { maxQueuePerCaller: int(3) })
+    const inner = next() < 0.05
+      ? Throttle.none
+      : Throttle.fromData({ _tag: "All", policies: parts, ...bounds, ...order } as any)
     return shadows && next() < 0.4 ? Throttle.shadow(inner) : inner
   }
   const policies = Array.from({ length: 4 }, policyOf)
@@ -85,6 +97,12 @@ const play = (seed: number, shadows: boolean): void => {
         return throttle.withPermits(body, cost())
     }
   }
+  const named = (self: Effect.Effect<unknown, unknown>) => {
+    const called = Throttle.withCaller({ key: pick("", "a", "b"), weight: pick(1, 1, 3), priority: pick(0, 0, 1, -2) })(
+      self
+    )
+    return next() < 0.2 ? Throttle.withBounds(pick({ timeout: 1 + int(9) }, { maxWait: 1 + int(9) }))(called) : called
+  }
   const trick = () => {
     const one = int(10)
     if (one < 4) return void tricks.push(simulator.fork(throttle.update(pick(...policies))))
@@ -115,7 +133,8 @@ const play = (seed: number, shadows: boolean): void => {
               Effect.ignore(throttle.withPermit(Effect.void))
             ))
         : self
-    simulator.at(at, () => void fibers.push(simulator.fork(handled(call()))))
+    const called = orders ? named(handled(call())) : handled(call())
+    simulator.at(at, () => void fibers.push(simulator.fork(called)))
     if (next() < 0.5) simulator.at(at, trick)
   }
   for (let i = 0; i < 6; i++) doings.set(first + int(500), trick)
@@ -140,7 +159,7 @@ const play = (seed: number, shadows: boolean): void => {
     for (const reason of exit!.cause.reasons) {
       if (Cause.isDieReason(reason)) {
         const { defect } = reason
-        assert.isTrue(defect instanceof RangeError, `${where}: call ${i} dies of ${defect}`)
+        assert.isTrue(defect instanceof RangeError, `${where}: call ${i} dies of ${(defect as any)?.stack}`)
       }
       if (Cause.isFailReason(reason)) {
         assert.isTrue(reason.error === "no" || reason.error instanceof ThrottleError, `${where}: call ${i}`)
@@ -202,10 +221,14 @@ const from = Number(process.env["FROM"] ?? 1)
 
 describe("random programs", () => {
   it("leave nothing behind, whatever comes between two steps", () => {
-    for (let seed = from; seed < from + runs; seed++) play(seed, false)
+    for (let seed = from; seed < from + runs; seed++) play(seed, {})
+  }, 600_000)
+
+  it("nor do they with callers, in other orders than that of arrival", () => {
+    for (let seed = from; seed < from + runs; seed++) play(seed, { orders: true })
   }, 600_000)
 
   it("nor do they to and from shadow", () => {
-    for (let seed = from; seed < from + runs; seed++) play(seed, true)
+    for (let seed = from; seed < from + runs; seed++) play(seed, { shadows: true })
   }, 600_000)
 })

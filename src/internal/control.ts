@@ -1,7 +1,7 @@
 /**
  * The operations on a limiter that admit no calls: estimate, statistics, pause, resume, update.
  */
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import * as Budget from "./budget.ts"
@@ -32,7 +32,18 @@ export const estimateWait = (limiter: Limiter, demand: Demand.Demand): Option.Op
 
 export const statistics = (limiter: Limiter): Counts.Statistics => {
   Shadow.advance(limiter, Time.now(limiter.time))
-  return Counts.statistics(limiter.counts.own)
+  const statistics = Counts.statistics(limiter.counts.own)
+  return limiter.plan.asksCaller ? { ...statistics, callers: callers(limiter) } : statistics
+}
+
+const callers = ({ callers, queue }: Limiter): ReadonlyMap<string, Counts.CallerStatistics> => {
+  const ahead = new Map(queue.ranking?.ahead() ?? [])
+  return new Map(
+    Array.from(new Set([...callers.keys(), ...ahead.keys()]), (key) => [
+      key,
+      { waiting: callers.get(key) ?? 0, ahead: Duration.nanos(BigInt(Math.round(ahead.get(key) ?? 0))) }
+    ])
+  )
 }
 
 /**

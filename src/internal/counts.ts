@@ -17,6 +17,17 @@ export interface Own extends Metrics.Counters {
   longestWait: number
 }
 
+/** @see Throttle.CallerStatistics */
+export interface CallerStatistics {
+  /** Calls of this caller that wait now. */
+  readonly waiting: number
+  /**
+   * By how much the caller has used more than its share, in time of the whole throttle. The caller for which this is
+   * least, of those that wait, is next. Zero in any other order than "fair".
+   */
+  readonly ahead: Duration.Duration
+}
+
 /** @see Throttle.Statistics */
 export interface Statistics {
   /** Calls admitted. */
@@ -33,6 +44,11 @@ export interface Statistics {
   readonly waited: Duration.Duration
   /** The longest of these waits. */
   readonly longestWait: Duration.Duration
+  /**
+   * The callers that wait and, in the order "fair", those that have used more than their share lately, by key. Absent if
+   * the policy does not distinguish callers.
+   */
+  readonly callers?: ReadonlyMap<string, CallerStatistics>
 }
 
 export const none = (): Own => ({ ...Metrics.counters(), waited: 0, longestWait: 0 })

@@ -123,13 +123,17 @@ export const policyOf = (throttle: Throttle.Throttle) => {
 }
 
 /** What is left of calls when none waits, holds permits or may be settled any more: nothing, or what is wrong. */
-export const leftOf = ({ counts, holders, meters, pools, queue, scheduler, unsettled, waiters }: Limiter) => {
+export const leftOf = (
+  { bounded, callers, counts, holders, meters, pools, queue, scheduler, unsettled, waiters }: Limiter
+) => {
   const { own, series } = counts
   const left = {
     "waiting calls": waiters.size > 0 || waiters.first !== undefined || waiters.last !== undefined,
     "a head of the queue": queue.peek() !== undefined,
     "calls that count as waiting": own.waiting !== 0,
     "calls that count as running": own.running !== 0,
+    "waiting callers": callers.size > 0,
+    "bounds of calls": bounded.nodes.length > 0,
     "a drain that does not end": scheduler.isDraining,
     "a timer": scheduler.timer !== undefined,
     "holders": holders.size > 0 || List.values(holders).next().done !== true,

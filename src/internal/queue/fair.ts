@@ -56,6 +56,9 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
     return at
   }
 
+  /** The virtual time now: while no call waits it runs with the clock, so that debts fade. */
+  const fadedTo = (): number => size > 0 ? virtual : virtual + Math.max(0, now() - since) / lastWeight
+
   const costs = (demand: Demand, account: Account.Account<W> | undefined): Account.Costs => {
     const held = Account.shareOf(demand) * (account?.run ?? run ?? unknownRun)
     return { cost: Math.max(Account.timingOf(demand), held), held }
@@ -103,7 +106,7 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
     if (accounts.size === 0) virtual = 0
   }
 
-  /** Returns the entry of a started call that may still be charged or refunded by this queue. */
+  /** Returns the entry of a started call that may still be charged or refunded. It may be of a queue before an update. */
   const openEntry = ({ place }: W): Account.Entry<W> | undefined => {
     const entry = place as Account.Entry<W> | undefined
     const isOpen = entry !== undefined && entry.state !== "closed" && accounts.get(entry.account.key) === entry.account
@@ -129,10 +132,8 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
 
     push: (waiter) => {
       if (size === 0) {
-        const at = now()
-        // While no call waited the virtual time ran with the clock, so that debts fade.
-        if (accounts.size > 0) virtual += Math.max(0, at - since) / lastWeight
-        since = at
+        if (accounts.size > 0) virtual = fadedTo()
+        since = now()
         forget()
       }
       size++
@@ -167,6 +168,7 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
         if (entry.share > 0) Heap.place(paid, entry.running)
         else if (waiter.settlement === undefined) Account.close(entry, entry.charged, at)
       }
+      if (entry.state === "closed") waiter.place = undefined
       Heap.remove(account.calls, entry.own)
       chooseNext(account)
       place(account, at)
@@ -223,9 +225,17 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
         }
         refresh(at)
       },
+      ahead: () => {
+        const at = advance()
+        const faded = fadedTo()
+        return Array.from(accounts.values(), (account) => {
+          Account.accrue(account, at)
+          return [account.key, Math.max(0, account.had - faded)] as const
+        })
+      },
       isSettled: () => {
-        const fadedTo = virtual + (size > 0 ? 0 : Math.max(0, now() - since) / lastWeight)
-        return owing.nodes.every(({ value }) => value.had <= fadedTo)
+        const faded = fadedTo()
+        return owing.nodes.every(({ value }) => value.had <= faded)
       }
     }
   }

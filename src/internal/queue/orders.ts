@@ -40,6 +40,9 @@ export const continued = <W extends Queued & List.Node<W>>(
     return queue
   }
   const next = make(order, byArrival, now)
-  for (const waiter of List.values(byArrival)) next.push(waiter)
+  for (const waiter of List.values(byArrival)) {
+    waiter.place = undefined
+    next.push(waiter)
+  }
   return next
 }

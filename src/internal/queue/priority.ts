@@ -34,7 +34,10 @@ export const priority = <W extends Queued>(ageing: number): Queue<W> => {
       waiter.place = node
       Heap.place(heap, node)
     },
-    remove: (waiter) => Heap.remove(heap, waiter.place as Heap.Node<Ranked<W>>),
+    remove: (waiter) => {
+      Heap.remove(heap, waiter.place as Heap.Node<Ranked<W>>)
+      waiter.place = undefined
+    },
     ranking: {
       isFirst: (newcomer) => heap.nodes.length === 0 || rankOf(newcomer, ageing) < Heap.first(heap)!.rank,
       before: (newcomer) => {
@@ -48,6 +51,7 @@ export const priority = <W extends Queued>(ageing: number): Queue<W> => {
       settled: () => {},
       cancelled: () => {},
       replanned: () => {},
+      ahead: () => [],
       isSettled: () => true
     }
   }

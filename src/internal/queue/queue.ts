@@ -33,6 +33,8 @@ export interface Ranking<in out W> {
   readonly cancelled: (call: W) => void
   /** The demands of the waiting calls are those of another plan. */
   readonly replanned: () => void
+  /** By how many nanoseconds of the whole throttle callers have used more than their share. */
+  readonly ahead: () => Iterable<readonly [key: string, nanos: number]>
   /** Whether the past no longer affects the order of calls that are still to come. */
   readonly isSettled: () => boolean
 }
@@ -48,6 +50,6 @@ export interface Newcomer {
 export interface Queued extends Newcomer {
   /** Whether something may be charged or returned after its start. */
   readonly settlement: unknown
-  /** What the queue keeps of it. */
+  /** What its queue keeps of it; undefined once it need not be told of the call any more. */
   place: unknown
 }
