@@ -1,5 +1,6 @@
 /**
- * Applies decisions. Nothing else changes the charges, permits, queue and counts of a limiter.
+ * Applies decisions: the steps that start, settle and end calls. (The fast path charges in `local.ts`, an update adopts
+ * charges in `control.ts`.)
  */
 import type { Waiter } from "./backend.ts"
 import * as Budget from "./budget.ts"

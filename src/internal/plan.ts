@@ -4,7 +4,7 @@
  */
 import type { PolicyData } from "./data/schema.ts"
 import { describe, nameOf, wordsOf } from "./data/words.ts"
-import { fixed } from "./limit/fixed.ts"
+import { constant } from "./limit/constant.ts"
 import type { Limit } from "./limit/limit.ts"
 import type { MeterOptions, Parts, PoolOptions } from "./part/kind.ts"
 import { kinds, meterOf, type Rule } from "./part/kinds.ts"
@@ -159,7 +159,7 @@ const poolPart = ({ limit, onReentry, perCall = false }: PoolOptions, common: Co
   ...common,
   identity: identityOf(kind, common),
   perCall,
-  limit: fixed(limit),
+  limit: constant(limit),
   onReentry
 })
 

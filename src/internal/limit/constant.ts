@@ -4,4 +4,4 @@
 import type { Limit } from "./limit.ts"
 
 /** A limit that changes only by an update. */
-export const fixed = (limit: number): Limit => ({ initial: limit })
+export const constant = (limit: number): Limit => ({ initial: limit })
