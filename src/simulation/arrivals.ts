@@ -3,6 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
+import * as Caller from "../internal/caller.ts"
 import * as Options from "../internal/options.ts"
 import type * as Throttle from "../Throttle.ts"
 import * as Rules from "./rules.ts"
@@ -23,6 +24,8 @@ export interface Arrival {
   readonly runs?: number | undefined
   /** The time after its arrival at which it is interrupted, if it waits or runs then. Default: never. */
   readonly interruptAfter?: number | undefined
+  /** Its caller, as for `Throttle.withCaller`. Default: none. */
+  readonly caller?: Partial<Throttle.Caller> | undefined
 }
 
 /**
@@ -40,6 +43,8 @@ export interface PatternOptions {
   readonly runs?: Duration.Input | undefined
   /** The time after its arrival at which each call is interrupted, if it waits or runs then. Default: never. */
   readonly interruptAfter?: Duration.Input | undefined
+  /** The caller of each call, as for `Throttle.withCaller`. Default: none. */
+  readonly caller?: Partial<Throttle.Caller> | undefined
 }
 
 /**
@@ -100,13 +105,14 @@ export interface RampOptions extends PatternOptions {
   readonly duration: Duration.Input
 }
 
-const common = ["start", "cost", "runs", "interruptAfter"]
+const common = ["start", "cost", "runs", "interruptAfter", "caller"]
 
 /** The calls of a pattern. `instants`: since its start. */
 const pattern = (where: string, options: PatternOptions, instants: ReadonlyArray<number>): ReadonlyArray<Arrival> => {
   const start = Options.read(where, "start", Rules.duration, options.start ?? 0)
   const like: Omit<Arrival, "at"> = {
     ...(options.cost === undefined ? {} : { cost: options.cost }),
+    ...(options.caller === undefined ? {} : { caller: Caller.read(where, options.caller) }),
     ...(options.runs === undefined ? {} : { runs: Options.read(where, "runs", Rules.duration, options.runs) }),
     ...(options.interruptAfter === undefined
       ? {}

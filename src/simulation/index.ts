@@ -14,6 +14,7 @@ export {
   type Call,
   type Change,
   type Changed,
+  ofCaller,
   type Outcome,
   type Refusal,
   type Result,

@@ -7,6 +7,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
+import * as Caller from "../internal/caller.ts"
 import * as Options from "../internal/options.ts"
 import * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
@@ -48,6 +49,8 @@ export interface Call {
   readonly wait: number
   /** Its cost; 1 if its arrival has none. */
   readonly cost: Throttle.Cost
+  /** The key of its caller; absent if it has none. */
+  readonly caller?: string
   readonly outcome: Outcome
 }
 
@@ -230,13 +233,14 @@ interface Visit {
   readonly interruptAt: number
   readonly runs: number
   readonly cost: Throttle.Cost | undefined
+  readonly caller: Partial<Throttle.Caller>
   fiber: Fiber.Fiber<void, ThrottleError> | undefined
   start: number | undefined
   end: number | undefined
   outcome: Outcome
 }
 
-const fields = ["at", "cost", "runs", "interruptAfter"]
+const fields = ["at", "cost", "runs", "interruptAfter", "caller"]
 
 const visit = (arrival: Arrival, i: number, usually: number): Visit => {
   const name = `arrivals[${i}]`
@@ -252,6 +256,7 @@ const visit = (arrival: Arrival, i: number, usually: number): Visit => {
     interruptAt: World.rounded(at + value("interruptAfter", Infinity)),
     runs: value("runs", usually),
     cost: arrival.cost,
+    caller: arrival.caller === undefined ? {} : Caller.read(`${where}, ${name}.caller`, arrival.caller),
     fiber: undefined,
     start: undefined,
     end: undefined,
@@ -260,7 +265,7 @@ const visit = (arrival: Arrival, i: number, usually: number): Visit => {
 }
 
 const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, visit: Visit): void => {
-  const { cost } = visit
+  const { caller, cost } = visit
   const work = Effect.suspend(() => {
     visit.start = world.now()
     return world.pass(visit.runs)
@@ -269,7 +274,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
     throttles.reduceRight<Effect.Effect<void, ThrottleError>>(
       (inner, throttle) => cost === undefined ? throttle.withPermit(inner) : throttle.withPermits(inner, cost),
       work
-    )
+    ).pipe(Throttle.withCaller(caller))
   )
   visit.fiber.addObserver((exit) => {
     visit.end = world.now()
@@ -279,10 +284,41 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
   })
 }
 
-const callOf = ({ arrival, cost = 1, end, outcome, start }: Visit): Call => {
+const callOf = ({ arrival, caller: { key = "" }, cost = 1, end, outcome, start }: Visit): Call => {
   const over = start ?? end
-  return { arrival, start, end, wait: over === undefined ? Infinity : World.rounded(over - arrival), cost, outcome }
+  const wait = over === undefined ? Infinity : World.rounded(over - arrival)
+  return { arrival, start, end, wait, cost, ...(key === "" ? undefined : { caller: key }), outcome }
 }
+
+/**
+ * Returns the result with the calls of one caller alone, for its numbers and its picture. `key`: "" for calls without a
+ * caller.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Throttle } from "effect-throttle"
+ * import * as Simulation from "effect-throttle/simulation"
+ *
+ * const calls = [
+ *   ...Simulation.steady({ rate: 100, duration: "10 seconds", caller: { key: "flooder" } }),
+ *   ...Simulation.steady({ rate: 1, duration: "10 seconds", caller: { key: "light" } })
+ * ]
+ * const waitOf = (order: "arrival" | "fair") =>
+ *   Simulation.summary(Simulation.ofCaller(Simulation.run(Throttle.rate({ limit: 10, order }), calls), "light")).wait.p50
+ *
+ * console.log(waitOf("arrival") > 30_000, waitOf("fair") < 300) // true true
+ * ```
+ *
+ * @see {@link summary} for numbers
+ * @category running
+ * @since 0.2.0
+ */
+export const ofCaller = (result: Result, key: string): Result => ({
+  ...result,
+  name: key === "" ? result.name : `${key}: ${result.name}`,
+  calls: result.calls.filter(({ caller = "" }) => caller === key)
+})
 
 const outcomeOf = (exit: Exit.Exit<unknown, ThrottleError>): Outcome => {
   if (Exit.isSuccess(exit)) return "done"

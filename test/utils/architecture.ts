@@ -67,7 +67,7 @@ const mayImport: ReadonlyArray<readonly [file: RegExp, files: RegExp]> = [
   // Simulations use a throttle as its users do; the agenda is a heap.
   [
     /^src\/simulation\//,
-    /^src\/(simulation\/(?!index\.ts)|(Throttle|ThrottleError|internal\/(agenda|options))\.ts$)/
+    /^src\/(simulation\/(?!index\.ts)|(Throttle|ThrottleError|internal\/(agenda|caller|options))\.ts$)/
   ],
   // Entry points (http, redis, testing): they use the core, the core does not know them.
   [/^src\/[a-z]\w*\//, /^src\/(?!index\.ts)/]
