@@ -2,7 +2,7 @@
  * The pictures of the docs, each by its name.
  */
 import { Throttle } from "effect-throttle"
-import { list, merge, type Panel, ramp, type Result, run, steady, svg } from "effect-throttle/simulation"
+import { list, merge, ofCaller, type Panel, ramp, type Result, run, steady, svg } from "effect-throttle/simulation"
 
 /** So many calls at one instant. */
 const atOnce = (calls: number, at: number = 0) => list(Array.from({ length: calls }, () => at))
@@ -20,6 +20,14 @@ const fiveLong = list(Array.from({ length: 20 }, (_, i) => ({ at: 0, runs: i < 5
 
 const beforeTheEdge = merge(atOnce(3, 900), atOnce(4, 1_050))
 const afterAPause = merge(atOnce(8), atOnce(4, 3_000))
+
+/** A tenant with 40 calls at once, and another one with four, 300 ms apart. */
+const flooded = merge(
+  steady({ rate: 1_000, duration: 40, caller: { key: "flooder" } }),
+  list([100, 400, 700, 1_000].map((at) => ({ at, caller: { key: "light" } })))
+)
+const light = (order: "arrival" | "fair") =>
+  ofCaller(run(Throttle.rate({ limit: 10, order }), flooded, { runs, name: `order "${order}"` }), "light")
 
 export const pictures: Readonly<Record<string, string>> = {
   // One for each policy
@@ -59,6 +67,7 @@ export const pictures: Readonly<Record<string, string>> = {
     run(Throttle.rate({ limit: 2, maxWait: "1 second" }), atOnce(7), { runs }),
     run(Throttle.rate({ limit: 2, timeout: "1 second" }), atOnce(7), { runs })
   ], ["calls"]),
+  fair: draw([light("arrival"), light("fair")], ["calls"]),
   aligned: draw(run(Throttle.spacing({ interval: 200, align: true }), atOnce(4, 50), { runs })),
 
   // Limits under change and load
