@@ -104,7 +104,7 @@ export const make = (
     mayReject,
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
-    charged: Ref.makeUnsafe(Budget.initial(plan)),
+    charged: Ref.makeUnsafe(Budget.initial(plan, Time.now(time), time.wall)),
     queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
     head: { waiter: undefined, decision: undefined, since: -Infinity },
     scheduler: Scheduler.make({

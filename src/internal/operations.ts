@@ -23,11 +23,14 @@ const operations: { readonly [Name in keyof Throttle]: (engine: Engine) => Throt
   withPermitsIfAvailable: (engine) =>
     bothForms((self, cost) => Effect.suspend(() => engine.runIfAvailable(self, cost))),
   wait: (engine) => (cost) => Effect.suspend(() => engine.wait(cost)),
+  allow: (engine) => (cost) => Effect.suspend(() => engine.allow(cost)),
   takeScoped: (engine) => (cost) => Effect.suspend(() => engine.take(cost)),
   usePermits: (engine) => bothForms((use, cost) => Effect.suspend(() => engine.use(use, cost))),
   estimateWait: (engine) => (cost) => Effect.suspend(() => engine.estimateWait(cost)),
   // Only a key of a full map can fail; its throttle has an engine that does not.
   pause: (engine) => (duration) => Effect.suspend(() => engine.pause(nanosOf(engine, duration))) as Effect.Effect<void>,
+  remaining: (engine) => Effect.suspend(() => engine.remaining()),
+  reset: (engine) => Effect.suspend(() => engine.reset()),
   resume: (engine) => Effect.suspend(() => engine.resume()),
   update: (engine) => (policy) => Effect.suspend(() => engine.update(policy)),
   statistics: (engine) => Effect.suspend(() => engine.statistics())
@@ -44,10 +47,13 @@ const forms: { readonly [N in Name]: "effect" | "function" | "pipe" | "both" } =
   withPermits: "both",
   withPermitsIfAvailable: "both",
   wait: "function",
+  allow: "function",
   takeScoped: "function",
   usePermits: "both",
   estimateWait: "function",
   pause: "function",
+  remaining: "effect",
+  reset: "effect",
   resume: "effect",
   update: "function",
   statistics: "effect"

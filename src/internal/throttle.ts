@@ -57,6 +57,11 @@ const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
       Control.update(limiter, plan)
       return Effect.void
     },
+    remaining: () => Effect.succeed(Control.remaining(limiter)),
+    reset: () => {
+      Control.reset(limiter)
+      return Effect.void
+    },
     statistics: () => Effect.succeed(Control.statistics(limiter))
   })
 })

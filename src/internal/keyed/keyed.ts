@@ -193,12 +193,12 @@ export const idleOf = <K>(keyed: Keyed<K>, key: K, now: number): Idle => {
   const found = keyed.idle.get(key)
   if (found === undefined) {
     const kind = kindOf(keyed, key)
-    return idle(key, kind, Budget.initial(kind.plan))
+    return idle(key, kind, Budget.initial(kind.plan, now, keyed.time.wall))
   }
   if (Budget.isUnspent(found.kind.plan, found.charged, now)) {
     const kind = kindOf(keyed, key)
     if (kind !== found.kind) {
-      found.charged = Budget.adopt(kind.plan, found.kind.plan, found.charged, now)
+      found.charged = Budget.adopt(kind.plan, found.kind.plan, found.charged, now, keyed.time.wall)
       found.kind = kind
     }
   }

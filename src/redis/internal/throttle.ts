@@ -45,6 +45,12 @@ export const engine = (limiter: Limiter): Engine.Engine => {
         }
         return Control.update(limiter, plan, policy.data)
       },
+      remaining: () => {
+        throw invalid("a store does not tell what is left; use estimateWait")
+      },
+      reset: () => {
+        throw invalid("a store does not forget what was charged; use another key")
+      },
       statistics: () => Effect.succeed(Counts.statistics(limiter.counts.own))
     }),
     use: (use, cost) =>
