@@ -9,6 +9,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaGetter from "effect/SchemaGetter"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Options from "../options.ts"
+import * as Zone from "../part/zone.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Rules for options
@@ -19,7 +20,9 @@ export const allowed = {
   natural: Options.integer(0).allowed,
   duration: Options.finiteDuration.allowed,
   boolean: Options.boolean.allowed,
-  kind: "\"sliding\" or \"fixed\"",
+  kind: "\"sliding\", \"fixed\" or \"calendar\"",
+  calendarUnit: "\"day\", \"week\" or \"month\"",
+  zone: "the name of a time zone, such as \"America/Los_Angeles\"",
   from: "\"start\" or \"end\"",
   onReentry: "\"die\" or \"bypass\"",
   name: Options.text.allowed,
@@ -56,7 +59,7 @@ const Millis = Schema.Union([Schema.Number, Schema.String]).pipe(
   )
 )
 
-export const rules: Record<string, string> = {
+const rules: Record<string, string> = {
   limit: allowed.positive,
   capacity: allowed.positive,
   refill: allowed.positive,
@@ -68,6 +71,7 @@ export const rules: Record<string, string> = {
   timeout: allowed.duration,
   align: allowed.boolean,
   kind: allowed.kind,
+  zone: allowed.zone,
   from: allowed.from,
   onReentry: allowed.onReentry,
   name: allowed.name,
@@ -131,6 +135,23 @@ export const Window = Schema.TaggedStruct("Window", {
   limit: Positive,
   per: Millis,
   kind: Schema.Literals(["sliding", "fixed"]).pipe(Schema.withDecodingDefaultKey(Effect.succeed("sliding" as const))),
+  ...common
+})
+
+/**
+ * The data of `Throttle.window` with the kind "calendar": at most `limit` permits in each day, week or month of a time
+ * zone. Its tag is that of {@link Window}.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const CalendarWindow = Schema.TaggedStruct("Window", {
+  limit: Positive,
+  per: Schema.Literals(Zone.units),
+  kind: Schema.Literal("calendar"),
+  zone: Schema.String.check(Schema.makeFilter(Zone.isZone, { expected: allowed.zone })).pipe(
+    Schema.withDecodingDefaultKey(Effect.succeed("UTC"))
+  ),
   ...common
 })
 
@@ -220,6 +241,7 @@ export type PolicyData =
   | typeof Rate.Type
   | typeof TokenBucket.Type
   | typeof Window.Type
+  | typeof CalendarWindow.Type
   | typeof Concurrency.Type
   | typeof Spacing.Type
   | typeof None.Type
@@ -237,6 +259,7 @@ export type PolicyEncoded =
   | typeof Rate.Encoded
   | typeof TokenBucket.Encoded
   | typeof Window.Encoded
+  | typeof CalendarWindow.Encoded
   | typeof Concurrency.Encoded
   | typeof Spacing.Encoded
   | typeof None.Encoded
@@ -254,6 +277,17 @@ const Shadow = Schema.TaggedStruct("Shadow", {
 })
 
 export const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow }
+
+/** Returns the fields of a policy's data, by its tag and its options. */
+export const fieldsOf = (
+  tag: PolicyData["_tag"],
+  options: { readonly kind?: unknown }
+): Record<string, Schema.ConstraintDecoder<unknown>> =>
+  (tag === "Window" && options.kind === "calendar" ? CalendarWindow : members[tag]).fields as any
+
+/** Returns the allowed values of an option, in words. */
+export const allowedFor = (option: string, options: { readonly kind?: unknown }): string =>
+  option === "per" && options.kind === "calendar" ? allowed.calendarUnit : rules[option]!
 
 const someLeaf = (data: PolicyData, test: (leaf: PolicyData) => boolean): boolean =>
   data._tag === "Shadow"
@@ -333,6 +367,7 @@ export const PolicyData: Schema.Codec<PolicyData, PolicyEncoded> = Schema.Union(
   Rate,
   TokenBucket,
   Window,
+  CalendarWindow,
   Concurrency,
   Spacing,
   None,

@@ -48,7 +48,11 @@ export interface Rules {
 
 /** A rule with its times in another unit. */
 const convert = <R extends MeterRule>(rule: R, unit: (time: number) => number): R =>
-  "interval" in rule ? { ...rule, interval: unit(rule.interval) } : { ...rule, per: unit(rule.per) }
+  "interval" in rule
+    ? { ...rule, interval: unit(rule.interval) }
+    : "per" in rule
+    ? { ...rule, per: unit(rule.per) }
+    : rule
 
 /** The rule of a meter, which counts in nanoseconds. */
 export const meterRule = (rule: Rule): MeterRule => convert(rule, nanos)
@@ -80,7 +84,13 @@ const longestLog = 1_000
 /** The step of a sliding window's log; 0 where every start is an entry of its own. */
 export const grainOf = (per: number, limit: number): number => limit > longestLog ? Math.ceil(per / longestLog) : 0
 
-const letters: { readonly [K in MeterRule["kind"]]: string } = { rate: "r", sliding: "s", fixed: "x", spacing: "p" }
+const letters: { readonly [K in MeterRule["kind"]]: string } = {
+  rate: "r",
+  sliding: "s",
+  fixed: "x",
+  calendar: "d",
+  spacing: "p"
+}
 
 /** The name of a part in the store: its kind, which of several alike it is, its unit and its given name. */
 const namer = () => {
@@ -113,6 +123,10 @@ export const undistributable = (plan: Plan): { readonly part: string; readonly w
   const fromEnd = plan.meters.find((part) => part.chargedOnRelease !== undefined)
   if (fromEnd !== undefined) {
     return { part: fromEnd.name, why: "a process that is killed never ends its call; use spacing from the start" }
+  }
+  const calendar = plan.meters.find(({ rule }) => rule.kind === "calendar")
+  if (calendar !== undefined) {
+    return { part: calendar.name, why: "a store does not know the calendars of time zones; use a fixed window" }
   }
   const aligned = plan.meters.filter(isAligned)
   return aligned.length > 1
