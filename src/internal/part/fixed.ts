@@ -63,11 +63,15 @@ export const inWindows = (limit: number, { edge, length, name }: Windows): Meter
   /** Returns the window that contains `at`. */
   const windowAt = (state: FixedState, at: number, wall: Wall): FixedState => {
     if (!isOver(state, at, wall)) return state
+    return { end: endAfter(state, at, 0, wall), used: 0 }
+  }
+  /** Returns the end of the window that contains `at`, after the one of a state, or the n-th end after it. */
+  const endAfter = (state: FixedState, at: number, n: number, wall: Wall): number => {
     const end = edge(at, 1, wall)
     // If this window would last less than half of its length after the previous one, the wall clock lags: it is still
     // before the edge at which the previous window ended.
     const isLagging = state.isForeign !== true && end - state.end < (end - edge(at, 0, wall)) / 2
-    return { end: isLagging ? edge(at, 2, wall) : end, used: 0 }
+    return isLagging || n > 0 ? edge(at, isLagging ? n + 2 : n + 1, wall) : end
   }
   const readyAt = (state: FixedState, from: number, cost: number, wall: Wall): number =>
     state.used + cost <= limit || isOver(state, from, wall) ? from : state.end
@@ -105,7 +109,7 @@ export const inWindows = (limit: number, { edge, length, name }: Windows): Meter
       if (all !== waiting.calls + 1) return undefined
       // Calls that cost 1 each fill one window after the other.
       const filled = Math.floor((all - left - 1) / limit)
-      return filled === 0 ? window.end : edge(windowAt(window, window.end, wall).end, filled - 1, wall)
+      return filled === 0 ? window.end : endAfter(window, window.end, filled - 1, wall)
     }
   }
 }

@@ -16,7 +16,7 @@ export const sleepFor = (nanos: number): Duration.Duration =>
 
 /**
  * A part of a policy that decides by time, in microseconds, by its `kind`: "rate" has `interval` and `capacity`, "sliding" and
- * "fixed" have `per` and `limit`, "spacing" has `interval` and `align`. `field` is its name in the store, the same in every
+ * "fixed" have `per` and `limit`, "calendar" has `unit`, `zone` and `limit`, "spacing" has `interval` and `align`. `field` is its name in the store, the same in every
  * process with this policy.
  *
  * @category models
@@ -123,10 +123,6 @@ export const undistributable = (plan: Plan): { readonly part: string; readonly w
   const fromEnd = plan.meters.find((part) => part.chargedOnRelease !== undefined)
   if (fromEnd !== undefined) {
     return { part: fromEnd.name, why: "a process that is killed never ends its call; use spacing from the start" }
-  }
-  const calendar = plan.meters.find(({ rule }) => rule.kind === "calendar")
-  if (calendar !== undefined) {
-    return { part: calendar.name, why: "a store does not know the calendars of time zones; use a fixed window" }
   }
   const aligned = plan.meters.filter(isAligned)
   return aligned.length > 1
