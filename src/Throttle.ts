@@ -389,7 +389,7 @@ export const window: {
    * **When to use**
    *
    * For a quota that restarts at midnight, on Monday or on the first of the month, in the zone that the server counts
-   * in. Up to `2 · limit` may start around the edge of a window.
+   * in. Up to `2 · limit` may start around the edge of a window. Weeks begin on Monday, as in ISO 8601.
    *
    * **Details**
    *
@@ -402,8 +402,7 @@ export const window: {
    * **Errors**
    *
    * A piped effect gets none. The operations that take a cost fail with `PermitsExceedCapacity` for more than `limit`.
-   * Throws a `RangeError` for invalid options, such as a zone that the runtime does not know. Layers of
-   * `RedisThrottle` reject it.
+   * Throws a `RangeError` for invalid options, such as a zone that the runtime does not know.
    *
    * **Example**
    *

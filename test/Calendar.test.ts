@@ -452,10 +452,20 @@ describe("the wall clock", () => {
         assert.strictEqual(yield* ask(throttle, 3), 2)
         time.skew += 48 * hour
         assert.strictEqual(yield* ask(throttle, 3), 0)
-        // It ends as planned, at what was midnight; the next one lasts at least half a day.
+        // It ends as planned, at what was midnight.
         time.millis += 21 * hour
         assert.strictEqual(yield* ask(throttle, 3), 2)
         assert.strictEqual(yield* estimateOf(throttle), 24 * hour)
+      })))
+
+  it("that goes on while the machine sleeps: the open window ends late, the next one at midnight", () =>
+    run("2026-07-01T10:00Z", (throttle, time) =>
+      Effect.gen(function*() {
+        assert.strictEqual(yield* ask(throttle, 3), 2)
+        time.skew += 13 * hour
+        time.millis += 21 * hour
+        assert.strictEqual(yield* ask(throttle, 3), 2)
+        assert.strictEqual(yield* estimateOf(throttle), 11 * hour)
       })))
 
   it("set back an hour does not open the day that is over again", () =>

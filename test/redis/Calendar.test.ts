@@ -129,6 +129,23 @@ for (const [name, make] of Object.entries(stores)) {
 }
 
 describeRedis("Redis and the store in memory", () => {
+  it.live("a server's clock that is set back by an hour before midnight opens no day twice", () =>
+    Effect.gen(function*() {
+      const clock: Held = { now: at("2026-07-02T06:30Z") }
+      const store = yield* stores.redis!(clock)
+      const key = uniqueKey("{calendar}")
+      const ask = store.decide(request(quota("America/Los_Angeles", "day", 3), key, calls(5)))
+      assert.strictEqual((yield* ask).granted, 3)
+      clock.now -= hour
+      const { granted, wait } = yield* ask
+      assert.deepStrictEqual([granted, wait], [0, hour / 2])
+      clock.now += hour / 2
+      const next = yield* ask
+      assert.strictEqual(next.granted, 3)
+      // It shows 23:00 again: this is the window of the next day.
+      assert.strictEqual(iso(clock.now + next.wait!), "2026-07-03T07:00Z")
+    }).pipe(Effect.provide(RedisLive)))
+
   it.live(
     "give the same answers to random requests, over days, weeks and months of odd zones",
     () =>

@@ -24,6 +24,11 @@ export interface Windows {
   /** The usual length, in nanoseconds. */
   readonly length: number
   /**
+   * A window that would last less than that after the previous one, in nanoseconds, is none of its own: the wall clock
+   * lags, and is still before the edge at which the previous window ended.
+   */
+  readonly shortest: number
+  /**
    * Returns, in monotonic nanoseconds, an edge near `at`, where the wall clock shows it: 0 is the edge at which the
    * window that contains `at` begins, 1 the one at which it ends, and so on. An instant less than `grain` before an
    * edge belongs to the window after it.
@@ -36,6 +41,7 @@ export const fixed = ({ limit, per }: FixedRule): Meter<FixedState, number> =>
   inWindows(limit, {
     name: String(per),
     length: per,
+    shortest: per / 2,
     edge: (at, n, wall) => {
       const past = pastBoundary(at, per, wall)
       return past < grain ? at + n * per : at - (per - past < grain ? past - per : past) + n * per
@@ -48,7 +54,7 @@ export const fixed = ({ limit, per }: FixedRule): Meter<FixedState, number> =>
  * The end of a window is fixed in monotonic time when it opens, and the wall clock is read again only then. A wall
  * clock that is set back therefore neither reopens nor prolongs a window.
  */
-export const inWindows = (limit: number, { edge, length, name }: Windows): Meter<FixedState, number> => {
+export const inWindows = (limit: number, { edge, length, name, shortest }: Windows): Meter<FixedState, number> => {
   // The wall clock shows whole milliseconds, so the known end of a window is late by up to one.
   const rounding = length < 2e6 ? 0 : Math.min(1e6, length / 4)
   /** By so much the wall clock may be set back right behind an edge before an unused state opens the window again: 1 s. */
@@ -68,9 +74,7 @@ export const inWindows = (limit: number, { edge, length, name }: Windows): Meter
   /** Returns the end of the window that contains `at`, after the one of a state, or the n-th end after it. */
   const endAfter = (state: FixedState, at: number, n: number, wall: Wall): number => {
     const end = edge(at, 1, wall)
-    // If this window would last less than half of its length after the previous one, the wall clock lags: it is still
-    // before the edge at which the previous window ended.
-    const isLagging = state.isForeign !== true && end - state.end < (end - edge(at, 0, wall)) / 2
+    const isLagging = state.isForeign !== true && end - state.end < shortest
     return isLagging || n > 0 ? edge(at, isLagging ? n + 2 : n + 1, wall) : end
   }
   const readyAt = (state: FixedState, from: number, cost: number, wall: Wall): number =>

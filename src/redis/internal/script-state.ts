@@ -165,10 +165,10 @@ local function charge(i, at, cost)
     end
   elseif kind == 'fixed' then
     if now + at >= s[1] then
-      local begin, close = window(rule, at)
+      local _, close = window(rule, at)
       -- Right behind the last one: its end lay a little before the wall clock's, so this is the same boundary.
-      if s[1] > 0 and close - s[1] < (close - begin) / 2 then
-        if rule.edges then begin, close = window(rule, close - now) else close = close + rule.per end
+      if s[1] > 0 and close - s[1] < (rule.shortest or rule.per / 2) then
+        close = rule.edges and select(2, window(rule, close - now)) or close + rule.per
       end
       s[1], s[2], s[3], s[4] = close, 0, s[1], s[2]
     end

@@ -2,6 +2,7 @@
  * Requests and answers of the store in Redis as the scripts read and write them.
  */
 import type * as Types from "effect/Types"
+import { shortest } from "../../internal/part/calendar.ts"
 import { calendarOf, lengthOf } from "../../internal/part/zone.ts"
 import type { Decision, Request } from "../ThrottleStore.ts"
 import { grace, grainOf, micros, type Rule, type Rules } from "./rules.ts"
@@ -62,7 +63,8 @@ const windowsOf = ({ field, limit, unit, zone }: Extract<Rule, { readonly kind: 
     field,
     kind: "fixed",
     limit,
-    per: micros(lengthOf(unit) * 1e6),
+    per: lengthOf(unit) * 1e3,
+    shortest: micros(shortest),
     edges: startsOf(n - told.before, told.before + told.after + 2).map((millis) => millis * 1e3)
   })
   let latest: { readonly n: number; readonly rule: unknown } | undefined
