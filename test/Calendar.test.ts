@@ -517,6 +517,42 @@ describe("the wall clock", () => {
   )
 })
 
+describe("days of UTC", () => {
+  it("are fixed windows of a day: random calls with costs, interruptions, bounds, pauses and updates end alike", () => {
+    for (let seed = 0; seed < 100; seed++) {
+      const random = randomNumbers(seed)
+      const int = (from: number, to: number) => from + Math.floor(random() * (to - from + 1))
+      const bounds = seed % 3 === 0
+        ? { maxQueue: int(0, 4) }
+        : seed % 3 === 1
+        ? { maxWait: int(1, 60) * hour, timeout: int(1, 60) * hour }
+        : {}
+      const calls = Array.from({ length: 40 }, () => ({
+        at: int(0, 96) * hour + (random() < 0.3 ? int(-1, 1) + hour : 0),
+        cost: random() < 0.7 ? 1 : int(1, 3),
+        runs: int(0, 3) * hour,
+        ...random() < 0.2 ? { interruptAfter: int(1, 40) * hour } : {}
+      }))
+      const limits = [int(3, 5), int(3, 5)] as const
+      const pause = { at: int(10, 60) * hour, pause: int(1, 30) * hour }
+      const at = int(10, 80) * hour
+      const outcome = (policy: (limit: number) => Throttle.Policy<any>) =>
+        Simulation.run(policy(limits[0]), Simulation.list(calls), {
+          changes: [pause, { at, update: policy(limits[1]) }]
+        }).calls.map(({ outcome, start, wait }) => ({
+          outcome,
+          start: start && Math.round(start),
+          wait: Math.round(wait)
+        }))
+      assert.deepStrictEqual(
+        outcome((limit) => Throttle.window({ kind: "calendar", limit, per: "day", ...bounds })),
+        outcome((limit) => Throttle.window({ kind: "fixed", limit, per: "1 day", ...bounds })),
+        `seed ${seed}`
+      )
+    }
+  })
+})
+
 describe("a window of a calendar as data", () => {
   const data = { _tag: "Window", kind: "calendar", limit: 1_000, per: "day", zone: "America/Los_Angeles" } as const
 
@@ -536,6 +572,22 @@ describe("a window of a calendar as data", () => {
       const error = yield* Effect.flip(Throttle.decode({ ...data, zone: "Mars/Olympus" }))
       assert.instanceOf(error, Schema.SchemaError)
       assert.include(error.message, `Expected the name of a time zone, such as "America/Los_Angeles"`)
+    }))
+
+  it.effect.each<readonly [data: object, message: string]>([
+    [{ limit: 0, per: "1 minute" }, `Expected an integer ≥ 1\n  at ["limit"]`],
+    [{ limit: 1, per: "day" }, `Expected a finite duration > 0\n  at ["per"]`],
+    [{ limit: 1, per: 5, kind: "monthly" }, `Expected "sliding" | "fixed"\n  at ["kind"]`],
+    [{ limit: 1, per: "1 day", zone: "UTC" }, `Expected no excess property\n  at ["zone"]`],
+    [{ limit: 1, per: "year", kind: "calendar" }, `Expected "day" | "week" | "month"\n  at ["per"]`],
+    [{ limit: 0, per: "day", kind: "calendar" }, `Expected an integer ≥ 1\n  at ["limit"]`],
+    [{ limit: 1, per: "day", kind: "calendar", zon: "UTC" }, `Expected no excess property\n  at ["zon"]`]
+  ])("from outside, %j has one error", ([data, message]) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(Throttle.decode({ _tag: "Window", ...data }))
+      assert.strictEqual(error.message, message)
+      const nested = yield* Effect.flip(Throttle.decode({ _tag: "All", policies: [{ _tag: "Window", ...data }] }))
+      assert.strictEqual(nested.message, message.replace("[", `["policies"][0][`))
     }))
 
   it("a duration is none of a calendar, and a unit of a calendar is no duration", () => {

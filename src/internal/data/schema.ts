@@ -1,6 +1,7 @@
 /**
  * The schemas of policies as data, and the rules for each option. `Policy.ts` exports them.
  */
+import * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -146,9 +147,9 @@ export const Window = Schema.TaggedStruct("Window", {
  * @since 0.2.0
  */
 export const CalendarWindow = Schema.TaggedStruct("Window", {
+  kind: Schema.Literal("calendar"),
   limit: Positive,
   per: Schema.Literals(Zone.units),
-  kind: Schema.Literal("calendar"),
   zone: Schema.String.check(Schema.makeFilter(Zone.isZone, { expected: allowed.zone })).pipe(
     Schema.withDecodingDefaultKey(Effect.succeed("UTC"))
   ),
@@ -399,6 +400,28 @@ export const tooDeep = (input: unknown): boolean => {
 const decodeStrictly = Schema.decodeUnknownEffect(PolicyData, { onExcessProperty: "error" })
 
 /**
+ * Two schemas have the tag of windows, so an invalid window has two errors. Returns the one of the calendar's schema if
+ * the window has its kind, else the other.
+ */
+const ofOneWindow = (issue: SchemaIssue.Issue): SchemaIssue.Issue => {
+  switch (issue._tag) {
+    case "AnyOf": {
+      const [window, calendar] = issue.issues
+      const isOfKind = calendar?._tag === "Composite" &&
+        calendar.issues.some((one) => one._tag === "Pointer" && one.path[0] === "kind")
+      const one = isOfKind ? window : calendar ?? window
+      return one === undefined ? issue : ofOneWindow(one)
+    }
+    case "Composite":
+      return new SchemaIssue.Composite(issue.ast, Arr.map(issue.issues, ofOneWindow))
+    case "Pointer":
+      return new SchemaIssue.Pointer(issue.path, ofOneWindow(issue.issue))
+    default:
+      return issue
+  }
+}
+
+/**
  * Decodes the data of a policy from outside, such as parsed JSON.
  *
  * Fails with a `SchemaError` if a constructor would throw: for an unknown tag or option, an invalid value, or policies
@@ -416,5 +439,5 @@ export const decode = (input: unknown): Effect.Effect<PolicyData, Schema.SchemaE
           new SchemaIssue.InvalidValue({ expected: `policies nested at most ${deepest} deep` }, input)
         )
       )
-      : decodeStrictly(input)
+      : Effect.mapError(decodeStrictly(input), ({ issue }) => new Schema.SchemaError(ofOneWindow(issue)))
   )
