@@ -354,6 +354,29 @@ describe("a window of a calendar", () => {
       assert.strictEqual(left, 0)
     }))
 
+  it.effect("under a pause without an end nothing is estimated, and calls wait", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.window({ kind: "calendar", limit: 2, per: "day", zone: "Asia/Tokyo", maxQueue: 2 })
+      const throttle = yield* throttleAt("2026-05-05T21:00Z", policy)
+      yield* throttle.pause("Infinity")
+      const starts = yield* startsOf(throttle, 2)
+      assert.isUndefined(yield* estimateOf(throttle))
+      const { reason } = throttleErrorOf(yield* Effect.exit(throttle.withPermit(Effect.void)))
+      assert.strictEqual(reason._tag, "QueueFull")
+      yield* TestClock.adjust("3 days")
+      assert.deepStrictEqual(starts, [])
+      yield* throttle.resume
+      yield* settled
+      assert.strictEqual(starts.length, 2)
+    }))
+
+  it.effect("estimates years ahead", () =>
+    Effect.gen(function*() {
+      const throttle = yield* throttleAt("2026-05-05T21:00Z", quota("UTC", "month", 1))
+      yield* startsOf(throttle, 121)
+      assert.strictEqual(at("2026-05-05T21:00Z") + (yield* estimateOf(throttle))!, at("2036-06-01T00:00Z"))
+    }))
+
   it.effect("in shadow counts what it would have held back", () =>
     Effect.gen(function*() {
       const throttle = yield* throttleAt("2026-05-05T21:00Z", Throttle.shadow(quota("UTC", "day", 2)))

@@ -59,7 +59,8 @@ export const calendarOf = (unit: Unit, zone: string): Calendar => {
   // until the next unit is over.
   let present = 0
   const starts = new Map<number, number>()
-  const find = (millis: number): void => {
+  const find = (instant: number): void => {
+    const millis = Math.max(-latest, Math.min(instant, latest))
     const clock = clockOf(zone)
     const start = (n: number) => clock.firstAt(firstDay(unit, n) * day)
     let n = unitOf(unit, clock.shownAt(millis))
