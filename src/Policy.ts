@@ -10,6 +10,7 @@
 export {
   type AllData,
   type AllEncoded,
+  CalendarWindow,
   Concurrency,
   decode,
   None,

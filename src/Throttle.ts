@@ -355,6 +355,22 @@ export interface WindowOptions<out U extends string = string> extends Options<U>
 }
 
 /**
+ * Options of {@link window} for the windows of a calendar.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export interface CalendarWindowOptions<out U extends string = string> extends Options<U> {
+  readonly kind: "calendar"
+  /** Permits in each window. An integer ≥ 1. */
+  readonly limit: number
+  /** The unit of the calendar that a window lasts. Weeks begin on Monday, as in ISO 8601. Required. */
+  readonly per: "day" | "week" | "month"
+  /** The name of the time zone whose calendar counts, such as "America/Los_Angeles". Default: "UTC". */
+  readonly zone?: string | undefined
+}
+
+/**
  * Makes a policy of at most `limit` permits in a window of length `per`.
  *
  * @see {@link rate} for an even pace with constant memory
@@ -398,8 +414,46 @@ export const window: {
    */
   <const U extends string = "permits">(options: WindowOptions<U>): Policy<never, NoInfer<U>>
   /**
+   * Makes a policy of at most `limit` permits in each day, week or month of a time zone's calendar.
+   *
+   * **When to use**
+   *
+   * For a quota that restarts at midnight, on Monday or on the first of the month, in the zone that the server counts
+   * in. Up to `2 · limit` may start around the edge of a window. Weeks begin on Monday, as in ISO 8601.
+   *
+   * **Details**
+   *
+   * A window begins at the first instant at which a clock in the zone shows its first date or a later one, so days have
+   * 23 or 25 hours where clocks change, and a day whose midnight is skipped begins when the clock is set forward. The
+   * end of a window is fixed in monotonic time when it opens, so setting the clock neither frees nor blocks calls; it
+   * ends late by the time for which the machine slept. Calls start first come, first served. A call that is interrupted
+   * while it waits is charged nothing.
+   *
+   * **Errors**
+   *
+   * A piped effect gets none. The operations that take a cost fail with `PermitsExceedCapacity` for more than `limit`.
+   * Throws a `RangeError` for invalid options, such as a zone that the runtime does not know.
+   *
+   * **Example**
+   *
+   * ```ts
+   * import { Effect } from "effect"
+   * import { Throttle } from "effect-throttle"
+   *
+   * const quota = Throttle.window({ kind: "calendar", limit: 1_000, per: "day", zone: "America/Los_Angeles" })
+   *
+   * console.log(Throttle.describe(quota)) // at most 1000 in each calendar day of America/Los_Angeles
+   *
+   * await Effect.runPromise(Effect.succeed("found").pipe(quota))
+   * ```
+   *
+   * @see {@link rate} for an even pace with constant memory
+   */
+  <const U extends string = "permits">(options: CalendarWindowOptions<U>): Policy<never, NoInfer<U>>
+  /**
    * Makes a policy of at most `limit` permits in a window of length `per`, with bounds: a call that would exceed a
-   * bound is rejected. The window is any span of that length or, with `kind: "fixed"`, one of the wall clock.
+   * bound is rejected. The window is any span of that length; with `kind: "fixed"` one of the wall clock; with `kind:
+   * "calendar"` a day, week or month of a time zone.
    *
    * `maxQueue` bounds the number of waiting calls, `maxWait` the estimated wait, `timeout` the actual wait. They apply
    * only to calls that cannot start at once. If the waiting calls have different costs, an estimate takes time
@@ -412,8 +466,11 @@ export const window: {
    *
    * @see {@link Bounds} for each bound
    */
-  <const U extends string = "permits">(options: Bounded<WindowOptions<U>>): Policy<ThrottleError, NoInfer<U>>
-} = (options: Bounded<WindowOptions>): Policy<never> => PolicyValue.make(Construct.construct("Window", options))
+  <const U extends string = "permits">(
+    options: Bounded<WindowOptions<U>> | Bounded<CalendarWindowOptions<U>>
+  ): Policy<ThrottleError, NoInfer<U>>
+} = (options: Bounded<WindowOptions> | Bounded<CalendarWindowOptions>): Policy<never> =>
+  PolicyValue.make(Construct.construct("Window", options))
 
 /**
  * Options of {@link concurrency}.

@@ -24,6 +24,15 @@ const mistakes: ReadonlyArray<readonly [code: string, blamed: string, said: RegE
   ["HttpThrottle.middleware({ polcy: rate })", "polcy", /Did you mean to write 'policy'/],
   ["Throttle.rate({ limit: 1, brust: 3 })", "brust", /Did you mean to write 'burst'/],
   ["Throttle.rate({ limit: \"1\" })", "limit", /'string' is not assignable to type 'number'/],
+  ["Throttle.window({ limit: 1, per: 1, kidn: \"fixed\" })", "kidn", /'kidn' does not exist in type/],
+  ["Throttle.window({ limit: 1, per: \"day\" })", "{ limit: 1, per: \"day\" }", /'kind' is missing/],
+  [
+    "Throttle.window({ kind: \"calendar\", limit: 1, per: \"1 day\" })",
+    "{ kind: \"calendar\", limit: 1, per: \"1 day\" }",
+    /'"1 day"' is not assignable to type '"day" \| "month" \| "week"'/
+  ],
+  ["Throttle.window({ kind: \"calendar\", limit: 1, per: \"day\", zon: \"UTC\" })", "zon", /to write 'zone'/],
+  ["Throttle.window({ kind: \"calender\", limit: 1, per: 1 })", "kind", /'"calender"' is not assignable to type/],
   ["Throttle.all([rate], { maxqueue: 3 })", "maxqueue", /Did you mean to write 'maxQueue'/],
   [
     "GitHub.withPermits({ tokens: 5 })",

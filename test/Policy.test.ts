@@ -65,7 +65,18 @@ const kinds = {
     ]
   },
   boolean: { allowed: "true or false", bad: [...noWords.filter(([value]) => value !== true), ["true", `"true"`]] },
-  kind: { allowed: `"sliding" or "fixed"`, bad: [...noWords, ["rolling", `"rolling"`], ["Fixed", `"Fixed"`]] },
+  kind: {
+    allowed: `"sliding", "fixed" or "calendar"`,
+    bad: [...noWords, ["rolling", `"rolling"`], ["Fixed", `"Fixed"`]]
+  },
+  calendarUnit: {
+    allowed: `"day", "week" or "month"`,
+    bad: [...noWords, ["year", `"year"`], ["1 day", `"1 day"`], [86_400_000, "86400000"], ["Day", `"Day"`]]
+  },
+  zone: {
+    allowed: `the name of a time zone, such as "America/Los_Angeles"`,
+    bad: [...noWords, ["Mars/Olympus", `"Mars/Olympus"`], ["+01:00", `"+01:00"`], ["UTC ", `"UTC "`], [-8, "-8"]]
+  },
   from: { allowed: `"start" or "end"`, bad: [...noWords, ["middle", `"middle"`], ["End", `"End"`]] },
   name: { allowed: "a non-empty string", bad: noWords }
 } satisfies Record<string, { readonly allowed: string; readonly bad: ReadonlyArray<Bad> }>
@@ -107,6 +118,13 @@ const constructors: ReadonlyArray<Constructor> = [
     make: Throttle.window,
     least: { limit: 3, per: 500 },
     options: { limit: "positive", per: "duration", kind: "kind", ...bounds }
+  },
+  {
+    tag: "Window",
+    name: "window",
+    make: Throttle.window,
+    least: { kind: "calendar", limit: 3, per: "week" },
+    options: { limit: "positive", per: "calendarUnit", zone: "zone", ...bounds }
   },
   {
     tag: "Concurrency",
@@ -171,6 +189,7 @@ const policies: ReadonlyArray<Throttle.Policy<any>> = [
   Throttle.tokenBucket({ capacity: 9, refill: 3, per: { minutes: 2 }, maxWait: "2 seconds" }),
   Throttle.window({ limit: 3, per: Duration.seconds(5), timeout: [1, 500_000_000] }),
   Throttle.window({ limit: 3, per: 1.5, kind: "fixed", maxQueue: 7, maxWait: 8, timeout: 9 }),
+  Throttle.window({ kind: "calendar", limit: 3, per: "month", zone: "Asia/Beirut", maxWait: 8, unit: "tokens" }),
   Throttle.concurrency({ limit: 5, unit: "connections", maxQueue: 1, timeout: 2_000_000n }),
   Throttle.spacing({ interval: "250 millis" }),
   Throttle.spacing({ interval: 1_000, align: true, from: "end", name: "cron" }),
@@ -210,6 +229,10 @@ describe("data", () => {
       [
         Throttle.window({ limit: 3, per: "500 micros", kind: "fixed" }),
         { _tag: "Window", limit: 3, per: 0.5, kind: "fixed" }
+      ],
+      [
+        Throttle.window({ kind: "calendar", limit: 3, per: "day" }),
+        { _tag: "Window", limit: 3, per: "day", kind: "calendar", zone: "UTC" }
       ],
       [Throttle.concurrency({ limit: 2 }), { _tag: "Concurrency", limit: 2 }],
       [
@@ -285,7 +308,7 @@ describe("data", () => {
 
 describe("options", () => {
   for (const { least, make, options, tag } of constructors) {
-    it(`${tag}: undefined is the same as missing`, () => {
+    it(`${tag}${"kind" in least ? " of a calendar" : ""}: undefined is the same as missing`, () => {
       const undefineds = Object.fromEntries(Object.keys(options).map((option) => [option, undefined]))
       assert.deepStrictEqual(make({ ...undefineds, ...least }).data, make(least).data)
       assert.deepStrictEqual(Throttle.fromData({ _tag: tag, ...undefineds, ...least } as any).data, make(least).data)
@@ -320,7 +343,7 @@ describe("options", () => {
 
 describe("bad input", () => {
   for (const { least, make, name, options, tag } of constructors) {
-    describe(tag, () => {
+    describe("kind" in least ? `${tag} of a calendar` : tag, () => {
       for (const [option, kind] of Object.entries(options)) {
         const { allowed, bad } = kinds[kind]
         const required = option in least

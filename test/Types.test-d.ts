@@ -25,6 +25,10 @@ describe("errors of a policy", () => {
     expectTypeOf(Throttle.rate({ limit: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
     expectTypeOf(Throttle.tokenBucket({ capacity: 1, refill: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
     expectTypeOf(Throttle.window({ limit: 1, per: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
+    expectTypeOf(Throttle.window({ kind: "calendar", limit: 1, per: "day", unit: "tokens" }))
+      .toEqualTypeOf<Throttle.Policy<never, "tokens">>()
+    expectTypeOf(Throttle.window({ kind: "calendar", limit: 1, per: "day", unit: "tokens", maxQueue: 1 }))
+      .toEqualTypeOf<Throttle.Policy<ThrottleError, "tokens">>()
     expectTypeOf(Throttle.concurrency({ limit: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
     expectTypeOf(Throttle.spacing({ interval: 1 })).toEqualTypeOf<Throttle.Policy<never, "permits">>()
     expectTypeOf(Throttle.none).toEqualTypeOf<Throttle.Policy<never, string>>()
@@ -58,6 +62,9 @@ describe("errors of a policy", () => {
     expectTypeOf(Throttle.tokenBucket({ capacity: 1, refill: 1, maxQueue: 0 }))
       .toEqualTypeOf<Throttle.Policy<ThrottleError, "permits">>()
     expectTypeOf(Throttle.window({ limit: 1, per: 1, maxWait: 1 })).toEqualTypeOf<
+      Throttle.Policy<ThrottleError, "permits">
+    >()
+    expectTypeOf(Throttle.window({ kind: "calendar", limit: 1, per: "day", maxWait: 1 })).toEqualTypeOf<
       Throttle.Policy<ThrottleError, "permits">
     >()
     expectTypeOf(Throttle.concurrency({ limit: 1, timeout: 1 })).toEqualTypeOf<
@@ -100,7 +107,10 @@ describe("errors of a policy", () => {
     const concurrency: Throttle.ConcurrencyOptions = wide
     // @ts-expect-error maxQueue
     const spacing: Throttle.SpacingOptions = wide
-    void [rate, tokenBucket, window, concurrency, spacing]
+    const wideCalendar = { kind: "calendar", limit: 1, per: "day", maxQueue: 0 } as const
+    // @ts-expect-error maxQueue
+    const calendar: Throttle.CalendarWindowOptions = wideCalendar
+    void [rate, tokenBucket, window, calendar, concurrency, spacing]
   })
 
   test("of data: ThrottleError, since it is not known before it is read", () => {

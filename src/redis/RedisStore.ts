@@ -4,6 +4,7 @@
  * @since 0.1.0
  * @module RedisStore
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -61,17 +62,16 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
     )
   })
   const now = () => time === undefined ? "" : String(time())
-  // A throttle sends the same rules again and again.
-  const encoded = new WeakMap<Rules, string>()
-  const encodeRules = (rules: Rules): string => {
-    let text = encoded.get(rules)
-    if (text === undefined) encoded.set(rules, text = Wire.encodeRules(rules))
-    return text
+  const encoders = new WeakMap<Rules, (millis: number) => string>()
+  const encodeRules = (rules: Rules, clock: Clock.Clock): string => {
+    let encode = encoders.get(rules)
+    if (encode === undefined) encoders.set(rules, encode = Wire.rulesEncoder(rules))
+    return encode(time === undefined ? clock.currentTimeMillisUnsafe() : time() / 1e3)
   }
   return {
     decide: (request) =>
-      Effect.suspend(() => {
-        const args = [now(), encodeRules(request.rules), Wire.encodeRequest(request)]
+      Clock.clockWith((clock) => {
+        const args = [now(), encodeRules(request.rules, clock), Wire.encodeRequest(request)]
         return failed(Effect.map(decide(Wire.keysOf(request), args), Wire.decodeReply))
       }),
     renew: (key, leases, ttl) =>

@@ -100,6 +100,9 @@ export interface Limit {
   readonly word: "limit" | "rate" | "refill"
 }
 
+/** The usual lengths of the windows of a calendar, in milliseconds. */
+const calendarLengths = { day: 864e5, week: 7 * 864e5, month: 31 * 864e5 } as const
+
 const limitsIn = (data: Throttle.PolicyData, unit = "permits"): ReadonlyArray<Limit> => {
   switch (data._tag) {
     case "All":
@@ -109,7 +112,12 @@ const limitsIn = (data: Throttle.PolicyData, unit = "permits"): ReadonlyArray<Li
     case "Rate":
       return [{ unit: data.unit ?? unit, per: data.per, limit: data.limit, word: "rate" }]
     case "Window":
-      return [{ unit: data.unit ?? unit, per: data.per, limit: data.limit, word: "limit" }]
+      return [{
+        unit: data.unit ?? unit,
+        per: data.kind === "calendar" ? calendarLengths[data.per] : data.per,
+        limit: data.limit,
+        word: "limit"
+      }]
     case "TokenBucket":
       return [{ unit: data.unit ?? unit, per: data.per, limit: data.refill, word: "refill" }]
     case "Concurrency":
@@ -182,7 +190,10 @@ const maxQueueOf = (data: Throttle.PolicyData): number => {
   return data._tag === "All" ? Math.min(own, ...data.policies.map(maxQueueOf)) : own
 }
 
-/** The intervals whose multiples are edges of fixed windows or aligned slots. */
+/**
+ * The intervals whose multiples are edges of fixed windows or aligned slots. Those of a calendar are no multiples: they
+ * are not drawn.
+ */
 export const edgesOf = (data: Throttle.PolicyData): ReadonlyArray<number> => {
   switch (data._tag) {
     case "All":

@@ -8,12 +8,13 @@ import * as Schema from "effect/Schema"
 import * as Options from "../options.ts"
 import {
   allowed,
+  allowedFor,
   deepest,
+  fieldsOf,
   inconsistency,
   maxWaitNeedsTime,
   members,
   type PolicyData,
-  rules,
   tooDeep
 } from "./schema.ts"
 
@@ -37,22 +38,20 @@ export const construct = (
     throw new RangeError(`${where}: options must be an object, received ${Options.spell(options)}`)
   }
   // `policies` and `policy` were constructed, and so checked, before.
-  const { _tag: _, policies: __, policy: ___, ...fields }: Record<string, Schema.ConstraintDecoder<unknown>> =
-    members[tag]
-      .fields as any
+  const { _tag: _, policies: __, policy: ___, ...fields } = fieldsOf(tag, options)
   const given: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(options)) {
     if (key === "maxWait" && tag === "Concurrency") throw new RangeError(`${where}: ${maxWaitNeedsTime}`)
     if (!Object.hasOwn(fields, key)) {
       throw Options.unknown(where, key, Object.keys(fields))
     }
-    if (value !== undefined) given[key] = rules[key] === allowed.duration ? millis(value) : value
+    if (value !== undefined) given[key] = allowedFor(key, options) === allowed.duration ? millis(value) : value
   }
   const checked: Record<string, unknown> = { _tag: tag, ...parts }
   for (const [key, field] of Object.entries(fields)) {
     const one = Schema.decodeUnknownOption(Schema.Struct({ [key]: field }))(key in given ? { [key]: given[key] } : {})
     if (Option.isNone(one)) {
-      throw Options.invalid(where, key, rules[key]!, (options as any)[key])
+      throw Options.invalid(where, key, allowedFor(key, options), (options as any)[key])
     }
     Object.assign(checked, one.value)
   }

@@ -1,6 +1,7 @@
 /**
  * The schemas of policies as data, and the rules for each option. `Policy.ts` exports them.
  */
+import * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -9,6 +10,7 @@ import * as Schema from "effect/Schema"
 import * as SchemaGetter from "effect/SchemaGetter"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as Options from "../options.ts"
+import * as Zone from "../part/zone.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Rules for options
@@ -19,7 +21,9 @@ export const allowed = {
   natural: Options.integer(0).allowed,
   duration: Options.finiteDuration.allowed,
   boolean: Options.boolean.allowed,
-  kind: "\"sliding\" or \"fixed\"",
+  kind: "\"sliding\", \"fixed\" or \"calendar\"",
+  calendarUnit: "\"day\", \"week\" or \"month\"",
+  zone: "the name of a time zone, such as \"America/Los_Angeles\"",
   from: "\"start\" or \"end\"",
   onReentry: "\"die\" or \"bypass\"",
   order: "\"arrival\", \"priority\" or \"fair\"",
@@ -57,7 +61,7 @@ const Millis = Schema.Union([Schema.Number, Schema.String]).pipe(
   )
 )
 
-export const rules: Record<string, string> = {
+const rules: Record<string, string> = {
   limit: allowed.positive,
   capacity: allowed.positive,
   refill: allowed.positive,
@@ -73,6 +77,7 @@ export const rules: Record<string, string> = {
   timeout: allowed.duration,
   align: allowed.boolean,
   kind: allowed.kind,
+  zone: allowed.zone,
   from: allowed.from,
   onReentry: allowed.onReentry,
   name: allowed.name,
@@ -140,6 +145,23 @@ export const Window = Schema.TaggedStruct("Window", {
   limit: Positive,
   per: Millis,
   kind: Schema.Literals(["sliding", "fixed"]).pipe(Schema.withDecodingDefaultKey(Effect.succeed("sliding" as const))),
+  ...common
+})
+
+/**
+ * The data of `Throttle.window` with the kind "calendar": at most `limit` permits in each day, week or month of a time
+ * zone. Its tag is that of {@link Window}.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const CalendarWindow = Schema.TaggedStruct("Window", {
+  kind: Schema.Literal("calendar"),
+  limit: Positive,
+  per: Schema.Literals(Zone.units),
+  zone: Schema.String.check(Schema.makeFilter(Zone.isZone, { expected: allowed.zone })).pipe(
+    Schema.withDecodingDefaultKey(Effect.succeed("UTC"))
+  ),
   ...common
 })
 
@@ -229,6 +251,7 @@ export type PolicyData =
   | typeof Rate.Type
   | typeof TokenBucket.Type
   | typeof Window.Type
+  | typeof CalendarWindow.Type
   | typeof Concurrency.Type
   | typeof Spacing.Type
   | typeof None.Type
@@ -246,6 +269,7 @@ export type PolicyEncoded =
   | typeof Rate.Encoded
   | typeof TokenBucket.Encoded
   | typeof Window.Encoded
+  | typeof CalendarWindow.Encoded
   | typeof Concurrency.Encoded
   | typeof Spacing.Encoded
   | typeof None.Encoded
@@ -263,6 +287,17 @@ const Shadow = Schema.TaggedStruct("Shadow", {
 })
 
 export const members = { Rate, TokenBucket, Window, Concurrency, Spacing, None, All, Shadow }
+
+/** Returns the fields of a policy's data, by its tag and its options. */
+export const fieldsOf = (
+  tag: PolicyData["_tag"],
+  options: { readonly kind?: unknown }
+): Record<string, Schema.ConstraintDecoder<unknown>> =>
+  (tag === "Window" && options.kind === "calendar" ? CalendarWindow : members[tag]).fields as any
+
+/** Returns the allowed values of an option, in words. */
+export const allowedFor = (option: string, options: { readonly kind?: unknown }): string =>
+  option === "per" && options.kind === "calendar" ? allowed.calendarUnit : rules[option]!
 
 /** Whether a policy, or a part of it, satisfies a test. */
 const some = (data: PolicyData, test: (data: PolicyData) => boolean): boolean =>
@@ -363,6 +398,7 @@ export const PolicyData: Schema.Codec<PolicyData, PolicyEncoded> = Schema.Union(
   Rate,
   TokenBucket,
   Window,
+  CalendarWindow,
   Concurrency,
   Spacing,
   None,
@@ -394,6 +430,28 @@ export const tooDeep = (input: unknown): boolean => {
 const decodeStrictly = Schema.decodeUnknownEffect(PolicyData, { onExcessProperty: "error" })
 
 /**
+ * Two schemas have the tag of windows, so an invalid window has two errors. Returns the one of the calendar's schema if
+ * the window has its kind, else the other.
+ */
+const ofOneWindow = (issue: SchemaIssue.Issue): SchemaIssue.Issue => {
+  switch (issue._tag) {
+    case "AnyOf": {
+      const [window, calendar] = issue.issues
+      const isOfKind = calendar?._tag === "Composite" &&
+        calendar.issues.some((one) => one._tag === "Pointer" && one.path[0] === "kind")
+      const one = isOfKind ? window : calendar ?? window
+      return one === undefined ? issue : ofOneWindow(one)
+    }
+    case "Composite":
+      return new SchemaIssue.Composite(issue.ast, Arr.map(issue.issues, ofOneWindow))
+    case "Pointer":
+      return new SchemaIssue.Pointer(issue.path, ofOneWindow(issue.issue))
+    default:
+      return issue
+  }
+}
+
+/**
  * Decodes the data of a policy from outside, such as parsed JSON.
  *
  * Fails with a `SchemaError` if a constructor would throw: for an unknown tag or option, an invalid value, or policies
@@ -411,5 +469,5 @@ export const decode = (input: unknown): Effect.Effect<PolicyData, Schema.SchemaE
           new SchemaIssue.InvalidValue({ expected: `policies nested at most ${deepest} deep` }, input)
         )
       )
-      : decodeStrictly(input)
+      : Effect.mapError(decodeStrictly(input), ({ issue }) => new Schema.SchemaError(ofOneWindow(issue)))
   )

@@ -2,6 +2,7 @@
  * The list of all kinds of policies and of all meters. A new kind is a file in this folder, its lines here, and its
  * schema in `data/schema.ts`.
  */
+import { calendar, type CalendarRule } from "./calendar.ts"
 import { concurrency } from "./concurrency.ts"
 import { fixed, type FixedRule } from "./fixed.ts"
 import type { Kind } from "./kind.ts"
@@ -22,7 +23,7 @@ export const kinds = {
 } as const
 
 /** A meter as plain data. Times are nanoseconds. */
-export type Rule = RateRule | SlidingRule | FixedRule | SpacingRule
+export type Rule = RateRule | SlidingRule | FixedRule | CalendarRule | SpacingRule
 
 /** Makes the meter of a rule. */
 export const meterOf = (rule: Rule): Meter<any, any> => {
@@ -33,6 +34,8 @@ export const meterOf = (rule: Rule): Meter<any, any> => {
       return sliding(rule)
     case "fixed":
       return fixed(rule)
+    case "calendar":
+      return calendar(rule)
     case "spacing":
       return spacing(rule)
   }

@@ -37,6 +37,8 @@ export interface Meter<S, Ticket = unknown> {
   readonly adopt: (state: S, from: Meter<S, Ticket>, now: number) => S
   /** The unit of the state in nanoseconds: the interval between two permits, or the length of a window. */
   readonly interval: number
+  /** The name of the windows whose ends are in the state; undefined for a meter without such. */
+  readonly windows?: string
   /** Returns the permits that could start at `now`, all at once. */
   readonly remaining: (state: S, now: number, wall: Wall) => number
   /** Whether the state acts as the initial one from `now` on. */

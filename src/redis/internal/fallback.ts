@@ -28,7 +28,9 @@ const sharedData = (data: PolicyData, share: number): PolicyData => {
       return { ...data, per: data.per / share, capacity: Math.max(1, Math.floor(data.capacity * share)) }
     case "Window": {
       const limit = Math.max(1, Math.floor(data.limit * share))
-      return { ...data, limit, per: data.per * limit / (data.limit * share) }
+      return data.kind === "calendar"
+        ? { ...data, limit }
+        : { ...data, limit, per: data.per * limit / (data.limit * share) }
     }
     case "Spacing":
       return { ...data, interval: data.interval / share }

@@ -16,7 +16,7 @@ export const sleepFor = (nanos: number): Duration.Duration =>
 
 /**
  * A part of a policy that decides by time, in microseconds, by its `kind`: "rate" has `interval` and `capacity`, "sliding" and
- * "fixed" have `per` and `limit`, "spacing" has `interval` and `align`. `field` is its name in the store, the same in every
+ * "fixed" have `per` and `limit`, "calendar" has `unit`, `zone` and `limit`, "spacing" has `interval` and `align`. `field` is its name in the store, the same in every
  * process with this policy.
  *
  * @category models
@@ -48,7 +48,11 @@ export interface Rules {
 
 /** A rule with its times in another unit. */
 const convert = <R extends MeterRule>(rule: R, unit: (time: number) => number): R =>
-  "interval" in rule ? { ...rule, interval: unit(rule.interval) } : { ...rule, per: unit(rule.per) }
+  "interval" in rule
+    ? { ...rule, interval: unit(rule.interval) }
+    : "per" in rule
+    ? { ...rule, per: unit(rule.per) }
+    : rule
 
 /** The rule of a meter, which counts in nanoseconds. */
 export const meterRule = (rule: Rule): MeterRule => convert(rule, nanos)
@@ -80,7 +84,13 @@ const longestLog = 1_000
 /** The step of a sliding window's log; 0 where every start is an entry of its own. */
 export const grainOf = (per: number, limit: number): number => limit > longestLog ? Math.ceil(per / longestLog) : 0
 
-const letters: { readonly [K in MeterRule["kind"]]: string } = { rate: "r", sliding: "s", fixed: "x", spacing: "p" }
+const letters: { readonly [K in MeterRule["kind"]]: string } = {
+  rate: "r",
+  sliding: "s",
+  fixed: "x",
+  calendar: "d",
+  spacing: "p"
+}
 
 /** The name of a part in the store: its kind, which of several alike it is, its unit and its given name. */
 const namer = () => {

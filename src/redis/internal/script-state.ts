@@ -85,6 +85,24 @@ local function flush(i)
   if fresh[i] > 0 then call('RPUSH', log[i], entry(now, fresh[i])) fresh[i] = 0 end
 end
 
+-- The window of the clock that contains an instant: when it begins and ends. Beyond the edges of a calendar that are told
+-- windows are as long as the last one.
+local function window(rule, at)
+  local here, edges, per = wall + at, rule.edges, rule.per
+  local past = here % per
+  if edges then
+    local i, n = 1, #edges
+    while i < n and edges[i + 1] <= here do i = i + 1 end
+    per = i < n and edges[i + 1] - edges[i] or edges[n] - edges[n - 1]
+    past = i < n and here - edges[i] or (here - edges[n]) % per
+  end
+  return now + at - past, now + at + per - past
+end
+-- When the window of a calendar began that ends then. Half of its usual length before its end is well within it.
+local function beginOf(rule, close)
+  return rule.edges and window(rule, close - now - rule.per / 2) or close - rule.per
+end
+
 -- When a part would let this cost start, at or after an instant.
 local function due(i, from, cost)
   local rule = M[i]
@@ -147,9 +165,11 @@ local function charge(i, at, cost)
     end
   elseif kind == 'fixed' then
     if now + at >= s[1] then
-      local close = now + at + rule.per - (wall + at) % rule.per
+      local _, close = window(rule, at)
       -- Right behind the last one: its end lay a little before the wall clock's, so this is the same boundary.
-      if s[1] > 0 and close - s[1] < rule.per / 2 then close = close + rule.per end
+      if s[1] > 0 and close - s[1] < (rule.shortest or rule.per / 2) then
+        close = rule.edges and select(2, window(rule, close - now)) or close + rule.per
+      end
       s[1], s[2], s[3], s[4] = close, 0, s[1], s[2]
     end
     s[2] = s[2] + cost

@@ -59,7 +59,7 @@ if back and back.version == S.v then
       if late > 0 then
         s[2] = s[2] - late
         -- It had opened a window that is still to come.
-        if s[2] <= 0 and s[1] - rule.per > now then s[1], s[2], s[3], s[4] = s[3], s[4], 0, 0 end
+        if s[2] <= 0 and beginOf(rule, s[1]) > now then s[1], s[2], s[3], s[4] = s[3], s[4], 0, 0 end
       end
       -- A slot that stands may have opened the window after theirs.
       local used = soon > 0 and grants.at < s[3] and 4 or 2
@@ -94,7 +94,7 @@ for _, one in ipairs(ask.settlements or {}) do
         end
       elseif kind == 'sliding' then withdraw(i, one.at, -more)
       elseif kind == 'fixed' then
-        if one.at < s[1] and one.at >= s[1] - rule.per then s[2] = max(0, s[2] + more) end
+        if one.at < s[1] and one.at >= beginOf(rule, s[1]) then s[2] = max(0, s[2] + more) end
       elseif kind == 'spacing' and one.isUndone and s[1] == one.at then unstart(s) end
     end
   end

@@ -2,8 +2,10 @@
  * Requests and answers of the store in Redis as the scripts read and write them.
  */
 import type * as Types from "effect/Types"
+import { shortest } from "../../internal/part/calendar.ts"
+import { calendarOf, lengthOf } from "../../internal/part/zone.ts"
 import type { Decision, Request } from "../ThrottleStore.ts"
-import { grace, grainOf, type Rule, type Rules } from "./rules.ts"
+import { grace, grainOf, micros, type Rule, type Rules } from "./rules.ts"
 import { replyFields } from "./scripts.ts"
 
 /** Beyond any wait, as Lua reads it. */
@@ -21,14 +23,57 @@ export const keysOf = (request: Request): ReadonlyArray<string> => {
   return hasLeases(request) ? [key, ...logs, leasesKey(key), `${key}:line`] : [key, ...logs]
 }
 
-export const encodeRules = ({ meters, pools }: Rules): string => JSON.stringify({ pools, meters: meters.map(complete) })
+/**
+ * Returns a function that encodes the rules as of an instant, in milliseconds of Unix time. A throttle sends the same
+ * rules again and again, so the latest result is kept.
+ */
+export const rulesEncoder = ({ meters, pools }: Rules): (millis: number) => string => {
+  const parts = meters.map(completer)
+  let latest: { readonly parts: ReadonlyArray<unknown>; readonly text: string } | undefined
+  return (millis) => {
+    const completed = parts.map((complete) => complete(millis))
+    if (latest === undefined || completed.some((part, i) => part !== latest!.parts[i])) {
+      latest = { parts: completed, text: JSON.stringify({ pools, meters: completed }) }
+    }
+    return latest.text
+  }
+}
 
-const complete = (rule: Rule) =>
-  rule.kind === "rate"
+/** Adds to a rule what the script needs. The result is the same one as long as it is equal. */
+const completer = (rule: Rule): (millis: number) => unknown => {
+  if (rule.kind === "calendar") return windowsOf(rule)
+  const completed = rule.kind === "rate"
     ? { ...rule, grace }
     : rule.kind === "sliding"
     ? { ...rule, grain: grainOf(rule.per, rule.limit) }
     : rule
+  return () => completed
+}
+
+/** How many windows of a calendar the script is told: so many before the present one, and so many after it. */
+const told = { before: 1, after: 6 }
+
+/**
+ * Windows of a calendar are fixed windows for the script, with their edges in microseconds of Unix time, since Redis does
+ * not know time zones.
+ */
+const windowsOf = ({ field, limit, unit, zone }: Extract<Rule, { readonly kind: "calendar" }>) => {
+  const { startsOf, unitAt } = calendarOf(unit, zone)
+  const encode = (n: number) => ({
+    field,
+    kind: "fixed",
+    limit,
+    per: lengthOf(unit) * 1e3,
+    shortest: micros(shortest),
+    edges: startsOf(n - told.before, told.before + told.after + 2).map((millis) => millis * 1e3)
+  })
+  let latest: { readonly n: number; readonly rule: unknown } | undefined
+  return (millis: number): unknown => {
+    const n = unitAt(millis)
+    if (latest?.n !== n) latest = { n, rule: encode(n) }
+    return latest.rule
+  }
+}
 
 /** Fields at their defaults are left out: reading JSON takes a good part of a script's time. */
 export const encodeRequest = (request: Request): string => {
