@@ -28,6 +28,7 @@ import * as PolicyConfig from "./internal/data/config.ts"
 import * as Construct from "./internal/data/construct.ts"
 import * as PolicySchema from "./internal/data/schema.ts"
 import * as Words from "./internal/data/words.ts"
+import * as LevelsEngine from "./internal/levels/engine.ts"
 import * as Metrics from "./internal/metrics.ts"
 import * as Observe from "./internal/observe.ts"
 import * as ThrottleOperations from "./internal/operations.ts"
@@ -1617,6 +1618,82 @@ export const Service =
         )
     }) as unknown as ServiceClass<Self, Id, E, U>
   }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Levels
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * The operations of several throttles as levels.
+ *
+ * @see {@link levels}, which returns it
+ * @category models
+ * @since 0.2.0
+ */
+export interface Levels extends
+  Pick<
+    Throttle,
+    | "withPermit"
+    | "withPermits"
+    | "withPermitsIfAvailable"
+    | "wait"
+    | "allow"
+    | "takeScoped"
+    | "usePermits"
+    | "estimateWait"
+    | "remaining"
+  >
+{}
+
+/**
+ * Limits each call by several throttles, all or none, at one instant: from the narrowest to the widest, such as the user's,
+ * the organisation's and that of all.
+ *
+ * **When to use**
+ *
+ * Where a call counts for several limits of which some are by key. Make it for each call; it is a view and keeps nothing.
+ * For several limits of one throttle use {@link all}.
+ *
+ * **Details**
+ *
+ * A call waits at its narrowest level first. Where it is the head of the queue and ready, it keeps that place and enters the
+ * queue of the next level. Once every level lets it start, all are charged in one step; before, none is. So a call that its
+ * user's limit holds back makes no other user wait. Within each level calls start in the level's order. An interrupted or
+ * rejected call is charged nothing at any level. `settle` and `cancel` apply to every level; permits are held at all, until
+ * the end. A cost may name the units of any level. Statistics, logs and spans of a wait are those of the level at which the
+ * call waits; a timeout of a level counts from the arrival there and includes the waits at wider ones.
+ *
+ * Always name the levels in the same order: two calls that wait for each other's level would wait for ever.
+ *
+ * **Errors**
+ *
+ * `ThrottleError` of the level that rejects the call: its reason has that throttle's name. Throws a `RangeError` for an
+ * empty list, and for a throttle on a store: levels are charged in one step of this process. Dies with a `RangeError` if a
+ * throttle occurs twice.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle, ThrottleMap } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   const users = yield* ThrottleMap.make({ lookup: (_user: string) => Throttle.rate({ limit: 5 }) })
+ *   const organisations = yield* ThrottleMap.make({ lookup: (_name: string) => Throttle.rate({ limit: 50, burst: 10 }) })
+ *   const everybody = yield* Throttle.make(Throttle.concurrency({ limit: 100 }))
+ *
+ *   const limits = Throttle.levels([users.get("ada"), organisations.get("acme"), everybody])
+ *   return yield* limits.withPermit(Effect.succeed("done"))
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program)) // "done"
+ * ```
+ *
+ * @see {@link all} for several limits in one throttle
+ * @category constructors
+ * @since 0.2.0
+ */
+export const levels = (throttles: ReadonlyArray<Throttle>): Levels => LevelsEngine.make(throttles)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Callers

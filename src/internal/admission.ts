@@ -19,8 +19,6 @@ import * as Waiters from "./waiter.ts"
 
 type LimiterOf<Self> = Self & Host<Self>
 
-const isWaiter = (arrival: Waiter | Effect.Effect<any, any, any>): arrival is Waiter => !Effect.isEffect(arrival)
-
 const callOf = (
   { plan }: Host<any>,
   demand: Demand.Demand,
@@ -69,7 +67,7 @@ export const runMasked = <Self, A, E, R>(
   const grant = backend.tryStart(limiter, call)
   if (grant !== undefined) return runGranted(limiter, grant, self, restore)
   const waiter = backend.enqueueOrReject(limiter, call)
-  return isWaiter(waiter) ? runWaiter(limiter, waiter, restore) : restore(waiter)
+  return Waiters.isWaiter(waiter) ? runWaiter(limiter, waiter, restore) : restore(waiter)
 }
 
 /** Waits until a waiter may start, and runs what it runs. To be called in a region that cannot be interrupted. */
@@ -162,7 +160,7 @@ export const take = <Self>(
     const grant = backend.tryStart(limiter, call)
     if (grant !== undefined) return keep(limiter, demand, grant, onGranted)
     const waiter = backend.enqueueOrReject(limiter, call)
-    if (!isWaiter(waiter)) return Effect.as(restore(waiter), permitOf(limiter, demand, noGrant))
+    if (!Waiters.isWaiter(waiter)) return Effect.as(restore(waiter), permitOf(limiter, demand, noGrant))
     const admitted = Effect.onExitPrimitive(restore(Waiters.wait(limiter, waiter)), (exit) => {
       if (waiter.state === "started") {
         if (Exit.isSuccess(exit)) return undefined

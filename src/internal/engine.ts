@@ -14,6 +14,7 @@ import * as Admission from "./admission.ts"
 import type { Host } from "./backend.ts"
 import type * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
+import type { Limiter } from "./limiter.ts"
 import type { Plan } from "./plan.ts"
 import type { PartRemaining, Policy } from "./service.ts"
 
@@ -45,6 +46,16 @@ export interface Engine {
   readonly resume: () => Effect.Effect<void>
   readonly update: (policy: Policy<any>) => Effect.Effect<void>
   readonly statistics: () => Effect.Effect<Counts.Statistics>
+  /**
+   * Opens the limiter for a call of several levels: until it is closed again, it is that of the same key. Returns an effect
+   * that replaces the call, if there is no room for the key. Absent where the limiter is not in this process.
+   */
+  readonly open?: (cost: Cost) => Opened | Effect.Effect<never, ThrottleError>
+}
+
+export interface Opened {
+  readonly limiter: Limiter
+  readonly close: () => void
 }
 
 /** The operations of an engine that admit no calls. */

@@ -39,3 +39,9 @@ export const forgetDecision = ({ head }: Limiter, now: number): void => {
   head.since = Math.max(head.since, Math.min(head.decision.at, now))
   head.decision = undefined
 }
+
+/** Discards the decision: the head's start is counted from now. */
+export const restart = ({ head }: Limiter, now: number): void => {
+  head.since = Math.max(head.since, now)
+  head.decision = undefined
+}

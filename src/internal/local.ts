@@ -168,12 +168,17 @@ const enqueueOrReject = (limiter: Limiter, call: Call): Waiter | Effect.Effect<a
     limiter.waiters.size + 1,
     () => Estimate.reportedWait(limiter, demand, now)
   )
+  enqueue(limiter, waiter)
+  return waiter
+}
+
+/** Adds a waiter to the queue. */
+export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
   const former = limiter.queue.peek()
   Commit.enqueue(limiter, waiter)
   const head = limiter.queue.peek()
   // A call may make another one the head, by being the next of its caller. (If it is the head itself, it parks first.)
   if (former !== undefined && head !== former && head !== waiter) Scheduler.drainSoon(limiter.scheduler)
-  return waiter
 }
 
 const resolveIfAvailable = (

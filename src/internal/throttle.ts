@@ -37,6 +37,7 @@ export const makeScoped = (plan: Plan.Plan, mayReject: boolean): Effect.Effect<L
 
 const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
   limiter,
+  open: () => ({ limiter, close: () => {} }),
   ...Engine.ofLimiter(limiter, {
     estimateWait: (demand) => Effect.succeed(Control.estimateWait(limiter, demand)),
     pause: (nanos) => Control.pause(limiter, Fiber.getCurrent()!, nanos) ?? Effect.void,

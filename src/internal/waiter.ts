@@ -39,6 +39,9 @@ export const make = <Self>(limiter: Host<Self>, call: Call, now: number): Waiter
   outcome: undefined
 })
 
+/** Whether a call that arrived waits; otherwise an effect replaces it. */
+export const isWaiter = (arrived: Waiter | Effect.Effect<any, any, any>): arrived is Waiter => !Effect.isEffect(arrived)
+
 /** Adds a waiter to the limiter's waiters. */
 export const enqueue = <Self>(limiter: Host<Self>, waiter: Waiter): void => {
   List.add(limiter.waiters, waiter)

@@ -11,6 +11,7 @@ import type { Host, Restore } from "../backend.ts"
 import * as Budget from "../budget.ts"
 import * as Counts from "../counts.ts"
 import * as Demand from "../demand.ts"
+import type { Opened } from "../engine.ts"
 import * as Errors from "../errors.ts"
 import type { Limiter, View } from "../limiter.ts"
 import * as Observe from "../observe.ts"
@@ -143,6 +144,22 @@ export const use = <K, A, E, R>(
       return undefined
     }, true)
   })
+
+/** Gives a key a limiter until it is closed; an effect that replaces the call if the map has no room for the key. */
+export const open = <K>(keyed: Keyed.Keyed<K>, given: K, cost: Demand.Cost | undefined): Opened | Rejected => {
+  if (keyed.isClosed) return Effect.interrupt
+  Sweep.afterCall(keyed)
+  const lent = find(keyed, given)
+  if (lent === undefined) return exhausted(keyed, cost ?? 1)
+  lent.users++
+  return {
+    limiter: lent.limiter,
+    close: () => {
+      lent.users--
+      Lending.takeBackIfOver(keyed, lent)
+    }
+  }
+}
 
 /** Returns the limiter of a key, lending one if it has none; undefined if the map has no room for the key. */
 export const find = <K>(keyed: Keyed.Keyed<K>, given: K): Keyed.Lent | undefined => {

@@ -91,6 +91,9 @@ export class KeyEngine<K> implements Engine.Engine {
   use<A, E, R>(use: (permit: Admission.Permit) => Effect.Effect<A, E, R>, cost: Demand.Cost | undefined) {
     return Calls.use(this.keyed, this.key, demanding(cost), (limiter, demand) => Admission.use(limiter, demand, use))
   }
+  open(cost: Demand.Cost | undefined) {
+    return Calls.open(this.keyed, this.key, cost)
+  }
   estimateWait(cost: Demand.Cost | undefined) {
     const { key, keyed } = this
     const limiter = Lending.lentTo(keyed, Keyed.canonical(keyed, key))?.limiter

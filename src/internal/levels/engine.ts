@@ -1,0 +1,132 @@
+/**
+ * The operations of several throttles as levels.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import type { ThrottleError } from "../../ThrottleError.ts"
+import * as Admission from "../admission.ts"
+import type { Restore } from "../backend.ts"
+import * as Demand from "../demand.ts"
+import * as Engine from "../engine.ts"
+import * as Operations from "../operations.ts"
+import * as Options from "../options.ts"
+import * as Plan from "../plan.ts"
+import type { Throttle } from "../service.ts"
+import * as Levels from "./levels.ts"
+
+type Opening = Engine.Engine & Required<Pick<Engine.Engine, "open">>
+
+/** Makes the operations. Throws a `RangeError` for what is not a list of different throttles of this process. */
+export const make = (throttles: ReadonlyArray<Throttle>): Throttle => Operations.make(engineOf(read(throttles)))
+
+const where = "Throttle.levels"
+
+const read = (throttles: ReadonlyArray<Throttle>): ReadonlyArray<Opening> => {
+  Options.read(where, "throttles", Options.array, throttles)
+  if (throttles.length === 0) throw Options.invalid(where, "throttles", "at least one throttle", throttles)
+  return throttles.map((throttle, i) => {
+    const name = `throttles[${i}]`
+    if (!Predicate.isObject(throttle)) throw Options.invalid(where, name, "a throttle", throttle)
+    const engine = Operations.engineOf(throttle)
+    if (engine?.open === undefined) {
+      throw new RangeError(
+        `${where}: "${name}" must be a throttle of this process, since all levels are charged in one step`
+      )
+    }
+    return engine as Opening
+  })
+}
+
+/** The units that any level counts; undefined if a level accepts every unit. */
+const unitsOf = (engines: ReadonlyArray<Opening>): ReadonlySet<string> | undefined => {
+  const units = engines.map((engine) => engine.plan()?.units)
+  return units.some((one) => one === undefined) ? undefined : new Set(units.flatMap((one) => [...one!]))
+}
+
+const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
+  const none = Plan.make({ _tag: "None" })
+  const name = engines.map((engine) => engine.name).join(", ")
+  const demandOf = (cost: Demand.Cost | undefined): Demand.Demand =>
+    Demand.make({ ...none, name, units: unitsOf(engines) }, cost ?? 1)
+
+  /** Uses the limiters of all levels in the step that opens them, until the effect ends. */
+  const use = <A, E, R>(
+    cost: Demand.Cost | undefined,
+    f: (levels: Levels.Levels, demand: Demand.Demand, restore: Restore) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ThrottleError, R> =>
+    Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
+      const demand = demandOf(cost)
+      const opened: Array<Engine.Opened> = []
+      const close = () => {
+        for (const one of opened) one.close()
+      }
+      for (const engine of engines) {
+        const one = engine.open(cost)
+        if (Effect.isEffect(one)) {
+          close()
+          return restore(one)
+        }
+        opened.push(one)
+      }
+      const limiters = opened.map(({ limiter }) => limiter)
+      if (new Set(limiters).size < limiters.length) {
+        close()
+        throw new RangeError(`${where}: each level must be another throttle, received ${name}`)
+      }
+      return Effect.onExitPrimitive(f(Levels.make(limiters, demand.plan), demand, restore), () => {
+        close()
+        return undefined
+      }, true)
+    })
+
+  const holdingNothing = (levels: Levels.Levels): void => {
+    for (const { plan } of levels.limiters) Engine.checkHoldsNothing(plan)
+  }
+
+  const unsupported = (operation: string) => () => {
+    throw new RangeError(`${where}: ${operation} is an operation of each throttle, not of its levels together`)
+  }
+
+  /** The part of a cost that a level counts. */
+  const costFor = (engine: Opening, cost: Demand.Cost | undefined): Demand.Cost => {
+    const units = engine.plan()?.units
+    const amounts = { permits: 1, ...Demand.byUnit(cost ?? 1) }
+    return Object.fromEntries(Object.entries(amounts).filter(([unit]) => units === undefined || units.has(unit)))
+  }
+
+  return {
+    name,
+    plan: () => undefined,
+    run: (self, cost) => use(cost, (levels, demand, restore) => Admission.runMasked(levels, demand, self, restore)),
+    runIfAvailable: (self, cost) =>
+      use(cost, (levels, demand, restore) => Admission.runIfAvailableMasked(levels, demand, self, restore)),
+    wait: (cost) =>
+      use(cost, (levels, demand, restore) => {
+        holdingNothing(levels)
+        return Admission.runMasked(levels, demand, Effect.void, restore)
+      }),
+    allow: (cost) =>
+      use(cost, (levels, demand, restore) => {
+        holdingNothing(levels)
+        return Effect.map(Admission.runIfAvailableMasked(levels, demand, Effect.void, restore), Option.isSome)
+      }),
+    take: (cost) => use(cost, (levels, demand, restore) => restore(Admission.take(levels, demand, "scope"))),
+    use: (f, cost) => use(cost, (levels, demand, restore) => restore(Admission.use(levels, demand, f))),
+    estimateWait: (cost) =>
+      Effect.suspend(() => {
+        demandOf(cost)
+        return Effect.map(
+          Effect.forEach(engines, (engine) => engine.estimateWait(costFor(engine, cost))),
+          (waits) => Option.map(Option.all(waits), (all) => all.reduce(Duration.max, Duration.zero))
+        )
+      }),
+    remaining: () => Effect.map(Effect.forEach(engines, (engine) => engine.remaining()), (parts) => parts.flat()),
+    reset: unsupported("reset"),
+    pause: unsupported("pause"),
+    resume: unsupported("resume"),
+    update: unsupported("update"),
+    statistics: unsupported("statistics")
+  }
+}

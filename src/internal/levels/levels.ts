@@ -1,0 +1,381 @@
+/**
+ * Calls that several limiters must admit, all or none, at one instant: those of a user, of an organisation, of everybody.
+ *
+ * A call waits at one level at a time, from the first (the narrowest) to the last. Where it is the head and ready, it keeps
+ * that place and enters the queue of the next level; nothing is charged. Once it is the head and ready at every level, all
+ * of them are charged in that step. So a call that its own user's limit holds back is in no other queue, and holds back no
+ * other user. If a level is no longer ready by then, the call leaves the queues behind that level and waits there again.
+ *
+ * For `admission.ts` and `waiter.ts` this is one more backend. At each level the call has a waiter of its own, which the
+ * limiter treats as any other; when it is resumed, the call itself is.
+ */
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type { ThrottleError } from "../../ThrottleError.ts"
+import type { Backend, Call, Host, Waiter } from "../backend.ts"
+import * as Bounds from "../bounds.ts"
+import * as Budget from "../budget.ts"
+import * as Counts from "../counts.ts"
+import * as Demand from "../demand.ts"
+import * as Errors from "../errors.ts"
+import { type Grant, noGrant, type Settlement } from "../grant.ts"
+import * as Head from "../head.ts"
+import * as Heap from "../heap.ts"
+import { type Limiter, mayStart } from "../limiter.ts"
+import * as List from "../list.ts"
+import * as Local from "../local.ts"
+import type { Plan } from "../plan.ts"
+import * as Time from "../time.ts"
+import * as Waiters from "../waiter.ts"
+
+export interface Levels extends Host<Levels> {
+  /** From the narrowest to the widest. */
+  readonly limiters: ReadonlyArray<Limiter>
+  /** Those of the level at which the call waits, for its logs and spans. */
+  counts: Counts.Counts
+  pauses: Limiter["pauses"]
+}
+
+/** What a call holds at each level. */
+interface Held extends Grant {
+  readonly levels: ReadonlyArray<Grant>
+}
+
+/**
+ * The place of a call at a level: in its queue, or none, since the level is in shadow or lets the call run without
+ * permits that its own fiber holds.
+ */
+type Place = Waiter | "shadow" | "bypassed"
+
+/** A waiting call. */
+interface Climber extends Waiter {
+  readonly call: Call
+  /** Its place at each level that it has entered. */
+  readonly entered: Array<Place>
+  /** The level at which it waits. */
+  level: number
+  /** What it holds, once it has started. */
+  levels: ReadonlyArray<Grant>
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// One level
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** A call as it is for one level. Its settlement is of its own, since each level has other meters. */
+const callAt = ({ plan }: Limiter, call: Call, self = call.self): Call => ({
+  ...call,
+  self,
+  demand: Demand.forPlan(plan, call.demand),
+  settlement: call.settlement && ({ state: "open", tickets: [], semaphores: "none" } satisfies Settlement)
+})
+
+/** Whether a level lets an arriving call start now. */
+const isOpenTo = (limiter: Limiter, demand: Demand.Demand): boolean =>
+  limiter.phase === "shadow" ||
+  (limiter.phase === "inForce" &&
+    mayStart(limiter, Demand.forPlan(limiter.plan, demand), Time.now(limiter.time)))
+
+/** Whether a level lets a waiting call start now. */
+const isReady = (limiter: Limiter, waiter: Waiter): boolean => {
+  if (limiter.phase === "shadow") return true
+  if (limiter.phase === "closed" || limiter.queue.peek() !== waiter) return false
+  const now = Time.now(limiter.time)
+  return Budget.isReady(Head.examine(limiter, waiter, now), now)
+}
+
+/** Stands for the effect of a call, by which a level tells that it lets the call run without permits. */
+const bypass = Effect.suspend(() => Effect.void)
+
+/**
+ * Enters the queue of a level. Returns the effect that replaces the call if the level rejects it.
+ */
+const enter = (levels: Levels, climber: Climber): Effect.Effect<any, any, any> | undefined => {
+  const { call, entered } = climber
+  const limiter = levels.limiters[entered.length]!
+  const own = callAt(limiter, call, bypass)
+  if (limiter.phase === "shadow") {
+    entered.push("shadow")
+    return undefined
+  }
+  if (isOpenTo(limiter, call.demand)) {
+    // It does not wait here, so no bound is asked. It keeps a place while it waits at a wider level.
+    const waiter = Waiters.make(limiter, own, Time.now(limiter.time))
+    Local.enqueue(limiter, waiter)
+    entered.push(waiter)
+    return undefined
+  }
+  const arrived = limiter.backend.enqueueOrReject(limiter, own)
+  if (arrived === bypass) {
+    entered.push("bypassed")
+    return undefined
+  }
+  if (!Waiters.isWaiter(arrived)) return arrived
+  limitWait(levels, climber, limiter, arrived)
+  entered.push(arrived)
+  return undefined
+}
+
+/** Lets a wait end with the deadlines of the levels before, at which the call waits no more. */
+const limitWait = ({ limiters }: Levels, { entered }: Climber, limiter: Limiter, waiter: Waiter): void => {
+  const deadlines = entered.map((place, i) =>
+    typeof place === "string" ? Infinity : Bounds.deadlineOf(limiters[i]!.plan, place)
+  )
+  const timeout = Math.min(...deadlines) - waiter.arrival
+  if (timeout >= Bounds.timeoutOf(limiter.plan, waiter.own)) return
+  Bounds.remove(limiter, waiter)
+  waiter.own = { maxWait: waiter.own?.maxWait ?? Infinity, timeout: Math.max(0, timeout), deadline: Heap.node(waiter) }
+  Bounds.add(limiter, waiter)
+}
+
+/** Leaves the queues from a level on. */
+const leaveFrom = ({ limiters }: Levels, { entered }: Climber, level: number): void => {
+  entered.splice(level).forEach((waiter, i) => {
+    if (typeof waiter === "string" || waiter.state !== "waiting") return
+    const limiter = limiters[level + i]!
+    waiter.state = "left"
+    waiter.resume = undefined
+    limiter.backend.leave(limiter, waiter)
+  })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// From level to level
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Goes on as far as the levels let the call. Returns "ready" if all of them do, "waiting" if the call has to wait at
+ * `climber.level`, or the effect that replaces the call.
+ */
+const climb = (levels: Levels, climber: Climber): "ready" | "waiting" | Effect.Effect<any, any, any> => {
+  const { entered } = climber
+  const { limiters } = levels
+  for (let i = 0; i < limiters.length; i++) {
+    const limiter = limiters[i]!
+    // A level that came out of shadow is entered anew.
+    if (entered[i] === "shadow" && limiter.phase !== "shadow") leaveFrom(levels, climber, i)
+    const rejection = i === entered.length ? enter(levels, climber) : undefined
+    if (rejection !== undefined) return replace(levels, climber, rejection)
+    const waiter = entered[i]!
+    if (typeof waiter === "string") continue
+    if (waiter.state === "left") return replace(levels, climber, waiter.outcome!)
+    if (limiter.phase === "closed") return replace(levels, climber, Effect.interrupt)
+    if (isReady(limiter, waiter)) continue
+    leaveFrom(levels, climber, i + 1)
+    waitAt(levels, climber, i)
+    return "waiting"
+  }
+  return "ready"
+}
+
+const replace = (levels: Levels, climber: Climber, effect: Effect.Effect<any, any, any>) => {
+  leaveFrom(levels, climber, 0)
+  return effect
+}
+
+/** Notes at which level a call waits. */
+const waitAt = (levels: Levels, climber: Climber, level: number): void => {
+  const { counts, pauses, plan: { description, name } } = levels.limiters[level]!
+  climber.level = level
+  levels.counts = counts
+  levels.pauses = pauses
+  levels.plan = { ...levels.plan, name, description }
+}
+
+/** Makes the waiters of a parked call resume the call. */
+const listen = (levels: Levels, climber: Climber): void =>
+  climber.entered.forEach((waiter, i) => {
+    if (typeof waiter === "string" || waiter.state !== "waiting") return
+    waiter.resume = (effect) => {
+      for (const one of climber.entered) if (typeof one !== "string") one.resume = undefined
+      if (waiter.state === "waiting" && levels.limiters[i]!.phase !== "closed") {
+        return Waiters.resumeToStart(levels, climber)
+      }
+      // Rejected, or closed.
+      climber.state = "left"
+      leaveFrom(levels, climber, 0)
+      Waiters.resumeWith(climber, effect)
+    }
+  })
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The backend
+// ---------------------------------------------------------------------------------------------------------------------
+
+const asClimber = (waiter: Waiter): Climber => waiter as Climber
+
+const grantsOf = (grant: Grant): ReadonlyArray<Grant> => (grant as Held).levels
+
+/** Does something at each level at which a call holds something. */
+const forEachGrant = (
+  { limiters }: Levels,
+  grant: Grant,
+  f: (limiter: Limiter, grant: Grant) => void
+): void =>
+  grantsOf(grant).forEach((one, i) => {
+    if (one !== noGrant) f(limiters[i]!, one)
+  })
+
+/** Starts an arriving call at every level, all of which are open to it. */
+const startAll = ({ limiters }: Levels, call: Call): ReadonlyArray<Grant> =>
+  limiters.map((limiter) => limiter.backend.tryStart(limiter, callAt(limiter, call))!)
+
+/** Starts a waiting call at every level, all of which are ready for it. */
+const startPlaces = ({ limiters }: Levels, { call, entered, level }: Climber): ReadonlyArray<Grant> =>
+  entered.splice(0).map((place, i) => {
+    const limiter = limiters[i]!
+    if (place === "shadow") return limiter.backend.tryStart(limiter, callAt(limiter, call))!
+    if (place === "bypassed") return noGrant
+    // Where it was ready before, the time until now is not made up for: it waited for another level.
+    if (i !== level) Head.restart(limiter, Time.now(limiter.time))
+    limiter.backend.startIfReady(limiter, place)
+    return place.demand.holdsPermits || place.settlement !== undefined ? place : noGrant
+  })
+
+const backend: Backend<Levels> = {
+  // The limiters of keys are given back by a hook, so there is no shorter path.
+  startAtOnce: () => false,
+
+  tryStart: (levels, call) => {
+    if (!levels.limiters.every((limiter) => isOpenTo(limiter, call.demand))) return undefined
+    const grants = startAll(levels, call)
+    if (grants.every((grant) => grant === noGrant)) return noGrant
+    const held: Held = { ...noGrant, ...call, levels: grants }
+    return held
+  },
+
+  enqueueOrReject: (levels, call) => {
+    const rejection = excess(levels, call)
+    if (rejection !== undefined) return rejection
+    const { limiters, time } = levels
+    const waiter = Waiters.make(levels, call, Time.now(time))
+    const climber: Climber = Object.assign(waiter, { call, entered: [], level: 0, levels: [] })
+    const progress = climb(levels, climber)
+    if (Effect.isEffect(progress)) return progress
+    if (progress === "ready") return climber
+    const { level } = climber
+    const place = climber.entered[level] as Waiter
+    // The wait of the call is observed, that of its waiter is not.
+    waiter.observation = place.observation && { ...place.observation, queued: limiters[level]!.waiters.size }
+    place.observation = undefined
+    return climber
+  },
+
+  resolveIfAvailable: (levels, call, restore) => {
+    const rejection = excess(levels, call)
+    return rejection === undefined ? undefined : restore(rejection)
+  },
+
+  onPark: (levels, waiter) => {
+    const climber = asClimber(waiter)
+    const place = climber.entered[climber.level]
+    if (place === undefined || typeof place === "string" || place.outcome !== undefined) {
+      return Waiters.resumeToStart(levels, climber)
+    }
+    listen(levels, climber)
+    const limiter = levels.limiters[climber.level]!
+    limiter.backend.onPark(limiter, place)
+  },
+
+  startIfReady: (levels, waiter) => {
+    const climber = asClimber(waiter)
+    const progress = climb(levels, climber)
+    if (progress === "waiting") return false
+    if (progress === "ready") {
+      climber.state = "started"
+      climber.levels = startPlaces(levels, climber)
+      return true
+    }
+    climber.state = "left"
+    climber.observation = undefined
+    climber.outcome = progress
+    return true
+  },
+
+  leave: (levels, waiter) => {
+    const { entered, level } = asClimber(waiter)
+    entered.forEach((place, i) => {
+      // `abandon` counts the interruption at the level at which the call waits.
+      if (typeof place !== "string" && i !== level) Counts.interrupted(levels.limiters[i]!.counts)
+    })
+    leaveFrom(levels, asClimber(waiter), 0)
+  },
+
+  runHolding: (levels, grant, self) => {
+    if ((grant as Climber).state === "left") return (grant as Climber).outcome!
+    return grantsOf(grant).reduceRight(
+      (inner, one, i) => {
+        const limiter = levels.limiters[i]!
+        return one === noGrant ? inner : limiter.backend.runHolding(limiter, one, inner)
+      },
+      self
+    )
+  },
+
+  takeForScope: (levels, grant) => each(levels, grant, (limiter, one) => limiter.backend.takeForScope(limiter, one)),
+
+  returnFromScope: (levels, grant) =>
+    each(levels, grant, (limiter, one) => limiter.backend.returnFromScope(limiter, one)),
+
+  settle: (levels, grant, actual) =>
+    forEachGrant(
+      levels,
+      grant,
+      (limiter, one) => limiter.backend.settle(limiter, one, Demand.forPlan(limiter.plan, actual))
+    ),
+
+  cancel: (levels, grant) => forEachGrant(levels, grant, (limiter, one) => limiter.backend.cancel(limiter, one)),
+
+  release: (levels, grant, exit: Exit.Exit<unknown, unknown>, isCharged) =>
+    forEachGrant(levels, grant, (limiter, one) => {
+      limiter.backend.release(limiter, one, exit, isCharged)
+      limiter.afterCall?.()
+    })
+}
+
+/** Rejects a call that a level can never grant, and interrupts one at a level that is closed. */
+const excess = ({ limiters }: Levels, call: Call): Effect.Effect<never, ThrottleError> | undefined => {
+  for (const limiter of limiters) {
+    if (limiter.phase === "closed") return Effect.interrupt
+    const { demand } = callAt(limiter, call)
+    if (limiter.phase === "inForce" && demand.exceeds !== undefined) {
+      return Waiters.rejection(limiter, call.fiber, demand, Errors.exceeds(limiter, demand), 0)
+    }
+  }
+  return undefined
+}
+
+/** Joins the effects of all levels; undefined if there is none. */
+const each = (
+  levels: Levels,
+  grant: Grant,
+  f: (limiter: Limiter, grant: Grant) => Effect.Effect<unknown> | undefined
+): Effect.Effect<unknown> | undefined => {
+  const effects: Array<Effect.Effect<unknown>> = []
+  forEachGrant(levels, grant, (limiter, one) => {
+    const effect = f(limiter, one)
+    if (effect !== undefined) effects.push(effect)
+  })
+  return effects.length === 0 ? undefined : Effect.all(effects, { discard: true })
+}
+
+/** Makes the levels of one call, or of several one after the other. `plan`: without parts; its units are those of all. */
+export const make = (limiters: ReadonlyArray<Limiter>, plan: Plan): Levels => {
+  const first = limiters[0]!
+  return {
+    backend,
+    limiters,
+    plan,
+    meters: [],
+    pools: [],
+    one: Demand.one(plan),
+    time: first.time,
+    counts: first.counts,
+    pauses: first.pauses,
+    waiters: List.make(),
+    callers: new Map(),
+    bounded: Bounds.deadlines(),
+    mayReject: true,
+    afterCall: undefined
+  }
+}
