@@ -5,6 +5,7 @@ import { Config, Effect, flow, Layer, type Option, type Schema, type Scope, Stre
 import type { Duration } from "effect"
 import { Policy, Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import type {
+  Draining,
   KeysExhausted,
   LeaseLost,
   PermitsExceedCapacity,
@@ -579,7 +580,7 @@ describe("the error", () => {
       expectTypeOf(error).toEqualTypeOf<ThrottleError>()
       expectTypeOf(error.retryAfter).toEqualTypeOf<Duration.Duration | undefined>()
       expectTypeOf(error.reason).toEqualTypeOf<
-        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | KeysExhausted | StoreError | LeaseLost
+        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | Draining | KeysExhausted | StoreError | LeaseLost
       >()
       return Effect.void
     }))
@@ -613,8 +614,11 @@ describe("the error", () => {
 
   test("the reason narrows by its tag", () => {
     const use = ({ reason }: ThrottleError) => {
-      if (reason._tag === "PermitsExceedCapacity" || reason._tag === "KeysExhausted" || reason._tag === "LeaseLost") {
-        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | KeysExhausted | LeaseLost>()
+      if (
+        reason._tag === "PermitsExceedCapacity" || reason._tag === "Draining" || reason._tag === "KeysExhausted" ||
+        reason._tag === "LeaseLost"
+      ) {
+        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | Draining | KeysExhausted | LeaseLost>()
         // @ts-expect-error waiting does not help
         void reason.retryAfter
       } else {

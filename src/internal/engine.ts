@@ -42,12 +42,20 @@ export interface Engine {
   readonly resume: () => Effect.Effect<void>
   readonly update: (policy: Policy<any>) => Effect.Effect<void>
   readonly statistics: () => Effect.Effect<Counts.Statistics>
+  readonly drain: (nanos: number) => Effect.Effect<number>
+  readonly awaitIdle: () => Effect.Effect<void>
+  readonly awaitQueue: (calls: number) => Effect.Effect<void>
 }
 
 /** The operations of an engine that admit no calls. */
-export type Controls = Pick<Engine, "pause" | "resume" | "update" | "statistics"> & {
-  readonly estimateWait: (demand: Demand.Demand) => Effect.Effect<Option.Option<Duration.Duration>>
-}
+export type Controls =
+  & Pick<
+    Engine,
+    "pause" | "resume" | "update" | "statistics" | "drain" | "awaitIdle" | "awaitQueue"
+  >
+  & {
+    readonly estimateWait: (demand: Demand.Demand) => Effect.Effect<Option.Option<Duration.Duration>>
+  }
 
 /** Makes the engine of a limiter. */
 export const ofLimiter = <Self>(limiter: Self & Host<Self>, controls: Controls): Engine => ({

@@ -2,7 +2,7 @@
  * Decides whether a call that cannot start at once may wait, and builds the errors of rejected calls.
  */
 import * as Duration from "effect/Duration"
-import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
+import { Draining, PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
 import * as Budget from "./budget.ts"
 import { byUnit, type Demand } from "./demand.ts"
 import * as Estimate from "./estimate.ts"
@@ -56,6 +56,10 @@ export const exceeds = (view: View, demand: Demand): ThrottleError => {
 /** Makes the error of a call that waited for `timeout`. */
 export const timedOut = (view: View, demand: Demand, now: number): ThrottleError =>
   failed(new TimedOut({ ...retryable(view, demand, now), limit: Duration.millis(view.plan.timeout / 1e6) }))
+
+/** Makes the error of a call that arrives while the throttle drains. */
+export const draining = (view: View, demand: Demand): ThrottleError =>
+  failed(new Draining({ ...common(view, demand), parts: [] }))
 
 const failed = (reason: ThrottleError["reason"]): ThrottleError => new ThrottleError({ reason })
 

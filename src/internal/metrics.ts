@@ -49,7 +49,7 @@ export interface Counters {
 
 export const counters = (): Counters => ({
   admitted: 0,
-  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 },
   interrupted: 0,
   waiting: 0,
   running: 0
@@ -236,7 +236,7 @@ const register = (context: Context.Context<never>, all: All, id: string, name: s
   const add = series.register
   const count = (count: number) => ({ count, incremental: true })
   add(metrics.admitted, () => count(series.admitted))
-  for (const reason of ["QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity"] as const) {
+  for (const reason of ["QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity", "Draining"] as const) {
     add(metrics.rejected, () => count(series.rejected[reason]), reason)
   }
   add(metrics.interrupted, () => count(series.interrupted))

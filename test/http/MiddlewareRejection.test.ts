@@ -412,7 +412,8 @@ describe("a refusal where no request may wait", () => {
         QueueFull: 4,
         WaitTooLong: 0,
         TimedOut: 0,
-        PermitsExceedCapacity: 1
+        PermitsExceedCapacity: 1,
+        Draining: 0
       })
       assert.strictEqual(counted.keys, 1)
       const metrics = (yield* Metric.snapshot).filter(({ attributes, id }) =>

@@ -69,7 +69,8 @@ const startIdle = <K>(
   given: K,
   demandOf: DemandOf
 ): "started" | "not ready" | "needs a limiter" | Rejected => {
-  if (keyed.isClosed) return Effect.interrupt
+  const refused = refusal(keyed, given, demandOf)
+  if (refused !== undefined) return refused
   Sweep.afterCall(keyed)
   const key = Keyed.canonical(keyed, given)
   if (Lending.lentTo(keyed, key) !== undefined) return "needs a limiter"
@@ -103,7 +104,8 @@ const withLimiter = <K, A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R> =>
   // The limiter is used in the step that finds it: one step later it may be lent to another key.
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
-    if (keyed.isClosed) return Effect.interrupt
+    const refused = refusal(keyed, key, demandOf)
+    if (refused !== undefined) return restore(refused)
     const lent = find(keyed, key)
     if (lent === undefined) return exhausted(keyed, demandOf(peek(keyed, key)).cost)
     const running = f(lent.limiter, demandOf(lent.limiter), restore)
@@ -119,7 +121,8 @@ export const use = <K, A, E, R>(
   f: (limiter: Limiter, demand: Demand.Demand) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
-    if (keyed.isClosed) return Effect.interrupt
+    const refused = refusal(keyed, given, demandOf)
+    if (refused !== undefined) return restore(refused)
     Sweep.afterCall(keyed)
     const key = Keyed.canonical(keyed, given)
     const found = Lending.lentTo(keyed, key)
@@ -158,6 +161,25 @@ export const peek = <K>(keyed: Keyed.Keyed<K>, given: K): View => {
 // ---------------------------------------------------------------------------------------------------------------------
 // Rejections
 // ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Returns the effect that replaces a newcomer; undefined if the map admits newcomers. While it drains, the limiter of a
+ * key with waiting or running calls decides.
+ */
+const refusal = <K>(keyed: Keyed.Keyed<K>, key: K, demandOf: DemandOf): Rejected | undefined => {
+  if (keyed.phase === "open") return undefined
+  if (keyed.phase === "closed") return Effect.interrupt
+  if (Lending.lentTo(keyed, Keyed.canonical(keyed, key)) !== undefined) return undefined
+  const view = peek(keyed, key)
+  const demand = demandOf(view)
+  return Waiters.rejection(
+    { counts: keyed.counts, plan: view.plan },
+    Fiber.getCurrent()!,
+    demand,
+    Errors.draining(view, demand),
+    0
+  )
+}
 
 /**
  * Rejects a call that demands more than can ever be granted, without remembering its key; undefined if it may be

@@ -19,7 +19,8 @@ export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
 export const dequeue = (limiter: Limiter, waiter: Waiter): void => {
   const wasHead = Shared.headOf(limiter) === waiter
   Waiters.remove(limiter, waiter)
-  if (waiter.queued !== undefined) Counts.waiting(limiter.counts, -1)
+  if (waiter.queued === undefined) Counts.changed(limiter.counts)
+  else Counts.waiting(limiter.counts, -1)
   if (limiter.waiters.size === 0) Scheduler.stop(limiter.deadlines)
   if (wasHead) Shared.signal(limiter)
 }
