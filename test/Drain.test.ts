@@ -208,9 +208,13 @@ describe("drain", () => {
         yield* TestClock.adjust(100)
         assert.deepStrictEqual(waiting.pollUnsafe(), Exit.succeed("done"))
         assert.deepStrictEqual(drain.pollUnsafe(), Exit.succeed(0))
-        assert.isTrue(wasInterrupted(yield* Effect.exit(Effect.forkChild(policy(Effect.void)).pipe(
-          Effect.flatMap(Fiber.join)
-        ))))
+        assert.isTrue(wasInterrupted(
+          yield* Effect.exit(
+            Effect.forkChild(policy(Effect.void)).pipe(
+              Effect.flatMap(Fiber.join)
+            )
+          )
+        ))
         assert.deepStrictEqual(statisticsOf(throttle).rejected, noRejections)
       }))
 
