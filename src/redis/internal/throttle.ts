@@ -65,4 +65,5 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
   }
 }
 
-export const throttleOf = (limiter: Limiter): Throttle => Operations.make(engine(limiter))
+export const throttleOf = (limiter: Limiter, mayReject?: boolean): Throttle =>
+  Operations.make(engine(limiter, mayReject))
