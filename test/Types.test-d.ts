@@ -388,6 +388,9 @@ describe("Service classes", () => {
       Effect.Effect<Option.Option<Duration.Duration>, never, GitHub>
     >()
     expectTypeOf(GitHub.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics, never, GitHub>>()
+    expectTypeOf(GitHub.drain("1 second")).toEqualTypeOf<Effect.Effect<number, never, GitHub>>()
+    expectTypeOf(GitHub.awaitIdle).toEqualTypeOf<Effect.Effect<void, never, GitHub>>()
+    expectTypeOf(GitHub.awaitQueue(1)).toEqualTypeOf<Effect.Effect<void, never, GitHub>>()
   })
 
   test("are keys of a Throttle, with Layers of themselves", () => {
@@ -471,6 +474,11 @@ describe("maps", () => {
       expectTypeOf(map.wait("a")).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
       expectTypeOf(map.pause("a", 1)).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
       expectTypeOf(map.update("a", Throttle.none)).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.drain()).toEqualTypeOf<Effect.Effect<number>>()
+      expectTypeOf(map.drainOf("a", 1)).toEqualTypeOf<Effect.Effect<number>>()
+      expectTypeOf(map.awaitIdle).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.awaitIdleOf("a")).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.awaitQueue("a", 1)).toEqualTypeOf<Effect.Effect<void>>()
       expectTypeOf(map.estimateWait("a")).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
     }
     void use

@@ -77,7 +77,7 @@ const wait = <E, R, E2, R2>(
       return restore(handler)
     })
     const refused = ({ reason }: ThrottleError, by: Refusal.By) =>
-      (gate.shadow && reason._tag !== "Draining") || (Refusal.isOfStore(reason) && gate.onStoreError === "allow")
+      gate.shadow || (Refusal.isOfStore(reason) && gate.onStoreError === "allow")
         ? undefined
         : Effect.suspend(() => refuse(gate, key, reason, by))
     if (everybody === undefined && countIf === undefined && !gate.holds(key)) {
