@@ -105,7 +105,6 @@ describe("an editor", () => {
     ["GitHub.pause(1)", /no call start for a duration/],
     ["GitHub.update(policy)", /Replaces the throttle's policy/],
     ["GitHub.drain(1)", /Refuses newcomers/],
-    ["GitHub.awaitIdle", /until no call waits/],
     ["GitHub.awaitQueue(1)", /until at least `n` calls wait/],
     ["Throttle.drain(1)", /Refuses newcomers/],
     ["Users.drain(1)", /every key/],

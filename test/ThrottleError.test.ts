@@ -322,6 +322,9 @@ describe("the error", () => {
           ),
           PermitsExceedCapacity: call.pipe(
             Effect.catchReason("ThrottleError", "PermitsExceedCapacity", (reason) => Effect.succeed(reason as unknown))
+          ),
+          Draining: call.pipe(
+            Effect.catchReason("ThrottleError", "Draining", (reason) => Effect.succeed(reason as unknown))
           )
         }
         for (const [tag, attempt] of Object.entries(caught)) {
@@ -332,7 +335,8 @@ describe("the error", () => {
           QueueFull: (reason) => Effect.succeed(reason._tag),
           WaitTooLong: (reason) => Effect.succeed(reason._tag),
           TimedOut: (reason) => Effect.succeed(reason._tag),
-          PermitsExceedCapacity: (reason) => Effect.succeed(reason._tag)
+          PermitsExceedCapacity: (reason) => Effect.succeed(reason._tag),
+          Draining: (reason) => Effect.succeed(reason._tag)
         }))
         assert.strictEqual(all, failed.reason._tag)
         assert.strictEqual(yield* Effect.flip(call.pipe(Effect.unwrapReason("ThrottleError"))), failed.reason)

@@ -9,6 +9,7 @@ import type { Watchers } from "./counts.ts"
 import type { Grant } from "./grant.ts"
 import type { Limiter } from "./limiter.ts"
 import * as List from "./list.ts"
+import * as Metrics from "./metrics.ts"
 import * as Waiters from "./waiter.ts"
 import * as Watch from "./watch.ts"
 
@@ -59,6 +60,7 @@ export const refuseNewcomers = (limiter: Limiter, mayReject: boolean): void => {
   if (limiter.phase === "closed") return
   if (limiter.phase === "shadow") Control.update(limiter, { ...limiter.plan, shadow: false })
   limiter.phase = mayReject ? "draining" : "closing"
+  if (mayReject) Metrics.countDraining(limiter.counts.series)
 }
 
 /**

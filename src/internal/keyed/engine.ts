@@ -188,6 +188,7 @@ export const finishing = <K>(keyed: Keyed.Keyed<K>): Finish.Finishing => {
     refuseNewcomers: () => {
       if (keyed.phase === "closed") return
       keyed.phase = "draining"
+      Metrics.countDraining(counts.series)
       for (const limiter of limiters()) Finish.refuseNewcomers(limiter, true)
     },
     isIdle: Finish.all(() => lent.values(), ({ limiter }) => Finish.isIdle(limiter)),

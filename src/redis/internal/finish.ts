@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Finish from "../../internal/finish.ts"
+import * as Metrics from "../../internal/metrics.ts"
 import type { Throttle } from "../../internal/service.ts"
 import * as Time from "../../internal/time.ts"
 import * as Waiters from "../../internal/waiter.ts"
@@ -15,7 +16,9 @@ export const isIdle = ({ counts: { own }, leases, waiters }: Limiter): boolean =
 export const hasQueue = (limiter: Limiter, calls: number): boolean => queuedCalls(limiter) >= calls
 
 export const refuseNewcomers = (limiter: Limiter, mayReject: boolean): void => {
-  if (limiter.phase !== "closed") limiter.phase = mayReject ? "draining" : "closing"
+  if (limiter.phase === "closed") return
+  limiter.phase = mayReject ? "draining" : "closing"
+  if (mayReject) Metrics.countDraining(limiter.counts.series)
 }
 
 /** Interrupts the waiting calls and the work under leases. Permits for a scope end with their scope. */

@@ -36,6 +36,7 @@ interface Keys<K> {
   /** The numbers of limiters that were dropped. */
   readonly past: Counts.Own
   phase: Phase
+  readonly series: Metrics.Series
   /** Those of all limiters. */
   readonly watchers: Counts.Watchers
 }
@@ -72,7 +73,7 @@ export const make = <K>(
       const shares = typeof onStoreError === "string"
         ? undefined
         : yield* Maps.make({ name, lookup: (key: K) => prepare(key).share! })
-      const keys: Keys<K> = { limiters: new Map(), past: Counts.none(), phase: "open", watchers: [] }
+      const keys: Keys<K> = { limiters: new Map(), past: Counts.none(), phase: "open", series, watchers: [] }
       const { limiters, past } = keys
       const makeLimiter = (key: K): Limiter => {
         const fallback = shares === undefined || typeof onStoreError === "string"
@@ -158,6 +159,7 @@ const mapOf = <K>(
     refuseNewcomers: () => {
       if (keys.phase === "closed") return
       keys.phase = "draining"
+      Metrics.countDraining(keys.series)
       for (const limiter of limiters.values()) Finish.refuseNewcomers(limiter, true)
     },
     isIdle: all(() => limiters.values(), Finish.isIdle),
