@@ -247,6 +247,24 @@ describe("drain", () => {
         assertIdle(throttle)
       }))
 
+    it.effect("that must not wait does not run, since only the queue admits calls", () =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
+        const inner = throttle.withPermitsIfAvailable(Effect.void, 1)
+        const call = yield* fork(throttle.withPermit(Effect.andThen(work, inner)))
+        yield* fork(throttle.drain())
+        yield* TestClock.adjust(10)
+        assert.deepStrictEqual(yield* Fiber.join(call), Option.none())
+      }))
+
+    it.effect("is a newcomer where the fiber holds permits for a scope only", () =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
+        yield* throttle.takeScoped()
+        yield* fork(throttle.drain())
+        assert.strictEqual(reasonOf(yield* Effect.exit(throttle.withPermit(Effect.void))), "Draining")
+      }))
+
     it.effect("of a child fiber is a newcomer", () =>
       Effect.gen(function*() {
         const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2, maxQueue: 100 }))
