@@ -1521,6 +1521,116 @@ export const statistics: Effect.Effect<Statistics, never, Throttle> = provided.s
  */
 export const remaining: Effect.Effect<ReadonlyArray<PartRemaining>, never, Throttle> = provided.remaining
 
+/**
+ * Refuses newcomers, and lets the calls that wait or run finish; at the deadline it interrupts the rest. Returns the number
+ * of calls that it interrupted: 0 if all have finished. The deadline counts from now. Default: none.
+ *
+ * **When to use**
+ *
+ * Before a process ends, so that what is under way is finished and nothing new begins. It works in a finalizer too, where
+ * nothing can be interrupted.
+ *
+ * **Details**
+ *
+ * From its first step on newcomers fail with `Draining`. Where the type of the policy's calls has no error, because it has
+ * no bounds, they are interrupted instead, as after the end of the throttle's scope. A call of a fiber that holds permits
+ * of the throttle is let through, so that running calls can finish; calls of its child fibers are newcomers.
+ *
+ * It completes when no call waits or holds permits. A policy that decides by time alone does not know which calls run:
+ * it is drained when no call waits. A call that itself drains its throttle waits for itself: set a deadline.
+ *
+ * At the deadline, waiting calls end as interrupted and the fibers of running calls are interrupted; it completes when
+ * they have left the queue and released their permits, finalizers included. Permits of {@link takeScoped} end with their
+ * scope, which may close after this; from the deadline on they are not waited for.
+ *
+ * There is no way back: the throttle refuses newcomers until its scope closes, whatever becomes of this effect.
+ * {@link pause}, {@link resume} and {@link update} work as before; a pause without an end keeps waiting calls until the
+ * deadline. Interrupted, this waits no longer, and its deadline no longer counts. Drained again, the throttle obeys the
+ * earliest deadline. A policy in shadow is put in force, so that its running calls are known; those that it would have
+ * rejected are not. On a store, only this process is drained.
+ *
+ * **Errors**
+ *
+ * None. Dies with a `RangeError` for anything but a duration ≥ 0.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Effect.forkChild(Throttle.withPermit(Effect.sleep("20 millis")), { startImmediately: true })
+ *   const interrupted = yield* Throttle.drain("1 second") // 20 ms later
+ *   const error = yield* Effect.flip(Throttle.withPermit(Effect.void))
+ *   return [interrupted, error.reason._tag]
+ * })
+ *
+ * const policy = Throttle.concurrency({ limit: 5, maxQueue: 100 })
+ * await Effect.runPromise(program.pipe(Effect.provide(policy))) // [0, "Draining"]
+ * ```
+ *
+ * @see {@link awaitIdle} to wait without refusing newcomers
+ * @category combinators
+ * @since 0.2.0
+ */
+export const drain: (deadline?: Duration.Input) => Effect.Effect<number, never, Throttle> = provided.drain
+
+/**
+ * Waits until no call waits in the provided throttle or holds its permits; at once if none does.
+ *
+ * A policy that decides by time alone does not know which calls run: it is idle when no call waits. A policy in shadow
+ * holds no call back, so it is always idle. Newcomers are admitted meanwhile.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Effect.forkChild(Throttle.withPermit(Effect.sleep("20 millis")), { startImmediately: true })
+ *   yield* Throttle.awaitIdle // 20 ms later
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.concurrency({ limit: 5 }))))
+ * ```
+ *
+ * @see {@link drain} to refuse newcomers too
+ * @category combinators
+ * @since 0.2.0
+ */
+export const awaitIdle: Effect.Effect<void, never, Throttle> = provided.awaitIdle
+
+/**
+ * Waits until at least `n` calls wait in the provided throttle; at once if they do already.
+ *
+ * **When to use**
+ *
+ * To react to load: start another worker, or shed work, when a queue becomes long. A policy in shadow holds no call back,
+ * so none waits there. Dies with a `RangeError` if `n` is not an integer ≥ 1.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Effect.forkChild(Effect.forEach([1, 2, 3], () => Throttle.wait(), { concurrency: "unbounded" }))
+ *   yield* Throttle.awaitQueue(2)
+ *   return (yield* Throttle.statistics).waiting
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 1 })))) // 2
+ * ```
+ *
+ * @see {@link awaitIdle} for the opposite
+ * @category combinators
+ * @since 0.2.0
+ */
+export const awaitQueue: (n: number) => Effect.Effect<void, never, Throttle> = provided.awaitQueue
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Service classes
 // ---------------------------------------------------------------------------------------------------------------------

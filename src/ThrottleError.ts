@@ -123,6 +123,21 @@ export class PermitsExceedCapacity extends Schema.TaggedError<PermitsExceedCapac
 }
 
 /**
+ * The throttle is being drained and admits no newcomers: `Throttle.drain` was called, usually because the process ends.
+ *
+ * Nothing was charged. A retry here does not help; another process may take the call. There is no `retryAfter`.
+ *
+ * @see {@link ThrottleError} for the error that carries it
+ * @category reasons
+ * @since 0.2.0
+ */
+export class Draining extends Schema.TaggedError<Draining>()("Draining", common) {
+  override get message(): string {
+    return `the throttle is being drained and admits no newcomers (${this.queued} waiting)`
+  }
+}
+
+/**
  * A `ThrottleMap` has `maxKeys` keys, and no key can be dropped or evicted.
  *
  * `limit` is `maxKeys`. Nothing was charged. Raise `maxKeys`, or let the map evict keys.
@@ -207,13 +222,22 @@ export class LeaseLost extends Schema.TaggedError<LeaseLost>()("LeaseLost", {
  * await Effect.runPromise(program) // "found"
  * ```
  *
- * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity}, {@link KeysExhausted}
- * for the reasons; {@link StoreError}, {@link LeaseLost} for those of a store that processes share
+ * @see {@link QueueFull}, {@link WaitTooLong}, {@link TimedOut}, {@link PermitsExceedCapacity}, {@link Draining},
+ * {@link KeysExhausted} for the reasons; {@link StoreError}, {@link LeaseLost} for those of a store that processes share
  * @category errors
  * @since 0.1.0
  */
 export class ThrottleError extends Schema.TaggedError<ThrottleError>()("ThrottleError", {
-  reason: Schema.Union([QueueFull, WaitTooLong, TimedOut, PermitsExceedCapacity, KeysExhausted, StoreError, LeaseLost])
+  reason: Schema.Union([
+    QueueFull,
+    WaitTooLong,
+    TimedOut,
+    PermitsExceedCapacity,
+    Draining,
+    KeysExhausted,
+    StoreError,
+    LeaseLost
+  ])
 }) {
   override get message(): string {
     return `${this.reason._tag}: throttle "${this.reason.throttle}": ${this.reason.message}`
@@ -221,7 +245,7 @@ export class ThrottleError extends Schema.TaggedError<ThrottleError>()("Throttle
 
   /**
    * How long to wait before a retry: the reason's `retryAfter`. Always absent for `PermitsExceedCapacity`,
-   * `KeysExhausted` and `LeaseLost`.
+   * `Draining`, `KeysExhausted` and `LeaseLost`.
    *
    * @since 0.1.0
    */

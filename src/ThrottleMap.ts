@@ -5,6 +5,7 @@
  * @module
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
@@ -112,6 +113,10 @@ export const Service =
       layer: layerWith(options),
       layerWith,
       statistics: use((map) => map.statistics),
-      statisticsOf: (one: K) => use((map) => map.statisticsOf(one))
+      statisticsOf: (one: K) => use((map) => map.statisticsOf(one)),
+      drain: (deadline?: Duration.Input) => use((map) => map.drain(deadline)),
+      drainOf: (one: K, deadline?: Duration.Input) => use((map) => map.drainOf(one, deadline)),
+      awaitIdle: use((map) => map.awaitIdle),
+      awaitIdleOf: (one: K) => use((map) => map.awaitIdleOf(one))
     })
   }

@@ -412,7 +412,7 @@ describe("summary", () => {
     assert.deepStrictEqual(Simulation.summary(Simulation.run(policy, arrivals, { runs: 1_500 })), {
       calls: 7,
       started: 5,
-      refused: { QueueFull: 2, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+      refused: { QueueFull: 2, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 },
       interrupted: 1,
       duration: 10_500,
       throughput: 5 / 10.5,
@@ -426,7 +426,7 @@ describe("summary", () => {
     assert.deepStrictEqual(Simulation.summary(Simulation.run(Throttle.none, [])), {
       calls: 0,
       started: 0,
-      refused: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+      refused: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 },
       interrupted: 0,
       duration: 0,
       throughput: 0,

@@ -153,7 +153,7 @@ const waiting = everyMethod.filter(([method]) => method !== "withPermitsIfAvaila
 
 const idle: Throttle.Statistics = {
   admitted: 0,
-  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 },
   interrupted: 0,
   waiting: 0,
   running: 0,
@@ -746,7 +746,7 @@ describe("options that make no sense", () => {
     ],
     [
       { otherwise: { reject: "Full" } },
-      `"otherwise.reject" must be "QueueFull" or "WaitTooLong" or "TimedOut" or "PermitsExceedCapacity", received "Full"`
+      `"otherwise.reject" must be "QueueFull" or "WaitTooLong" or "TimedOut" or "PermitsExceedCapacity" or "Draining", received "Full"`
     ],
     [
       { otherwise: { reject: "QueueFull", retryAfter: -1 } },

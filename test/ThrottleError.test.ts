@@ -167,6 +167,17 @@ const examples: Record<
     },
     message: `PermitsExceedCapacity: throttle "openai": requested tokens: 101; at most 100 can ever be granted` +
       ` (blocked by 1 tokens per second, bucket of 100)`
+  },
+  Draining: {
+    error: Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, name: "api" }))
+      yield* throttle.wait()
+      yield* fork(throttle.wait())
+      yield* fork(throttle.drain())
+      return yield* rejectionOf(throttle.wait(2))
+    }),
+    fields: { _tag: "Draining", throttle: "api", cost: { permits: 2 }, queued: 1, parts: [] },
+    message: `Draining: throttle "api": the throttle is being drained and admits no newcomers (1 waiting)`
   }
 }
 
@@ -260,7 +271,8 @@ describe("the error", () => {
       for (const { error } of Object.values(examples)) {
         const { reason, retryAfter } = yield* error
         assert.deepStrictEqual(retryAfter, "retryAfter" in reason ? reason.retryAfter : undefined)
-        if (reason._tag === "PermitsExceedCapacity" || reason.throttle === "db") assert.isUndefined(retryAfter)
+        const neverHelps = reason._tag === "PermitsExceedCapacity" || reason._tag === "Draining"
+        if (neverHelps || reason.throttle === "db") assert.isUndefined(retryAfter)
         else assert.isDefined(retryAfter)
       }
     }))
@@ -310,6 +322,9 @@ describe("the error", () => {
           ),
           PermitsExceedCapacity: call.pipe(
             Effect.catchReason("ThrottleError", "PermitsExceedCapacity", (reason) => Effect.succeed(reason as unknown))
+          ),
+          Draining: call.pipe(
+            Effect.catchReason("ThrottleError", "Draining", (reason) => Effect.succeed(reason as unknown))
           )
         }
         for (const [tag, attempt] of Object.entries(caught)) {
@@ -320,7 +335,8 @@ describe("the error", () => {
           QueueFull: (reason) => Effect.succeed(reason._tag),
           WaitTooLong: (reason) => Effect.succeed(reason._tag),
           TimedOut: (reason) => Effect.succeed(reason._tag),
-          PermitsExceedCapacity: (reason) => Effect.succeed(reason._tag)
+          PermitsExceedCapacity: (reason) => Effect.succeed(reason._tag),
+          Draining: (reason) => Effect.succeed(reason._tag)
         }))
         assert.strictEqual(all, failed.reason._tag)
         assert.strictEqual(yield* Effect.flip(call.pipe(Effect.unwrapReason("ThrottleError"))), failed.reason)

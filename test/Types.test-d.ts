@@ -5,6 +5,7 @@ import { Config, Effect, flow, Layer, type Option, type Schema, type Scope, Stre
 import type { Duration } from "effect"
 import { Policy, Throttle, ThrottleError, ThrottleMap } from "effect-throttle"
 import type {
+  Draining,
   KeysExhausted,
   LeaseLost,
   PermitsExceedCapacity,
@@ -397,6 +398,9 @@ describe("Service classes", () => {
       Effect.Effect<Option.Option<Duration.Duration>, never, GitHub>
     >()
     expectTypeOf(GitHub.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics, never, GitHub>>()
+    expectTypeOf(GitHub.drain("1 second")).toEqualTypeOf<Effect.Effect<number, never, GitHub>>()
+    expectTypeOf(GitHub.awaitIdle).toEqualTypeOf<Effect.Effect<void, never, GitHub>>()
+    expectTypeOf(GitHub.awaitQueue(1)).toEqualTypeOf<Effect.Effect<void, never, GitHub>>()
   })
 
   test("are keys of a Throttle, with Layers of themselves", () => {
@@ -480,6 +484,11 @@ describe("maps", () => {
       expectTypeOf(map.wait("a")).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
       expectTypeOf(map.pause("a", 1)).toEqualTypeOf<Effect.Effect<void, ThrottleError>>()
       expectTypeOf(map.update("a", Throttle.none)).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.drain()).toEqualTypeOf<Effect.Effect<number>>()
+      expectTypeOf(map.drainOf("a", 1)).toEqualTypeOf<Effect.Effect<number>>()
+      expectTypeOf(map.awaitIdle).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.awaitIdleOf("a")).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.awaitQueue("a", 1)).toEqualTypeOf<Effect.Effect<void>>()
       expectTypeOf(map.estimateWait("a")).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
     }
     void use
@@ -589,7 +598,7 @@ describe("the error", () => {
       expectTypeOf(error).toEqualTypeOf<ThrottleError>()
       expectTypeOf(error.retryAfter).toEqualTypeOf<Duration.Duration | undefined>()
       expectTypeOf(error.reason).toEqualTypeOf<
-        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | KeysExhausted | StoreError | LeaseLost
+        QueueFull | WaitTooLong | TimedOut | PermitsExceedCapacity | Draining | KeysExhausted | StoreError | LeaseLost
       >()
       return Effect.void
     }))
@@ -623,8 +632,11 @@ describe("the error", () => {
 
   test("the reason narrows by its tag", () => {
     const use = ({ reason }: ThrottleError) => {
-      if (reason._tag === "PermitsExceedCapacity" || reason._tag === "KeysExhausted" || reason._tag === "LeaseLost") {
-        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | KeysExhausted | LeaseLost>()
+      if (
+        reason._tag === "PermitsExceedCapacity" || reason._tag === "Draining" || reason._tag === "KeysExhausted" ||
+        reason._tag === "LeaseLost"
+      ) {
+        expectTypeOf(reason).toEqualTypeOf<PermitsExceedCapacity | Draining | KeysExhausted | LeaseLost>()
         // @ts-expect-error waiting does not help
         void reason.retryAfter
       } else {

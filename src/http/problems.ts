@@ -67,7 +67,7 @@ export class TooManyRequests extends HttpApiError.Problem<TooManyRequests>()(
  *
  * **Details**
  *
- * Answers for the `global` policy, for a map that is full of keys in use, for a store that fails where `onStoreError` is
+ * Answers for a throttle that is being drained, for the `global` policy, for a map that is full of keys in use, for a store that fails where `onStoreError` is
  * "refuse", and, where `concurrencyStatus` is 503, for concurrency.
  *
  * @see {@link TooManyRequests} for what a client can change by asking less

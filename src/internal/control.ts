@@ -12,7 +12,7 @@ import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import type { AnyFiber } from "./grant.ts"
 import * as Head from "./head.ts"
-import { type Limiter, liveMeter } from "./limiter.ts"
+import { isRefusing, type Limiter, liveMeter } from "./limiter.ts"
 import * as List from "./list.ts"
 import { reconsider } from "./local.ts"
 import * as Observe from "./observe.ts"
@@ -112,7 +112,9 @@ const rejectTooLong = (limiter: Limiter, now: number): void => {
 }
 
 /** Replaces the plan of a limiter, in one step: what is spent stays spent, what is held stays held. */
-export const update = (limiter: Limiter, plan: Plan): void => {
+export const update = (limiter: Limiter, newPlan: Plan): void => {
+  // A limiter that drains stays in force.
+  const plan = isRefusing(limiter) ? { ...newPlan, shadow: false } : newPlan
   const { charged: { ref }, meters, pools, simulation } = limiter
   const former = limiter.plan
   const now = Time.now(limiter.time)
@@ -128,7 +130,7 @@ export const update = (limiter: Limiter, plan: Plan): void => {
     i < 0 ? Pool.make(plan.pools[j]!) : Pool.update(pools[i]!, plan.pools[j]!)
   )
   limiter.one = Demand.one(limiter.plan)
-  if (limiter.phase !== "closed") limiter.phase = plan.shadow ? "shadow" : "inForce"
+  if (!isRefusing(limiter)) limiter.phase = plan.shadow ? "shadow" : "inForce"
   if (!plan.catchesUp) limiter.lateness.until = -Infinity
   simulation.permitsSince = now
   limiter.updatedAt = now
@@ -151,6 +153,7 @@ export const update = (limiter: Limiter, plan: Plan): void => {
   else rejectExcessive(limiter)
   rejectTooLong(limiter, now)
   reconsider(limiter)
+  Counts.changed(limiter.counts)
 }
 
 /** Rejects the waiters that the new plan can never grant. */

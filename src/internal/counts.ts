@@ -9,7 +9,14 @@ import * as Metrics from "./metrics.ts"
 export interface Counts {
   readonly own: Own
   readonly series: Metrics.Series
+  readonly watchers: Watchers
 }
+
+/**
+ * The functions that run whenever a call begins or ends to wait or to hold permits. They run within the step of that
+ * change, so they must run no code of users.
+ */
+export type Watchers = Array<() => void>
 
 export interface Own extends Metrics.Counters {
   /** The total wait of all admitted calls, and the longest, in nanoseconds. */
@@ -53,7 +60,16 @@ export interface Statistics {
 
 export const none = (): Own => ({ ...Metrics.counters(), waited: 0, longestWait: 0 })
 
-export const make = (series: Metrics.Series): Counts => ({ own: none(), series })
+export const make = (series: Metrics.Series, watchers: Watchers = []): Counts => ({
+  own: none(),
+  series,
+  watchers
+})
+
+/** Runs the watchers after a change of the calls that wait or hold permits. */
+export const changed = ({ watchers }: Counts): void => {
+  if (watchers.length > 0) { for (const look of watchers.slice()) look() }
+}
 
 export const admitted = ({ own, series }: Counts, holdsPermits: boolean): void => {
   own.admitted++
@@ -63,15 +79,17 @@ export const admitted = ({ own, series }: Counts, holdsPermits: boolean): void =
   series.running++
 }
 
-export const released = ({ own, series }: Counts): void => {
-  own.running--
-  series.running--
+export const released = (counts: Counts): void => {
+  counts.own.running--
+  counts.series.running--
+  changed(counts)
 }
 
 /** Counts a call that begins to wait (1) or ends its wait (-1). */
-export const waiting = ({ own, series }: Counts, change: 1 | -1): void => {
-  own.waiting += change
-  series.waiting += change
+export const waiting = (counts: Counts, change: 1 | -1): void => {
+  counts.own.waiting += change
+  counts.series.waiting += change
+  changed(counts)
 }
 
 export const waited = ({ own, series }: Counts, nanos: number): void => {
@@ -107,6 +125,7 @@ export const add = (sum: Own, one: Own): void => {
   sum.rejected.WaitTooLong += one.rejected.WaitTooLong
   sum.rejected.TimedOut += one.rejected.TimedOut
   sum.rejected.PermitsExceedCapacity += one.rejected.PermitsExceedCapacity
+  sum.rejected.Draining += one.rejected.Draining
 }
 
 /** Sets the numbers to 0, except for calls that wait or hold permits. */
@@ -119,6 +138,7 @@ export const reset = (own: Own): void => {
   own.rejected.WaitTooLong = 0
   own.rejected.TimedOut = 0
   own.rejected.PermitsExceedCapacity = 0
+  own.rejected.Draining = 0
 }
 
 export const statistics = ({ longestWait, rejected, waited, ...counters }: Own): Statistics => ({

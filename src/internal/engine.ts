@@ -46,11 +46,14 @@ export interface Engine {
   readonly resume: () => Effect.Effect<void>
   readonly update: (policy: Policy<any>) => Effect.Effect<void>
   readonly statistics: () => Effect.Effect<Counts.Statistics>
+  readonly drain: (nanos: number) => Effect.Effect<number>
+  readonly awaitIdle: () => Effect.Effect<void>
+  readonly awaitQueue: (calls: number) => Effect.Effect<void>
   /**
    * Opens the limiter for a call of several levels: until it is closed again, it is that of the same key. Returns an effect
    * that replaces the call, if there is no room for the key. Absent where the limiter is not in this process.
    */
-  readonly open?: (cost: Cost) => Opened | Effect.Effect<never, ThrottleError>
+  readonly open?: (demand: Demand.Demand) => Opened | Effect.Effect<never, ThrottleError>
 }
 
 export interface Opened {
@@ -59,9 +62,14 @@ export interface Opened {
 }
 
 /** The operations of an engine that admit no calls. */
-export type Controls = Pick<Engine, "pause" | "resume" | "update" | "statistics" | "remaining" | "reset"> & {
-  readonly estimateWait: (demand: Demand.Demand) => Effect.Effect<Option.Option<Duration.Duration>>
-}
+export type Controls =
+  & Pick<
+    Engine,
+    "pause" | "resume" | "update" | "statistics" | "remaining" | "reset" | "drain" | "awaitIdle" | "awaitQueue"
+  >
+  & {
+    readonly estimateWait: (demand: Demand.Demand) => Effect.Effect<Option.Option<Duration.Duration>>
+  }
 
 /** Makes the engine of a limiter. */
 export const ofLimiter = <Self>(limiter: Self & Host<Self>, controls: Controls): Engine => ({

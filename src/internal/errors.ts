@@ -2,7 +2,7 @@
  * Decides whether a call that cannot start at once may wait, and builds the errors of rejected calls.
  */
 import * as Duration from "effect/Duration"
-import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
+import { Draining, PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
 import type { Waiter } from "./backend.ts"
 import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
@@ -87,6 +87,10 @@ export const timedOut = (view: View, waiter: Waiter, now: number): ThrottleError
   )
 
 const millis = (nanos: number): Duration.Duration => Duration.millis(nanos / 1e6)
+
+/** Makes the error of a call that arrives while the throttle drains. */
+export const draining = (view: View, demand: Demand): ThrottleError =>
+  failed(new Draining({ ...common(view, demand), parts: [] }))
 
 const failed = (reason: ThrottleError["reason"]): ThrottleError => new ThrottleError({ reason })
 

@@ -8,7 +8,7 @@ import * as Bounds from "./bounds.ts"
 import * as Budget from "./budget.ts"
 import type { Caller } from "./caller.ts"
 import type { Demand } from "./demand.ts"
-import { afterPause, type Limiter, mayStart, newcomer, type View } from "./limiter.ts"
+import { afterPause, isRefusing, type Limiter, mayStart, newcomer, type View } from "./limiter.ts"
 import * as List from "./list.ts"
 import { type Backlog, estimateReadyAt } from "./part/meter.ts"
 import * as Pool from "./pool.ts"
@@ -183,7 +183,7 @@ export const retryAfter = (
 
 /** Returns the wait of a new call; none if it cannot be estimated, or if it would never end. */
 export const wait = (view: View, demand: Demand, now: number): Option.Option<Duration.Duration> => {
-  if (view.phase === "closed" || demand.exceeds !== undefined) return Option.none()
+  if (isRefusing(view) || demand.exceeds !== undefined) return Option.none()
   if (mayStart(view, demand, now)) return Option.some(Duration.zero)
   if (dependsOnPermits(view, demand)) return Option.none()
   const wait = untilAvailable(view, demand, now)

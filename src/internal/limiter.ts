@@ -22,8 +22,7 @@ import * as Scheduler from "./scheduler.ts"
 import * as Time from "./time.ts"
 
 export interface Limiter extends Host<Limiter> {
-  /** "inForce", "shadow" (every call starts at once), or "closed" (none starts). */
-  phase: "inForce" | "shadow" | "closed"
+  phase: Phase
   readonly wall: Wall
   /** What all meters have charged. */
   readonly charged: Ref.Ref<Budget.Charged>
@@ -39,6 +38,18 @@ export interface Limiter extends Host<Limiter> {
   /** The instant of the latest update. */
   updatedAt: number
 }
+
+/**
+ * - inForce
+ * - shadow: every call starts at once.
+ * - draining: newcomers are rejected; calls that wait start as in force.
+ * - closing: the same, but newcomers are interrupted, since the type of calls has no error.
+ * - closed: no call starts.
+ */
+export type Phase = "inForce" | "shadow" | "draining" | "closing" | "closed"
+
+/** Whether newcomers are refused. */
+export const isRefusing = ({ phase }: Pick<Limiter, "phase">): boolean => phase !== "inForce" && phase !== "shadow"
 
 /** The state of a limiter that decisions and estimates read. An idle key of a map has a view without a limiter. */
 export type View = Readonly<
@@ -86,7 +97,8 @@ export const make = (
   time: Time.Time,
   mayReject: boolean,
   backend: Backend<Limiter>,
-  drain: (limiter: Limiter) => boolean
+  drain: (limiter: Limiter) => boolean,
+  watchers?: Counts.Watchers
 ): Limiter => {
   const waiters = List.make<Waiter>()
   const limiter: Limiter = {
@@ -96,7 +108,7 @@ export const make = (
     pools: plan.pools.map(Pool.make),
     one: Demand.one(plan),
     time,
-    counts: Counts.make(series),
+    counts: Counts.make(series, watchers),
     pauses: Pauses.none(),
     waiters,
     callers: new Map(),

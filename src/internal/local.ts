@@ -27,7 +27,7 @@ import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import { type Grant, noGrant } from "./grant.ts"
 import * as Head from "./head.ts"
-import { type Limiter, make as makeLimiter, timesOutAt } from "./limiter.ts"
+import { isRefusing, type Limiter, make as makeLimiter, timesOutAt } from "./limiter.ts"
 import * as List from "./list.ts"
 import * as Metrics from "./metrics.ts"
 import type { Plan } from "./plan.ts"
@@ -142,8 +142,22 @@ const refreshHead = (limiter: Limiter): void => {
   if (queue.peek() !== former) Scheduler.drainSoon(scheduler)
 }
 
+/**
+ * Returns the effect that replaces a newcomer; undefined if the limiter admits newcomers. A call of a fiber that holds
+ * permits is let through while the limiter drains, or that fiber could not finish.
+ */
+const refusal = (limiter: Limiter, call: Call): Effect.Effect<never, ThrottleError> | undefined => {
+  const { phase } = limiter
+  if (!isRefusing(limiter) || (phase !== "closed" && Reentry.isNested(limiter, call))) return undefined
+  const { demand, fiber } = call
+  return phase === "draining"
+    ? Waiters.rejection(limiter, fiber, demand, Errors.draining(limiter, demand), 0)
+    : Effect.interrupt
+}
+
 const enqueueOrReject = (limiter: Limiter, call: Call): Waiter | Effect.Effect<any, any, any> => {
-  if (limiter.phase === "closed") return Effect.interrupt
+  const refused = refusal(limiter, call)
+  if (refused !== undefined) return refused
   const { demand, fiber, self } = call
   const now = Time.now(limiter.time)
   const waiter = Waiters.make(limiter, call, now)
@@ -183,14 +197,16 @@ export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
 
 const resolveIfAvailable = (
   limiter: Limiter,
-  { demand, fiber }: Call,
+  call: Call,
   restore: Restore
-): Effect.Effect<never, ThrottleError> | undefined =>
-  limiter.phase === "closed"
-    ? Effect.interrupt
-    : demand.exceeds === undefined
+): Effect.Effect<never, ThrottleError> | undefined => {
+  const refused = refusal(limiter, call)
+  if (refused !== undefined) return restore(refused)
+  const { demand, fiber } = call
+  return demand.exceeds === undefined
     ? undefined
     : restore(Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The head of the queue
@@ -257,7 +273,7 @@ const startIfReady = (limiter: Limiter, waiter: Waiter): boolean => {
   const readyAt = headReadyAt(limiter, waiter, now)
   if (readyAt > now + Budget.tolerance) return false
   Commit.startWaiter(limiter, waiter, readyAt, now)
-  if (waiter.settlement !== undefined && waiter.demand.holdsPermits && limiter.phase === "inForce") {
+  if (waiter.settlement !== undefined && waiter.demand.holdsPermits && limiter.phase !== "shadow") {
     waiter.settlement.semaphores = "due"
   }
   Scheduler.drainSoon(limiter.scheduler)
@@ -383,8 +399,14 @@ const backend: Backend<Limiter> = {
   release
 }
 
-export const makeUnsafe = (plan: Plan, series: Metrics.Series, time: Time.Time, mayReject: boolean): Limiter =>
-  makeLimiter(plan, series, time, mayReject, backend, drain)
+/** `watchers`: those that it shares with other limiters. */
+export const makeUnsafe = (
+  plan: Plan,
+  series: Metrics.Series,
+  time: Time.Time,
+  mayReject: boolean,
+  watchers?: Counts.Watchers
+): Limiter => makeLimiter(plan, series, time, mayReject, backend, drain, watchers)
 
 /** Makes a limiter on the current Clock that closes with the scope. */
 export const make = (plan: Plan, mayReject = true): Effect.Effect<Limiter, never, Scope.Scope> =>

@@ -49,7 +49,7 @@ export interface Counters {
 
 export const counters = (): Counters => ({
   admitted: 0,
-  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+  rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 },
   interrupted: 0,
   waiting: 0,
   running: 0
@@ -62,6 +62,8 @@ export interface Series extends Counters {
   readonly outdated: Map<object, () => void>
   /** Calls for which a map of this name had no room; undefined if there is no such map. */
   keysRefused: { count: number } | undefined
+  /** Whether it has the metric of the reason `Draining`. */
+  countsDraining: boolean
   /** The number of open throttles that count in it. */
   users: number
   readonly registered: Array<Metric.Registration>
@@ -174,6 +176,7 @@ const addTo = (sum: Series, series: Series): void => {
   sum.admitted += series.admitted
   sum.interrupted += series.interrupted
   for (const reason of Object.keys(sum.rejected) as Array<Rejection>) sum.rejected[reason] += series.rejected[reason]
+  if (series.countsDraining) countDraining(sum)
   if (series.keysRefused !== undefined) keysRefused(sum).count += series.keysRefused.count
   const { waits } = sum
   series.waits.buckets.forEach((count, i) => waits.buckets[i]! += count)
@@ -190,6 +193,13 @@ export const keysRefused = (series: Series): { count: number } => {
     series.register(metrics.rejected, () => ({ count: refused.count, incremental: true }), "KeysExhausted")
   }
   return series.keysRefused
+}
+
+/** Adds the metric of newcomers rejected with `Draining`. Only throttles that were drained have it. */
+export const countDraining = (series: Series): void => {
+  if (series.countsDraining) return
+  series.countsDraining = true
+  series.register(metrics.rejected, () => ({ count: series.rejected.Draining, incremental: true }), "Draining")
 }
 
 const pull = <State>(
@@ -221,6 +231,7 @@ const register = (context: Context.Context<never>, all: All, id: string, name: s
     },
     outdated: new Map(),
     keysRefused: undefined,
+    countsDraining: false,
     users: 0,
     registered: [],
     register: (metric, get, reason) => {

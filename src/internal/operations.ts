@@ -33,7 +33,10 @@ const operations: { readonly [Name in keyof Throttle]: (engine: Engine) => Throt
   reset: (engine) => Effect.suspend(() => engine.reset()),
   resume: (engine) => Effect.suspend(() => engine.resume()),
   update: (engine) => (policy) => Effect.suspend(() => engine.update(policy)),
-  statistics: (engine) => Effect.suspend(() => engine.statistics())
+  statistics: (engine) => Effect.suspend(() => engine.statistics()),
+  drain: (engine) => (deadline) => Effect.suspend(() => engine.drain(deadlineOf(engine, deadline))),
+  awaitIdle: (engine) => Effect.suspend(() => engine.awaitIdle()),
+  awaitQueue: (engine) => (calls) => Effect.suspend(() => engine.awaitQueue(callsOf(engine, calls)))
 }
 
 type Name = keyof Throttle
@@ -56,14 +59,26 @@ const forms: { readonly [N in Name]: "effect" | "function" | "pipe" | "both" } =
   reset: "effect",
   resume: "effect",
   update: "function",
-  statistics: "effect"
+  statistics: "effect",
+  drain: "function",
+  awaitIdle: "effect",
+  awaitQueue: "function"
 }
 
 const each = <A>(f: (name: Name) => unknown): A =>
   Object.fromEntries((Object.keys(forms) as ReadonlyArray<Name>).map((name) => [name, f(name)])) as A
 
+const read = <A>({ name }: Pick<Engine, "name">, option: string, rule: Options.Rule<A>, received: unknown): A =>
+  Options.read(`throttle ${Formatter.format(name)}`, option, rule, received)
+
 const nanosOf = (engine: Engine, duration: unknown): number =>
-  Options.read(`throttle ${Formatter.format(engine.name)}`, "duration", Options.anyDuration, duration) * 1e6
+  read(engine, "duration", Options.anyDuration, duration) * 1e6
+
+/** The deadline of a drain in nanoseconds from now; Infinity for none. */
+export const deadlineOf = (engine: Pick<Engine, "name">, deadline: unknown): number =>
+  deadline === undefined ? Infinity : read(engine, "deadline", Options.anyDuration, deadline) * 1e6
+
+const callsOf = (engine: Engine, calls: unknown): number => read(engine, "n", Options.integer(1), calls)
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A throttle

@@ -40,6 +40,14 @@ export const ownPool = (limiter: Limiter, { demand, fiber }: Call): Pool.Pool | 
   return own.find(({ part }) => part.onReentry === "die") ?? own[0]
 }
 
+/** Whether the fiber of a call runs another call that holds permits. */
+export const isNested = ({ holders }: Limiter, { fiber }: Call): boolean => {
+  for (let holder = holders.last; holder !== undefined; holder = holder.prev) {
+    if (holder.fiber === fiber && holder.endedBy !== "scope") return true
+  }
+  return false
+}
+
 /** Makes the defect of a call that would wait forever. */
 export const deadlock = (throttle: string, part: string): Error =>
   new Error(

@@ -228,6 +228,25 @@ export interface Operations<E, R, U extends string = any> {
   readonly update: (policy: Policy<E, U>) => Effect.Effect<void, never, R>
   /** Returns the numbers of the throttle. See {@link statistics}. */
   readonly statistics: Effect.Effect<Statistics, never, R>
+  /**
+   * Refuses newcomers with the reason `Draining`, and lets the calls that wait or run finish; at the deadline, if there
+   * is one, it interrupts the rest. Returns the number of calls that it interrupted. See {@link drain}.
+   *
+   * @since 0.2.0
+   */
+  readonly drain: (deadline?: Duration.Input) => Effect.Effect<number, never, R>
+  /**
+   * Waits until no call waits or holds permits. See {@link awaitIdle}.
+   *
+   * @since 0.2.0
+   */
+  readonly awaitIdle: Effect.Effect<void, never, R>
+  /**
+   * Waits until at least `n` calls wait. Dies with a `RangeError` if `n` is not an integer ≥ 1. See {@link awaitQueue}.
+   *
+   * @since 0.2.0
+   */
+  readonly awaitQueue: (n: number) => Effect.Effect<void, never, R>
 }
 
 /**

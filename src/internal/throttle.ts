@@ -7,11 +7,13 @@ import * as Formatter from "effect/Formatter"
 import type * as Scope from "effect/Scope"
 import * as Control from "./control.ts"
 import * as Engine from "./engine.ts"
+import * as Finish from "./finish.ts"
 import type { Limiter } from "./limiter.ts"
 import * as Local from "./local.ts"
 import * as Operations from "./operations.ts"
 import * as Plan from "./plan.ts"
 import { isPolicy, type Policy, type Throttle } from "./service.ts"
+import * as Watch from "./watch.ts"
 
 export interface LocalThrottle {
   readonly throttle: Throttle
@@ -63,7 +65,10 @@ const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
       Control.reset(limiter)
       return Effect.void
     },
-    statistics: () => Effect.succeed(Control.statistics(limiter))
+    statistics: () => Effect.succeed(Control.statistics(limiter)),
+    drain: (nanos) => Finish.drain(Finish.ofLimiter(limiter, mayReject), nanos),
+    awaitIdle: () => Watch.until(limiter.counts.watchers, () => Finish.isIdle(limiter)),
+    awaitQueue: (calls) => Watch.until(limiter.counts.watchers, () => Finish.hasQueue(limiter, calls))
   })
 })
 

@@ -193,6 +193,14 @@ export const abandon = <Self extends Host<Self>>(limiter: Self, waiter: Waiter):
   return notifyEnd(limiter, waiter, "Interrupted")
 }
 
+/** Interrupts a waiter: it leaves the queue, and its call ends as interrupted, also in an uninterruptible region. */
+export const interrupt = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): void => {
+  const { resume } = waiter
+  const notice = abandon(limiter, waiter)
+  waiter.resume = resume
+  resumeWith(waiter, notice === undefined ? Effect.interrupt : Effect.andThen(notice, Effect.interrupt))
+}
+
 type Rejecting = Pick<Host<never>, "counts" | "plan">
 
 /** Counts a rejection, notifies of it, and fails with it. */

@@ -329,7 +329,7 @@ export const make = (
   options: Options
 ): Effect.Effect<Throttle.Throttle, NotDistributable, ThrottleStore | Scope.Scope> => {
   const limiter = limiterOf("RedisThrottle.make", policy, options)
-  return Effect.map(Effect.flatMap(Client.make, limiter), throttleOf)
+  return Effect.map(Effect.flatMap(Client.make, limiter), (limiter) => throttleOf(limiter, true))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,8 @@ export const summary = (result: Result): Summary => {
       QueueFull: ended("QueueFull"),
       WaitTooLong: ended("WaitTooLong"),
       TimedOut: ended("TimedOut"),
-      PermitsExceedCapacity: ended("PermitsExceedCapacity")
+      PermitsExceedCapacity: ended("PermitsExceedCapacity"),
+      Draining: ended("Draining")
     },
     interrupted: ended("interrupted"),
     duration,

@@ -3,8 +3,9 @@ import * as Duration from "effect/Duration"
 import * as HashMap from "effect/HashMap"
 import * as HashSet from "effect/HashSet"
 import type * as Throttle from "../Throttle.ts"
-import { PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
+import { Draining, PermitsExceedCapacity, QueueFull, ThrottleError, TimedOut, WaitTooLong } from "../ThrottleError.ts"
 import type { Reason, Settings, Settled } from "./script.ts"
+import * as Script from "./script.ts"
 
 /**
  * A call that requested permits, and its outcome so far.
@@ -35,7 +36,8 @@ export interface Call {
 }
 
 /**
- * A use of a recorder: a call that requested permits, or a method that starts nothing. Reading `statistics` is not recorded.
+ * A use of a recorder: a call that requested permits, or a method that starts nothing. Reading `statistics`, and
+ * waiting with `awaitIdle` and `awaitQueue`, are not recorded.
  *
  * @see {@link Recorder}, which records them
  * @category models
@@ -48,6 +50,7 @@ export type Asked =
   | { readonly method: "resume" }
   | { readonly method: "reset" }
   | { readonly method: "update"; readonly policy: Throttle.PolicyData }
+  | { readonly method: "drain"; readonly deadline?: Duration.Duration }
 
 /** The state of a recorder. */
 export interface State {
@@ -67,7 +70,7 @@ export const empty: State = {
   held: HashSet.empty(),
   statistics: {
     admitted: 0,
-    rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 },
+    rejected: { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 },
     interrupted: 0,
     waiting: 0,
     waited: Duration.zero,
@@ -160,8 +163,8 @@ export const answer =
     const recorded = (call: Pick<Call, "outcome" | "reason">) =>
       record({ method, cost, ...call })({ ...state, answered: state.answered + 1 })
     if (answer._tag === "Admit") return [{ _tag: "Admitted", id }, admit(id)(recorded({ outcome: "admitted" }))]
-    const exceeds = answer._tag === "Reject" && answer.reason === "PermitsExceedCapacity"
-    if ((method === "withPermitsIfAvailable" || method === "allow") && !exceeds) {
+    const neverWaits = answer._tag === "Reject" && !Script.isForWaiting(answer.reason)
+    if ((method === "withPermitsIfAvailable" || method === "allow") && !neverWaits) {
       return [{ _tag: "None", id }, recorded({ outcome: "none" })]
     }
     const { rejected, waiting } = state.statistics
@@ -196,5 +199,7 @@ const errorOf = (
       return new ThrottleError({ reason: new TimedOut({ ...retryable, limit: Duration.zero }) })
     case "PermitsExceedCapacity":
       return new ThrottleError({ reason: new PermitsExceedCapacity({ ...common, limit: 0 }) })
+    case "Draining":
+      return new ThrottleError({ reason: new Draining(common) })
   }
 }

@@ -5,7 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Formatter from "effect/Formatter"
 import * as Option from "effect/Option"
-import * as Ref from "effect/Ref"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Operations from "../internal/operations.ts"
 import * as Rules from "../internal/options.ts"
 import * as Throttle from "../Throttle.ts"
@@ -52,11 +53,11 @@ export const Recorder: Context.Service<Recorder, Recorder> = Context.Service<Rec
  * Each call of `withPermit`, `withPermits`, `withPermitsIfAvailable`, `wait`, `allow`, `takeScoped` and `usePermits` takes the next
  * answer of the script, then `otherwise`. There is no queue: each call waits for the duration of its answer, on the caller's
  * Clock, and calls may overtake each other. A call that is interrupted while it waits counts as interrupted.
- * `withPermitsIfAvailable` never waits: it fails where the answer is `PermitsExceedCapacity` and returns `Option.none()`
+ * `withPermitsIfAvailable` never waits: it fails where the answer is `PermitsExceedCapacity` or `Draining` and returns `Option.none()`
  * for any other answer but "admit".
  *
  * `estimateWait` reads the next answer without taking it: zero for "admit", the wait if it is finite, the `retryAfter` of a
- * rejection, otherwise `Option.none()`. `pause`, `resume` and `update` are recorded and have no effect. Every unit of a cost
+ * rejection, otherwise `Option.none()`. `pause`, `resume`, `update` and `drain` are recorded and have no effect. Every unit of a cost
  * is accepted.
  *
  * Its statistics are those of a throttle without a limit: every admitted call is `running` until it ends, except those of
@@ -117,10 +118,16 @@ const estimateOf = (answer: Script.Settled): Option.Option<Duration.Duration> =>
 
 /** Makes a recorder of options that were read. */
 export const fromSettings = Effect.fnUntraced(function*(settings: Script.Settings): Effect.fn.Return<Recorder> {
-  const state = yield* Ref.make(Record.empty)
+  const state = yield* SubscriptionRef.make(Record.empty)
   // A throttle without a limit. It checks costs by the rules of every throttle, and does nothing else.
   const unlimited = yield* Throttle.inline(Throttle.all([], { name: settings.name }))
   const checked = (cost: Throttle.Cost = 1) => Effect.as(unlimited.estimateWait(cost), copied(cost))
+
+  /** Waits until the statistics meet a condition. */
+  const when = (holds: (statistics: Throttle.Statistics) => boolean) =>
+    Stream.runDrain(
+      Stream.takeUntil(SubscriptionRef.changes(state), (current) => holds(Record.statistics(current)))
+    )
 
   /** Answers a call. Only its wait can be interrupted, so an admitted call is always released. */
   const request = Effect.fnUntraced(
@@ -129,7 +136,7 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       cost: Throttle.Cost,
       restore: Restore
     ): Effect.fn.Return<Option.Option<number>, ThrottleError> {
-      const decision = yield* Ref.modify(state, Record.answer(settings, method, cost))
+      const decision = yield* SubscriptionRef.modify(state, Record.answer(settings, method, cost))
       switch (decision._tag) {
         case "Admitted":
           return Option.some(decision.id)
@@ -142,7 +149,7 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
           const waits = Duration.isFinite(wait) ? Effect.sleep(wait) : Effect.never
           yield* Effect.onExit(
             restore(waits),
-            (exit) => Ref.update(state, Record.endWait(id, wait, Exit.isSuccess(exit)))
+            (exit) => SubscriptionRef.update(state, Record.endWait(id, wait, Exit.isSuccess(exit)))
           )
           return Option.some(id)
         }
@@ -152,8 +159,9 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
 
   const permitOf = (id: number, cost: Throttle.Cost): Throttle.Permit => ({
     cost,
-    settle: (actual) => Effect.flatMap(checked(actual), (settled) => Ref.update(state, Record.settle(id, { settled }))),
-    cancel: Ref.update(state, Record.cancel(id))
+    settle: (actual) =>
+      Effect.flatMap(checked(actual), (settled) => SubscriptionRef.update(state, Record.settle(id, { settled }))),
+    cancel: SubscriptionRef.update(state, Record.cancel(id))
   })
 
   const use = <A, E, R>(
@@ -166,7 +174,7 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       const id = yield* request(method, cost, restore)
       if (Option.isNone(id)) return Option.none()
       const run = Effect.suspend(() => restore(f(permitOf(id.value, cost))))
-      return Option.some(yield* Effect.ensuring(run, Ref.update(state, Record.release(id.value))))
+      return Option.some(yield* Effect.ensuring(run, SubscriptionRef.update(state, Record.release(id.value))))
     }))
 
   const usePermits = <A, E, R>(
@@ -189,32 +197,46 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
         const cost = yield* checked(given)
         const id = Option.getOrThrow(yield* request("takeScoped", cost, restore))
-        yield* Effect.addFinalizer(() => Ref.update(state, Record.release(id)))
+        yield* Effect.addFinalizer(() => SubscriptionRef.update(state, Record.release(id)))
         return permitOf(id, cost)
       })),
     use: (f, cost) => usePermits("usePermits", cost, f),
     estimateWait: Effect.fnUntraced(function*(given) {
       const cost = yield* checked(given)
-      const before = yield* Ref.getAndUpdate(state, Record.record({ method: "estimateWait", cost }))
+      const before = yield* SubscriptionRef.getAndUpdate(state, Record.record({ method: "estimateWait", cost }))
       return estimateOf(Record.nextAnswer(settings, before))
     }),
     // A recorder has no policy.
     remaining: () => Effect.succeed([]),
-    reset: () => Ref.update(state, Record.record({ method: "reset" })),
-    pause: (nanos) => Ref.update(state, Record.record({ method: "pause", duration: Duration.millis(nanos / 1e6) })),
-    resume: () => Ref.update(state, Record.record({ method: "resume" })),
+    reset: () => SubscriptionRef.update(state, Record.record({ method: "reset" })),
+    pause: (nanos) =>
+      SubscriptionRef.update(state, Record.record({ method: "pause", duration: Duration.millis(nanos / 1e6) })),
+    resume: () => SubscriptionRef.update(state, Record.record({ method: "resume" })),
     update: (policy) =>
       Effect.suspend(() => {
         if (Throttle.isPolicy(policy)) {
-          return Ref.update(state, Record.record({ method: "update", policy: policy.data }))
+          return SubscriptionRef.update(state, Record.record({ method: "update", policy: policy.data }))
         }
         throw Rules.invalid(`throttle ${Formatter.format(settings.name)}`, "policy", "a policy", policy)
       }),
-    statistics: () => Effect.map(Ref.get(state), Record.statistics)
+    statistics: () => Effect.map(SubscriptionRef.get(state), Record.statistics),
+    drain: (nanos) =>
+      Effect.as(
+        SubscriptionRef.update(
+          state,
+          Record.record({
+            method: "drain",
+            ...(nanos === Infinity ? undefined : { deadline: Duration.millis(nanos / 1e6) })
+          })
+        ),
+        0
+      ),
+    awaitIdle: () => when(({ running, waiting }) => running === 0 && waiting === 0),
+    awaitQueue: (calls) => when(({ waiting }) => waiting >= calls)
   })
 
   return {
     throttle,
-    asked: Effect.map(Ref.get(state), Record.all)
+    asked: Effect.map(SubscriptionRef.get(state), Record.all)
   }
 })

@@ -22,7 +22,7 @@ export type Admission = "admit" | { readonly wait: Duration.Input }
  */
 export type Rejection =
   | { readonly reject: "QueueFull" | "WaitTooLong" | "TimedOut"; readonly retryAfter?: Duration.Input | undefined }
-  | { readonly reject: "PermitsExceedCapacity"; readonly retryAfter?: undefined }
+  | { readonly reject: "PermitsExceedCapacity" | "Draining"; readonly retryAfter?: undefined }
 
 /**
  * The answer of a recorder to a call.
@@ -51,6 +51,9 @@ export interface Options<out A extends Answer = Answer> {
 /** The reason of a scripted rejection. */
 export type Reason = Rejection["reject"]
 
+/** Whether calls are rejected for this reason because they have to wait; only then is there a `retryAfter`. */
+export const isForWaiting = (reason: Reason): boolean => reason !== "PermitsExceedCapacity" && reason !== "Draining"
+
 /** An answer whose durations were read. */
 export type Settled =
   | { readonly _tag: "Admit" }
@@ -72,7 +75,7 @@ const rules = {
 
 const waitRule = Rules.duration("a duration > 0", (millis) => millis > 0)
 const retryAfterRule = Rules.duration("a finite duration ≥ 0", (millis) => millis >= 0 && millis < Infinity)
-const reasonRule = Rules.oneOf("QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity")
+const reasonRule = Rules.oneOf("QueueFull", "WaitTooLong", "TimedOut", "PermitsExceedCapacity", "Draining")
 
 /** Reads the options, or throws a RangeError. */
 export const read = (caller: string, options: Options, defaultName: string): Settings => {
@@ -97,7 +100,7 @@ const readAnswer = (caller: string, option: string, answer: unknown): Settled =>
   const reason = field("reject", reasonRule)
   const { retryAfter } = answer as Rejection
   if (retryAfter === undefined) return { _tag: "Reject", reason }
-  if (reason === "PermitsExceedCapacity") {
+  if (!isForWaiting(reason)) {
     throw Rules.invalid(caller, `${option}.retryAfter`, `undefined with ${reason}`, retryAfter)
   }
   return { _tag: "Reject", reason, retryAfter: Duration.millis(field("retryAfter", retryAfterRule)) }

@@ -103,7 +103,7 @@ export const inMillis = ({ longestWait, waited, ...others }: Throttle.Statistics
 })
 
 /** The numbers of rejections where no call was rejected. */
-export const noRejections = { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0 }
+export const noRejections = { QueueFull: 0, WaitTooLong: 0, TimedOut: 0, PermitsExceedCapacity: 0, Draining: 0 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The inside of a limiter

@@ -33,13 +33,15 @@ export interface Options {
   readonly prepare?: (throttle: Throttle.Throttle) => void
   /** Runs before each step from the arrival of the calls on. */
   readonly watch?: (swept: Swept) => void
+  /** Makes the throttle, instead of one of the policy. */
+  readonly make?: (simulator: Simulator.Simulator, scope: Scope.Closeable) => Throttle.Throttle
   /** Services for the fibers. */
   readonly context?: Context.Context<never>
 }
 
 /** Runs the calls with the action before one step. Every call ends, and no timer is left. */
 export const atStep = (
-  { act, calls, context, policy, prepare, use, watch }: Options,
+  { act, calls, context, make, policy, prepare, use, watch }: Options,
   step: number,
   where: string
 ): Swept => {
@@ -58,7 +60,9 @@ export const atStep = (
       act(swept)
     }
   })
-  const throttle: Throttle.Throttle = throttleIn(simulator, policy, scope)
+  const throttle: Throttle.Throttle = make === undefined
+    ? throttleIn(simulator, policy, scope)
+    : make(simulator, scope)
   const swept = { fibers, hit: false, order, scope, simulator, throttle }
   prepare?.(throttle)
   first = simulator.steps()

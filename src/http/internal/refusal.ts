@@ -29,6 +29,7 @@ const reasons: ReadonlySet<string> = new Set([
   "WaitTooLong",
   "TimedOut",
   "PermitsExceedCapacity",
+  "Draining",
   "KeysExhausted"
 ])
 
@@ -46,7 +47,9 @@ export const problemOf = (
   const retryAfter = reason.retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(reason.retryAfter)))
   const retryAfterMillis = reason.retryAfter && Math.max(1, Math.ceil(Duration.toMillis(reason.retryAfter)))
   const again = { retryAfter, retryAfterMillis }
-  if (_tag === "KeysExhausted" || isOfStore(reason)) return { kind: reducedCapacity, violatedPolicies: [], ...again }
+  if (_tag === "Draining" || _tag === "KeysExhausted" || isOfStore(reason)) {
+    return { kind: reducedCapacity, violatedPolicies: [], ...again }
+  }
   if (by === "global") return { kind: reducedCapacity, violatedPolicies: [options.globalName], ...again }
   const violatedPolicies = parts.map(partName)
   if (_tag === "PermitsExceedCapacity") {

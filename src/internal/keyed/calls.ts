@@ -77,7 +77,8 @@ const startIdle = <K>(
   given: K,
   demandOf: DemandOf
 ): "started" | "not ready" | "needs a limiter" | Rejected => {
-  if (keyed.isClosed) return Effect.interrupt
+  const refused = refusal(keyed, given, demandOf)
+  if (refused !== undefined) return refused
   Sweep.afterCall(keyed)
   const key = Keyed.canonical(keyed, given)
   if (Lending.lentTo(keyed, key) !== undefined) return "needs a limiter"
@@ -111,7 +112,8 @@ const withLimiter = <K, A, E, R>(
 ): Effect.Effect<A, E | ThrottleError, R> =>
   // The limiter is used in the step that finds it: one step later it may be lent to another key.
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
-    if (keyed.isClosed) return Effect.interrupt
+    const refused = refusal(keyed, key, demandOf)
+    if (refused !== undefined) return restore(refused)
     const lent = find(keyed, key)
     if (lent === undefined) return exhausted(keyed, demandOf(peek(keyed, key)).cost)
     const running = f(lent.limiter, demandOf(lent.limiter), restore)
@@ -127,7 +129,8 @@ export const use = <K, A, E, R>(
   f: (limiter: Limiter, demand: Demand.Demand) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
-    if (keyed.isClosed) return Effect.interrupt
+    const refused = refusal(keyed, given, demandOf)
+    if (refused !== undefined) return restore(refused)
     Sweep.afterCall(keyed)
     const key = Keyed.canonical(keyed, given)
     const found = Lending.lentTo(keyed, key)
@@ -146,11 +149,12 @@ export const use = <K, A, E, R>(
   })
 
 /** Gives a key a limiter until it is closed; an effect that replaces the call if the map has no room for the key. */
-export const open = <K>(keyed: Keyed.Keyed<K>, given: K, cost: Demand.Cost | undefined): Opened | Rejected => {
-  if (keyed.isClosed) return Effect.interrupt
+export const open = <K>(keyed: Keyed.Keyed<K>, given: K, demand: Demand.Demand): Opened | Rejected => {
+  const refused = refusal(keyed, given, ({ plan }) => Demand.forPlan(plan, demand))
+  if (refused !== undefined) return refused
   Sweep.afterCall(keyed)
   const lent = find(keyed, given)
-  if (lent === undefined) return exhausted(keyed, cost ?? 1)
+  if (lent === undefined) return exhausted(keyed, demand.cost)
   lent.users++
   return {
     limiter: lent.limiter,
@@ -182,6 +186,25 @@ export const peek = <K>(keyed: Keyed.Keyed<K>, given: K): View => {
 // ---------------------------------------------------------------------------------------------------------------------
 // Rejections
 // ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Returns the effect that replaces a newcomer; undefined if the map admits newcomers. While it drains, the limiter of a
+ * key with waiting or running calls decides.
+ */
+const refusal = <K>(keyed: Keyed.Keyed<K>, key: K, demandOf: DemandOf): Rejected | undefined => {
+  if (keyed.phase === "open") return undefined
+  if (keyed.phase === "closed") return Effect.interrupt
+  if (Lending.lentTo(keyed, Keyed.canonical(keyed, key)) !== undefined) return undefined
+  const view = peek(keyed, key)
+  const demand = demandOf(view)
+  return Waiters.rejection(
+    { counts: keyed.counts, plan: view.plan },
+    Fiber.getCurrent()!,
+    demand,
+    Errors.draining(view, demand),
+    0
+  )
+}
 
 /**
  * Rejects a call that demands more than can ever be granted, without remembering its key; undefined if it may be

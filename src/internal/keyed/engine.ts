@@ -12,6 +12,7 @@ import * as Counts from "../counts.ts"
 import type * as Demand from "../demand.ts"
 import * as Engine from "../engine.ts"
 import * as Estimate from "../estimate.ts"
+import * as Finish from "../finish.ts"
 import * as Local from "../local.ts"
 import * as Metrics from "../metrics.ts"
 import type { Plan } from "../plan.ts"
@@ -19,6 +20,7 @@ import * as Remaining from "../remaining.ts"
 import type { Policy } from "../service.ts"
 import * as Shadow from "../shadow.ts"
 import * as Time from "../time.ts"
+import * as Watch from "../watch.ts"
 import * as Calls from "./calls.ts"
 import * as Keyed from "./keyed.ts"
 import * as Lending from "./lending.ts"
@@ -91,8 +93,8 @@ export class KeyEngine<K> implements Engine.Engine {
   use<A, E, R>(use: (permit: Admission.Permit) => Effect.Effect<A, E, R>, cost: Demand.Cost | undefined) {
     return Calls.use(this.keyed, this.key, demanding(cost), (limiter, demand) => Admission.use(limiter, demand, use))
   }
-  open(cost: Demand.Cost | undefined) {
-    return Calls.open(this.keyed, this.key, cost)
+  open(demand: Demand.Demand) {
+    return Calls.open(this.keyed, this.key, demand)
   }
   estimateWait(cost: Demand.Cost | undefined) {
     const { key, keyed } = this
@@ -100,7 +102,7 @@ export class KeyEngine<K> implements Engine.Engine {
     const view = limiter ?? Calls.peek(keyed, key)
     const demand = demanding(cost)(view)
     return Effect.succeed(
-      keyed.isClosed
+      keyed.phase !== "open"
         ? Option.none()
         : limiter === undefined
         ? Estimate.wait(view, demand, Keyed.now(keyed))
@@ -108,6 +110,8 @@ export class KeyEngine<K> implements Engine.Engine {
     )
   }
   pause(nanos: number) {
+    // An idle key starts no call anyway while the map drains.
+    if (this.keyed.phase === "draining" && this.lent() === undefined) return Effect.void
     return Calls.use(
       this.keyed,
       this.key,
@@ -133,6 +137,40 @@ export class KeyEngine<K> implements Engine.Engine {
     const lent = keyed.lent.get(Keyed.canonical(keyed, key))
     return Effect.succeed(lent === undefined ? Counts.statistics(Counts.none()) : Control.statistics(lent.limiter))
   }
+  /** The key refuses newcomers until this ends: without waiting and running calls it has no state to remember that in. */
+  drain(nanos: number) {
+    const { keyed } = this
+    return Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const lent = this.lent()
+        if (lent !== undefined) lent.users++
+        return lent
+      }),
+      (lent) => lent === undefined ? Effect.succeed(0) : Finish.drain(Finish.ofLimiter(lent.limiter, true), nanos),
+      (lent) =>
+        Effect.sync(() => {
+          if (lent === undefined) return
+          lent.users--
+          Lending.takeBackIfOver(keyed, lent)
+        })
+    )
+  }
+  awaitIdle() {
+    return Watch.until(this.keyed.counts.watchers, () => {
+      const lent = this.lent()
+      return lent === undefined || Finish.isIdle(lent.limiter)
+    })
+  }
+  awaitQueue(calls: number) {
+    return Watch.until(this.keyed.counts.watchers, () => {
+      const lent = this.lent()
+      return lent !== undefined && Finish.hasQueue(lent.limiter, calls)
+    })
+  }
+  /** The limiter of the key, if it has one. */
+  lent(): Keyed.Lent | undefined {
+    return this.keyed.lent.get(Keyed.canonical(this.keyed, this.key))
+  }
 }
 
 /**
@@ -148,7 +186,7 @@ export class Handle<K> extends KeyEngine<K> {
 /** Replaces the plan of a key that has a limiter or is remembered. */
 const update = <K>(keyed: Keyed.Keyed<K>, given: K, plan: Plan): void => {
   const key = Keyed.canonical(keyed, given)
-  if (keyed.isClosed || (Lending.lentTo(keyed, key) === undefined && !keyed.idle.has(key))) return
+  if (keyed.phase === "closed" || (Lending.lentTo(keyed, key) === undefined && !keyed.idle.has(key))) return
   const lent = Calls.find(keyed, key)!
   lent.kind = Keyed.kindFor(keyed, plan)
   Control.update(lent.limiter, lent.kind.plan)
@@ -166,10 +204,29 @@ export const total = <K>(keyed: Keyed.Keyed<K>): Counts.Statistics => {
   return Counts.statistics(sum)
 }
 
+/** All keys of a map, to be drained. */
+export const finishing = <K>(keyed: Keyed.Keyed<K>): Finish.Finishing => {
+  const { counts, lent, time } = keyed
+  const limiters = () => Array.from(lent.values(), ({ limiter }) => limiter)
+  return {
+    clock: time.clock,
+    watchers: counts.watchers,
+    refuseNewcomers: () => {
+      if (keyed.phase === "closed") return
+      keyed.phase = "draining"
+      Metrics.countDraining(counts.series)
+      for (const limiter of limiters()) Finish.refuseNewcomers(limiter, true)
+    },
+    isIdle: Finish.all(() => lent.values(), ({ limiter }) => Finish.isIdle(limiter)),
+    interruptRest: () => Finish.sum(limiters(), Finish.interruptRest),
+    isRestOver: Finish.all(() => lent.values(), ({ limiter }) => Finish.isRestOver(limiter))
+  }
+}
+
 /** Closes a map: waiting calls of all keys are interrupted, and so are later ones. */
 export const closeAll = <K>(keyed: Keyed.Keyed<K>): void => {
-  if (keyed.isClosed) return
+  if (keyed.phase === "closed") return
   Metrics.release(keyed.counts.series)
-  keyed.isClosed = true
+  keyed.phase = "closed"
   for (const { limiter } of keyed.lent.values()) Local.close(limiter)
 }

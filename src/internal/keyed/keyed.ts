@@ -85,7 +85,8 @@ export interface Keyed<K> {
   readonly keys: { evicted: number; refused: number; readonly refusedMetric: { count: number } }
   /** Where the next sweep continues. */
   readonly sweep: { idle: Iterator<Idle>; lent: Iterator<Lent>; calls: number }
-  isClosed: boolean
+  /** "draining": newcomers are rejected; "closed": they are interrupted. */
+  phase: "open" | "draining" | "closed"
 }
 
 export const make = <K>(
@@ -113,7 +114,7 @@ export const make = <K>(
     counts: Counts.make(series),
     keys: { evicted: 0, refused: 0, refusedMetric: Metrics.keysRefused(series) },
     sweep: { idle: idle.values(), lent: lent.values(), calls: 0 },
-    isClosed: false
+    phase: "open"
   }
 }
 

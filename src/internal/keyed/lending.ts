@@ -3,7 +3,8 @@
  */
 import * as Budget from "../budget.ts"
 import * as Counts from "../counts.ts"
-import { type Limiter, reset } from "../limiter.ts"
+import * as Finish from "../finish.ts"
+import { isRefusing, type Limiter, reset } from "../limiter.ts"
 import * as Local from "../local.ts"
 import * as Shadow from "../shadow.ts"
 import * as Time from "../time.ts"
@@ -24,12 +25,13 @@ export const lentTo = <K>(keyed: Keyed.Keyed<K>, key: K): Keyed.Lent | undefined
 export const lend = <K>(keyed: Keyed.Keyed<K>, key: K, { charged, kind }: Keyed.Idle): Keyed.Lent => {
   const lent = kind.spare.pop() ?? make(keyed, kind)
   lent.limiter.charged.ref.current = charged
+  if (keyed.phase === "draining") Finish.refuseNewcomers(lent.limiter, true)
   Keyed.setLent(keyed, key, lent)
   return lent
 }
 
 const make = <K>(keyed: Keyed.Keyed<K>, kind: Keyed.Kind): Keyed.Lent => {
-  const limiter = Local.makeUnsafe(kind.plan, keyed.counts.series, keyed.time, true)
+  const limiter = Local.makeUnsafe(kind.plan, keyed.counts.series, keyed.time, true, keyed.counts.watchers)
   const lent: Keyed.Lent = { key: undefined, kind, limiter, users: 0 }
   limiter.afterCall = () => takeBackIfOver(keyed, lent)
   return lent
@@ -65,7 +67,7 @@ export const takeBack = <K>(keyed: Keyed.Keyed<K>, lent: Keyed.Lent, now: number
   if (!Budget.isInitial(kind.plan, charged, now)) {
     Keyed.remember(keyed, Keyed.idle(key, kind, charged))
   }
-  if (kind.spare.length >= mostSpare) return
+  if (kind.spare.length >= mostSpare || isRefusing(limiter)) return
   reset(limiter)
   kind.spare.push(lent)
 }

@@ -8,11 +8,14 @@ import * as Formatter from "effect/Formatter"
 import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Admission from "../admission.ts"
+import type { Engine } from "../engine.ts"
+import * as Finish from "../finish.ts"
 import type { View } from "../limiter.ts"
 import * as Operations from "../operations.ts"
 import * as Rules from "../options.ts"
 import * as Plan from "../plan.ts"
 import { type Cost, isPolicy, type Permit, type Policy } from "../service.ts"
+import * as Watch from "../watch.ts"
 import * as Calls from "./calls.ts"
 import * as Keys from "./engine.ts"
 import * as Keyed from "./keyed.ts"
@@ -80,16 +83,27 @@ const makeKeyed = <K>(options: Options<K>) => {
 const keyedKey = Symbol("effect-throttle/MadeMap")
 
 /** The operations of a map for each key, with the names of a throttle's operations. */
-type PerKey<K> = Omit<KeyedOperations<K, never>, "statistics" | "statisticsOf"> & {
-  readonly statistics: KeyedOperations<K, never>["statisticsOf"]
+type PerKey<K> =
+  & Omit<KeyedOperations<K, never>, "statistics" | "statisticsOf" | "drain" | "drainOf" | "awaitIdle" | "awaitIdleOf">
+  & {
+    readonly statistics: KeyedOperations<K, never>["statisticsOf"]
+    readonly drain: KeyedOperations<K, never>["drainOf"]
+    readonly awaitIdle: KeyedOperations<K, never>["awaitIdleOf"]
+  }
+
+/** The operations of a map for each key. Those that a map also has for all keys together have a name of their own. */
+export const operationsByKey = <K>(engineFor: (key: K) => Engine) => {
+  const { awaitIdle: awaitIdleOf, drain: drainOf, statistics: statisticsOf, ...operations } = Operations.byKey<
+    K,
+    PerKey<K>
+  >(engineFor)
+  return { ...operations, awaitIdleOf, drainOf, statisticsOf }
 }
 
 const fromKeyed = <K>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
-  const { statistics: statisticsOf, ...operations } = Operations.byKey<K, PerKey<K>>((key) =>
-    new Keys.KeyEngine(keyed, key)
-  )
+  const finishing = Keys.finishing(keyed)
   const map: ThrottleMap<K> = {
-    ...operations,
+    ...operationsByKey((key: K) => new Keys.KeyEngine(keyed, key)),
     get: (key) => Operations.make(new Keys.Handle(keyed, key)),
     statistics: Effect.sync(() => ({
       ...Keys.total(keyed),
@@ -97,7 +111,8 @@ const fromKeyed = <K>(keyed: Keyed.Keyed<K>): ThrottleMap<K> => {
       keysRefused: keyed.keys.refused,
       keysEvicted: keyed.keys.evicted
     })),
-    statisticsOf
+    drain: (deadline) => Effect.suspend(() => Finish.drain(finishing, Operations.deadlineOf(keyed, deadline))),
+    awaitIdle: Watch.until(finishing.watchers, finishing.isIdle)
   }
   return Object.defineProperty(map, keyedKey, { value: keyed })
 }

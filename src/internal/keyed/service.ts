@@ -127,6 +127,39 @@ export interface KeyedOperations<in K, out R> {
    * is the case.
    */
   readonly statisticsOf: (key: K) => Effect.Effect<Counts.Statistics, never, R>
+  /**
+   * Refuses newcomers of every key with the reason `Draining`, and lets the calls of all keys that wait or run finish; at
+   * the deadline, if there is one, it interrupts the rest. Returns the number of calls that it interrupted. The map keeps
+   * refusing newcomers. See `Throttle.drain`.
+   *
+   * @since 0.2.0
+   */
+  readonly drain: (deadline?: Duration.Input) => Effect.Effect<number, never, R>
+  /**
+   * Drains one key, as `drain` does for all, and refuses newcomers of the key until its calls have ended. A key without
+   * waiting and running calls is left as it is: what refuses a key for good is a policy of `lookup`.
+   *
+   * @since 0.2.0
+   */
+  readonly drainOf: (key: K, deadline?: Duration.Input) => Effect.Effect<number, never, R>
+  /**
+   * Waits until no call of any key waits or holds permits.
+   *
+   * @since 0.2.0
+   */
+  readonly awaitIdle: Effect.Effect<void, never, R>
+  /**
+   * Waits until no call of the key waits or holds permits.
+   *
+   * @since 0.2.0
+   */
+  readonly awaitIdleOf: (key: K) => Effect.Effect<void, never, R>
+  /**
+   * Waits until at least `n` calls of the key wait. Dies with a `RangeError` if `n` is not an integer ≥ 1.
+   *
+   * @since 0.2.0
+   */
+  readonly awaitQueue: (key: K, n: number) => Effect.Effect<void, never, R>
 }
 
 /**

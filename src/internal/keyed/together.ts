@@ -7,7 +7,7 @@ import * as Budget from "../budget.ts"
 import * as Counts from "../counts.ts"
 import type * as Demand from "../demand.ts"
 import * as Errors from "../errors.ts"
-import { type Limiter, mayStart, type View } from "../limiter.ts"
+import { isRefusing, type Limiter, mayStart, type View } from "../limiter.ts"
 import * as Local from "../local.ts"
 import * as Observe from "../observe.ts"
 import * as Calls from "./calls.ts"
@@ -25,7 +25,9 @@ export const startAtOnce = <K>(
   demandOf: Calls.DemandOf,
   other: Limiter | undefined
 ): boolean => {
-  if (keyed.isClosed || (other !== undefined && (other.pools.length > 0 || other.phase !== "inForce"))) return false
+  if (keyed.phase !== "open" || (other !== undefined && (other.pools.length > 0 || other.phase !== "inForce"))) {
+    return false
+  }
   const key = Keyed.canonical(keyed, given)
   if (Lending.lentTo(keyed, key) !== undefined) return false
   const now = Keyed.now(keyed)
@@ -53,7 +55,7 @@ export interface Rejected {
 /**
  * Rejects a call that may neither start now nor wait, without building its error. Returns undefined, and does nothing,
  * if the call may start or wait; if an observer or a log needs the error; and if the decision is made elsewhere,
- * because a limiter is closed or in shadow or the map is full.
+ * because a limiter drains, is closed or in shadow or the map is full.
  */
 export const rejectAtOnce = <K>(
   keyed: Keyed.Keyed<K>,
@@ -61,7 +63,7 @@ export const rejectAtOnce = <K>(
   demandOf: Calls.DemandOf,
   other: Limiter | undefined
 ): Rejected | undefined => {
-  if (keyed.isClosed || other?.phase === "closed") return undefined
+  if (keyed.phase !== "open" || (other !== undefined && isRefusing(other))) return undefined
   const now = Keyed.now(keyed)
   const view = Calls.peek(keyed, given)
   const demand = demandOf(view)

@@ -63,7 +63,7 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
         for (const one of opened) one.close()
       }
       for (const engine of engines) {
-        const one = engine.open(cost)
+        const one = engine.open(demand)
         if (Effect.isEffect(one)) {
           close()
           return restore(one)
@@ -127,6 +127,9 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
     pause: unsupported("pause"),
     resume: unsupported("resume"),
     update: unsupported("update"),
+    drain: unsupported("drain"),
+    awaitIdle: unsupported("awaitIdle"),
+    awaitQueue: unsupported("awaitQueue"),
     statistics: unsupported("statistics")
   }
 }

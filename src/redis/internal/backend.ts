@@ -21,6 +21,7 @@ import * as Reentry from "../../internal/reentry.ts"
 import * as Scheduler from "../../internal/scheduler.ts"
 import * as Time from "../../internal/time.ts"
 import * as Waiters from "../../internal/waiter.ts"
+import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Errors from "./errors.ts"
 import { lose, release as releaseLease, underLease } from "./leases.ts"
 import {
@@ -47,14 +48,31 @@ import { rulesOf, sleepFor } from "./rules.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Only a policy without parts lets a call start without a request. */
-const startAtOnce = ({ counts, isClosed, plan }: Limiter): boolean => {
-  if (isClosed || plan.units !== undefined) return false
+const startAtOnce = ({ counts, phase, plan }: Limiter): boolean => {
+  if (phase !== "open" || plan.units !== undefined) return false
   Counts.admitted(counts, false)
   return true
 }
 
+/**
+ * Returns the effect that replaces a newcomer; undefined if newcomers are admitted. A fiber that holds permits may make
+ * further calls while the limiter drains.
+ */
+const refusal = (
+  limiter: Limiter,
+  { demand, fiber }: Backend.Call
+): Effect.Effect<never, ThrottleError> | undefined => {
+  const { leases, phase } = limiter
+  if (phase === "open") return undefined
+  if (phase !== "closed" && [...leases].some((lease) => lease.fiber === fiber)) return undefined
+  return phase === "draining"
+    ? Waiters.rejection(limiter, fiber, demand, Errors.draining(limiter, demand), 0)
+    : Effect.interrupt
+}
+
 const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.Effect<any, any, any> => {
-  if (limiter.isClosed) return Effect.interrupt
+  const refused = refusal(limiter, call)
+  if (refused !== undefined) return refused
   const { demand, fiber, self } = call
   if (demand.exceeds !== undefined) {
     return Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
@@ -98,7 +116,8 @@ const resolveIfAvailable = (
 ): Effect.Effect<any, any, any> | undefined => {
   const { demand, fiber, self } = call
   const { onStoreError } = limiter.settings
-  if (limiter.isClosed) return Effect.interrupt
+  const refused = refusal(limiter, call)
+  if (refused !== undefined) return restore(refused)
   if (demand.exceeds !== undefined) {
     return restore(Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0))
   }
@@ -247,7 +266,8 @@ export const makeUnsafe = (
   settings: Settings,
   context: Context.Context<never>,
   series: Metrics.Series,
-  onIdle: (() => void) | undefined
+  onIdle: (() => void) | undefined,
+  watchers?: Counts.Watchers
 ): Limiter => {
   const { clock } = settings.client
   const time = Time.make(clock)
@@ -260,7 +280,7 @@ export const makeUnsafe = (
     pools: [],
     one: Demand.one(plan),
     time,
-    counts: Counts.make(series),
+    counts: Counts.make(series, watchers),
     pauses: Pauses.none(),
     waiters,
     queue: Orders.make(plan.order, waiters, () => Time.now(time)),
@@ -271,7 +291,7 @@ export const makeUnsafe = (
     settings,
     context,
     rules: rulesOf(plan),
-    isClosed: false,
+    phase: "open",
     pump: { state: "idle", fiber: undefined, wake: () => {}, start: () => start(limiter) },
     deadlines: Scheduler.make({ clock, head: () => undefined, drain: () => rejectLate(limiter) }),
     slot: undefined,
@@ -306,7 +326,7 @@ export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, nev
  */
 export const close = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
-    limiter.isClosed = true
+    limiter.phase = "closed"
     for (const waiter of waitersOf(limiter)) Waiters.resumeWith(waiter, Effect.interrupt)
     // A fiber that closes the scope itself cannot be waited for.
     const self = Fiber.getCurrent()

@@ -28,7 +28,7 @@ export const estimateWait = (
   limiter: Limiter,
   demand: Demand.Demand
 ): Effect.Effect<Option.Option<Duration.Duration>> => {
-  if (limiter.isClosed || demand.exceeds !== undefined) return Effect.succeedNone
+  if (limiter.phase !== "open" || demand.exceeds !== undefined) return Effect.succeedNone
   return Effect.uninterruptibleMask((restore) =>
     Effect.match(send(limiter, [demand], { isDry: true }, restore), {
       onFailure: () => Option.none(),

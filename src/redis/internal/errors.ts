@@ -9,6 +9,7 @@ import { byUnit, type Demand } from "../../internal/demand.ts"
 import type { LiveMeter } from "../../internal/grant.ts"
 import type { Plan } from "../../internal/plan.ts"
 import {
+  Draining,
   LeaseLost,
   PermitsExceedCapacity,
   QueueFull,
@@ -102,6 +103,9 @@ export const exceeds = (limiter: Limiter, demand: Demand): ThrottleError => {
   const { limit, name } = demand.exceeds!
   return failed(new PermitsExceedCapacity({ ...common(limiter, demand, [name]), limit }))
 }
+
+export const draining = (limiter: Limiter, demand: Demand): ThrottleError =>
+  failed(new Draining(common(limiter, demand, [])))
 
 export const timedOut = (limiter: Limiter, waiter: Backend.Waiter): ThrottleError =>
   failed(

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Budget from "../../internal/budget.ts"
+import * as Counts from "../../internal/counts.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
@@ -56,6 +57,7 @@ export const lose = (limiter: Limiter, lease: Lease): void => {
 
 const remove = (limiter: Limiter, lease: Lease): boolean => {
   if (!limiter.leases.delete(lease)) return false
+  Counts.changed(limiter.counts)
   if (limiter.leases.size === 0) {
     limiter.renewer?.interruptUnsafe()
     limiter.renewer = undefined

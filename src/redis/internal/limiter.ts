@@ -94,13 +94,21 @@ export interface Pump {
   readonly start: () => void
 }
 
+/**
+ * - open
+ * - draining: newcomers are rejected.
+ * - closing: newcomers are interrupted, since the type of calls has no error.
+ * - closed: no call starts.
+ */
+export type Phase = "open" | "draining" | "closing" | "closed"
+
 export interface Limiter extends Backend.Host<Limiter> {
   /** The order within this process. Processes take turns, whatever the order. */
   queue: Queue<Backend.Waiter>
   readonly settings: Settings
   readonly context: Context.Context<never>
   rules: Rules
-  isClosed: boolean
+  phase: Phase
   readonly pump: Pump
   /** Its timer ends at the first deadline. */
   readonly deadlines: Scheduler

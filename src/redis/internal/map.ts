@@ -2,20 +2,24 @@
  * Maps of throttles on a store. The budgets of the keys are in the store; a process has a limiter for a key only while calls
  * wait for it or hold its permits.
  */
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Counts from "../../internal/counts.ts"
 import type { Engine } from "../../internal/engine.ts"
+import { all, type Finishing, sum } from "../../internal/finish.ts"
 import * as Maps from "../../internal/keyed/map.ts"
-import type { KeyedOperations, ThrottleMap } from "../../internal/keyed/service.ts"
+import type { ThrottleMap } from "../../internal/keyed/service.ts"
 import * as Metrics from "../../internal/metrics.ts"
 import * as Operations from "../../internal/operations.ts"
 import type { Plan } from "../../internal/plan.ts"
 import type { Policy } from "../../internal/service.ts"
+import * as Watch from "../../internal/watch.ts"
 import * as Backend from "./backend.ts"
 import type { Client } from "./client.ts"
 import { shareOf } from "./fallback.ts"
-import type { Limiter } from "./limiter.ts"
+import * as Finish from "./finish.ts"
+import type { Limiter, Phase } from "./limiter.ts"
 import * as Options from "./options.ts"
 import { undistributable } from "./rules.ts"
 import * as Shared from "./throttle.ts"
@@ -31,7 +35,10 @@ interface Keys<K> {
   readonly limiters: Map<K, Limiter>
   /** The numbers of limiters that were dropped. */
   readonly past: Counts.Own
-  isClosed: boolean
+  phase: Phase
+  readonly series: Metrics.Series
+  /** Those of all limiters. */
+  readonly watchers: Counts.Watchers
 }
 
 /** Throws a RangeError for invalid options. `notDistributable`: the error of a policy that processes cannot share. */
@@ -66,7 +73,7 @@ export const make = <K>(
       const shares = typeof onStoreError === "string"
         ? undefined
         : yield* Maps.make({ name, lookup: (key: K) => prepare(key).share! })
-      const keys: Keys<K> = { limiters: new Map(), past: Counts.none(), isClosed: false }
+      const keys: Keys<K> = { limiters: new Map(), past: Counts.none(), phase: "open", series, watchers: [] }
       const { limiters, past } = keys
       const makeLimiter = (key: K): Limiter => {
         const fallback = shares === undefined || typeof onStoreError === "string"
@@ -78,20 +85,27 @@ export const make = <K>(
           Counts.add(past, limiter.counts.own)
           Counts.reset(limiter.counts.own)
           if (limiters.get(key) === limiter) limiters.delete(key)
-        })
-        limiter.isClosed = keys.isClosed
+        }, keys.watchers)
+        limiter.phase = keys.phase
         limiters.set(key, limiter)
         return limiter
       }
       yield* Effect.addFinalizer(() => {
-        keys.isClosed = true
+        keys.phase = "closed"
         return Effect.forEach([...limiters.values()], Backend.close, { discard: true, concurrency: "unbounded" })
       })
-      return mapOf(name, keys, (key) => limiters.get(key) ?? makeLimiter(key))
+      return mapOf(name, keys, client.clock, shares, (key) => limiters.get(key) ?? makeLimiter(key))
     })
 }
 
-const mapOf = <K>(name: string, { limiters, past }: Keys<K>, limiterFor: (key: K) => Limiter): ThrottleMap<K> => {
+const mapOf = <K>(
+  name: string,
+  keys: Keys<K>,
+  clock: Clock.Clock,
+  shares: ThrottleMap<K> | undefined,
+  limiterFor: (key: K) => Limiter
+): ThrottleMap<K> => {
+  const { limiters, past, watchers } = keys
   let round = limiters.values()
   /** Drops limiters that only a pause has kept, once it is over. Each call looks at two. */
   const sweep = () => {
@@ -108,7 +122,10 @@ const mapOf = <K>(name: string, { limiters, past }: Keys<K>, limiterFor: (key: K
     const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
       sweep()
       const limiter = limiterFor(key)
-      return Effect.ensuring(Effect.suspend(() => f(Shared.engine(limiter))), Effect.sync(() => limiter.afterCall?.()))
+      return Effect.ensuring(
+        Effect.suspend(() => f(Shared.engine(limiter, true))),
+        Effect.sync(() => limiter.afterCall?.())
+      )
     }
     return {
       name,
@@ -125,19 +142,39 @@ const mapOf = <K>(name: string, { limiters, past }: Keys<K>, limiterFor: (key: K
       reset: () => on((engine) => engine.reset()),
       resume: () => on((engine) => engine.resume()),
       update: (policy) => on((engine) => engine.update(policy)),
-      statistics: () => Effect.sync(() => Counts.statistics(limiters.get(key)?.counts.own ?? Counts.none()))
+      statistics: () => Effect.sync(() => Counts.statistics(limiters.get(key)?.counts.own ?? Counts.none())),
+      drain: (nanos) => on((engine) => engine.drain(nanos)),
+      awaitIdle: () =>
+        Watch.until(watchers, () => {
+          const limiter = limiters.get(key)
+          return limiter === undefined || Finish.isIdle(limiter)
+        }),
+      awaitQueue: (calls) =>
+        Watch.until(watchers, () => {
+          const limiter = limiters.get(key)
+          return limiter !== undefined && Finish.hasQueue(limiter, calls)
+        })
     }
   }
-  const { statistics: statisticsOf, ...operations } = Operations.byKey<
-    K,
-    Omit<KeyedOperations<K, never>, "statistics" | "statisticsOf"> & {
-      readonly statistics: KeyedOperations<K, never>["statisticsOf"]
-    }
-  >(engineFor)
+  const finishing: Finishing = {
+    clock,
+    watchers,
+    refuseNewcomers: () => {
+      if (keys.phase === "closed") return
+      keys.phase = "draining"
+      Metrics.countDraining(keys.series)
+      for (const limiter of limiters.values()) Finish.refuseNewcomers(limiter, true)
+    },
+    isIdle: all(() => limiters.values(), Finish.isIdle),
+    interruptRest: () => sum(limiters.values(), Finish.interruptRest),
+    isRestOver: all(() => limiters.values(), Finish.isRestOver)
+  }
   return {
-    ...operations,
+    ...Maps.operationsByKey(engineFor),
     get: (key) => Operations.make(engineFor(key)),
-    statisticsOf,
+    drain: (deadline) =>
+      Effect.suspend(() => Finish.drain(finishing, shares, Operations.deadlineOf({ name }, deadline))),
+    awaitIdle: Watch.until(watchers, finishing.isIdle),
     statistics: Effect.sync(() => {
       for (const limiter of limiters.values()) limiter.afterCall?.()
       const sum = Counts.none()

@@ -29,12 +29,12 @@ import * as Wakeups from "./wakeups.ts"
 
 export const start = (limiter: Limiter): void => {
   const { pump } = limiter
-  if (pump.state !== "idle" || limiter.isClosed) return
+  if (pump.state !== "idle" || limiter.phase === "closed") return
   pump.state = "active"
   const fiber = Shared.run(limiter)(pumping(limiter))
   pump.fiber = fiber
   fiber.addObserver((exit) => {
-    if (Exit.isSuccess(exit) || limiter.isClosed) return
+    if (Exit.isSuccess(exit) || limiter.phase === "closed") return
     // A defect: no call is left waiting.
     pump.state = "idle"
     for (const waiter of Shared.waitersOf(limiter)) Waiters.resumeWith(waiter, Effect.failCause(exit.cause))
@@ -171,7 +171,7 @@ export const report = (
   restore: Restore
 ): Effect.Effect<void, Client.Failure> =>
   Effect.suspend(() => {
-    const { isClosed, plan: { maxQueue }, settings, waiters } = limiter
+    const { phase, plan: { maxQueue }, settings, waiters } = limiter
     const isAsking = batch.length > 0
     // A message from now on may be about what the answer does not know of.
     if (isAsking && limiter.place === "free") limiter.place = "queued"
@@ -179,7 +179,7 @@ export const report = (
     const maxWait = Math.min(...batch.map(({ own }) => Bounds.maxWaitOf(limiter.plan, own)))
     const isQueued = batch[0]?.queued !== undefined
     const firstNew = batch.findIndex(({ queued }) => queued === undefined)
-    const joins = isAsking ? isQueued || maxQueue > 0 : waiters.size === 0 || isClosed
+    const joins = isAsking ? isQueued || maxQueue > 0 : waiters.size === 0 || phase === "closed"
     const maySettle = limiter.rules.meters.length > 0 && batch.some(({ settlement }) => settlement !== undefined)
     const answer = send(limiter, demands, {
       joins,

@@ -22,7 +22,8 @@ export const dequeue = (limiter: Limiter, waiter: Waiter, hasStarted: boolean): 
   const wasHead = Shared.headOf(limiter) === waiter
   Waiters.remove(limiter, waiter)
   limiter.queue.remove(waiter, hasStarted)
-  if (waiter.queued !== undefined) Counts.waiting(limiter.counts, -1)
+  if (waiter.queued === undefined) Counts.changed(limiter.counts)
+  else Counts.waiting(limiter.counts, -1)
   if (limiter.waiters.size === 0) Scheduler.stop(limiter.deadlines)
   if (wasHead) Shared.signal(limiter)
 }

@@ -59,7 +59,7 @@ const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
   limiter.unwanted.push(...unwanted)
   for (const { lease } of unwanted) if (lease !== undefined) release(limiter, lease)
   if (unwanted.length === 0) return
-  if (!limiter.isClosed) return signal(limiter)
+  if (limiter.phase !== "closed") return signal(limiter)
   const request = requestOf(limiter, [], { joins: true })
   run(limiter)(Effect.ignore(limiter.settings.client.store.decide(request)))
 }

@@ -10,8 +10,10 @@ import * as Operations from "../../internal/operations.ts"
 import * as Plan from "../../internal/plan.ts"
 import type { Permit, Throttle } from "../../internal/service.ts"
 import { planOf } from "../../internal/throttle.ts"
+import * as Watch from "../../internal/watch.ts"
 import { Leased } from "./backend.ts"
 import * as Control from "./control.ts"
+import * as Finish from "./finish.ts"
 import { underLease } from "./leases.ts"
 import type { Lease, Limiter } from "./limiter.ts"
 import { undistributable } from "./rules.ts"
@@ -20,9 +22,10 @@ export interface LeasedPermit extends Permit {
   readonly [Leased]?: Lease
 }
 
-export const engine = (limiter: Limiter): Engine.Engine => {
+/** `mayReject`: whether the type of all calls has an error. */
+export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan)): Engine.Engine => {
   const { name } = limiter.plan
-  const mayReject = Plan.isBounded(limiter.plan)
+  const isBounded = Plan.isBounded(limiter.plan)
   const invalid = (message: string) => new RangeError(`throttle ${Formatter.format(name)}: ${message}`)
   return {
     ...Engine.ofLimiter(limiter, {
@@ -38,7 +41,7 @@ export const engine = (limiter: Limiter): Engine.Engine => {
         if (plan.pools.length > 0 && limiter.settings.onStoreError !== "fail") {
           throw invalid("with a part that limits running calls \"onStoreError\" must be \"fail\"")
         }
-        if (Plan.isBounded(plan) && !mayReject) {
+        if (Plan.isBounded(plan) && !isBounded) {
           throw invalid(
             `it was made without bounds, so an update must add none, received ${Formatter.format(plan.description)}`
           )
@@ -51,7 +54,14 @@ export const engine = (limiter: Limiter): Engine.Engine => {
       reset: () => {
         throw invalid("a store does not forget what was charged; use another key")
       },
-      statistics: () => Effect.succeed(Counts.statistics(limiter.counts.own))
+      statistics: () => Effect.succeed(Counts.statistics(limiter.counts.own)),
+      drain: (nanos) => {
+        const { onStoreError } = limiter.settings
+        const fallback = typeof onStoreError === "string" ? undefined : onStoreError.throttle
+        return Finish.drain(Finish.ofLimiter(limiter, mayReject), fallback, nanos)
+      },
+      awaitIdle: () => Watch.until(limiter.counts.watchers, () => Finish.isIdle(limiter)),
+      awaitQueue: (calls) => Watch.until(limiter.counts.watchers, () => Finish.hasQueue(limiter, calls))
     }),
     use: (use, cost) =>
       Admission.use(limiter, Engine.demandOf(limiter, cost), (permit: LeasedPermit) => {
@@ -61,4 +71,5 @@ export const engine = (limiter: Limiter): Engine.Engine => {
   }
 }
 
-export const throttleOf = (limiter: Limiter): Throttle => Operations.make(engine(limiter))
+export const throttleOf = (limiter: Limiter, mayReject?: boolean): Throttle =>
+  Operations.make(engine(limiter, mayReject))
