@@ -155,10 +155,12 @@ export const take = <Self>(
 ): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
     const { backend } = limiter
+    // Dies here without a scope, before anything is charged.
+    const scope = Context.getUnsafe(Fiber.getCurrent()!.context, Scope.Scope)
     const settlement: Settlement = { state: "open", tickets: [], semaphores: "none" }
     const call = callOf(limiter, demand, Effect.void, endedBy, settlement, false)
     const grant = backend.tryStart(limiter, call)
-    if (grant !== undefined) return keep(limiter, demand, grant, onGranted)
+    if (grant !== undefined) return keep(limiter, demand, grant, scope, onGranted)
     const waiter = backend.enqueueOrReject(limiter, call)
     if (!Waiters.isWaiter(waiter)) return Effect.as(restore(waiter), permitOf(limiter, demand, noGrant))
     const admitted = Effect.onExitPrimitive(restore(Waiters.wait(limiter, waiter)), (exit) => {
@@ -174,7 +176,8 @@ export const take = <Self>(
     }, true)
     return Effect.flatMap(
       admitted,
-      (permit?: Permit) => permit === undefined ? keep(limiter, demand, waiter, onGranted) : Effect.succeed(permit)
+      (permit?: Permit) =>
+        permit === undefined ? keep(limiter, demand, waiter, scope, onGranted) : Effect.succeed(permit)
     )
   })
 
@@ -183,13 +186,13 @@ const keep = <Self>(
   limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   grant: Grant,
+  scope: Scope.Scope,
   onGranted: ((permit: Permit) => void) | undefined
-): Effect.Effect<Permit, never, Scope.Scope> => {
+): Effect.Effect<Permit> => {
   const permit = permitOf(limiter, demand, grant)
   if (grant === noGrant) return Effect.succeed(permit)
-  const kept = (): Effect.Effect<Permit, never, Scope.Scope> => {
+  const kept = (): Effect.Effect<Permit> => {
     onGranted?.(permit)
-    const scope = Context.getUnsafe(Fiber.getCurrent()!.context, Scope.Scope)
     return Effect.as(Scope.addFinalizerExit(scope, (exit) => end(limiter, grant, exit)), permit)
   }
   const held = limiter.backend.takeForScope(limiter, grant)

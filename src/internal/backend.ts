@@ -2,8 +2,9 @@
  * The interface between the code that runs calls (`admission.ts`, `waiter.ts`) and the code that decides about them:
  * this process (`local.ts`), or a store that processes share.
  *
- * A *step* is a synchronous run of code within a fiber: no other fiber runs, and no interruption takes effect, before
- * it ends.
+ * A *step* is a synchronous run of code within a fiber: no interruption takes effect before it ends, and no other fiber
+ * runs, unless the step resumes one. A resumed fiber runs at once until it parks or ends, so the state is consistent
+ * whenever a fiber is resumed.
  */
 import type * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"

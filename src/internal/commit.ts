@@ -68,8 +68,9 @@ export const takePermits = ({ counts, pools }: Limiter, demand: Demand): void =>
 
 /** Starts a waiter that was ready at `readyAt`, and removes it from the queue. */
 export const startWaiter = (limiter: Limiter, waiter: Waiter, readyAt: number, now: number): void => {
-  waiter.state = "started"
   charge(limiter, waiter.demand, readyAt, now, waiter.settlement)
+  // Only now: if the clock throws before, the waiter has not started.
+  waiter.state = "started"
   takePermits(limiter, waiter.demand)
   dequeue(limiter, waiter, true)
   noteLateness(limiter, readyAt, now)

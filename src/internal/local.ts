@@ -427,5 +427,5 @@ export const make = (plan: Plan, mayReject = true): Effect.Effect<Limiter, never
 export const close = (limiter: Limiter): void => {
   if (limiter.phase === "shadow") Shadow.closeAll(limiter)
   limiter.phase = "closed"
-  for (const waiter of Array.from(List.values(limiter.waiters))) Waiters.resumeWith(waiter, Effect.interrupt)
+  for (const waiter of Array.from(List.values(limiter.waiters))) Waiters.endWith(waiter, Effect.interrupt)
 }

@@ -68,6 +68,9 @@ export const WaitLogLevel: Context.Reference<LogLevel.LogLevel> = Context.Refere
 
 type AnyFiber = Fiber.Fiber<unknown, unknown>
 
+/** What tells how the events of a call are observed: its fiber, or what is kept of it. */
+export type Source = Pick<AnyFiber, "cache" | "getRef">
+
 const messages: { readonly [K in Event["_tag"]]: string } = {
   Waiting: "throttle.waiting",
   Admitted: "throttle.admitted",
@@ -76,15 +79,15 @@ const messages: { readonly [K in Event["_tag"]]: string } = {
 }
 
 /** Rejections and interruptions are logged at Debug, since the caller has the error or caused the interruption. */
-const levelOf = (fiber: AnyFiber, tag: Event["_tag"]): LogLevel.LogLevel =>
+const levelOf = (fiber: Source, tag: Event["_tag"]): LogLevel.LogLevel =>
   tag === "Waiting" || tag === "Admitted" ? fiber.getRef(WaitLogLevel) : "Debug"
 
-const isLogged = (fiber: AnyFiber, level: LogLevel.LogLevel): level is LogLevel.Severity =>
+const isLogged = (fiber: Source, level: LogLevel.LogLevel): level is LogLevel.Severity =>
   level !== "None" && level !== "All" && LogLevel.isGreaterThanOrEqualTo(level, fiber.cache.minimumLogLevel)
 
 /** Logs an event and calls the observer. Returns undefined if neither is used; then the event is not built. */
 export const notify = (
-  fiber: AnyFiber,
+  fiber: Source,
   tag: Event["_tag"],
   event: () => Event
 ): Effect.Effect<void> | undefined => {
@@ -107,7 +110,7 @@ const noFunction = {}
 
 /** Runs an observer. Neither its failures nor its result affect the call. */
 const observe = (
-  fiber: AnyFiber,
+  fiber: Source,
   observer: (event: Event) => Effect.Effect<void>,
   event: Event
 ): Effect.Effect<void> => {

@@ -7,6 +7,7 @@
  * simulated start are in the agenda ({@link after}).
  */
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { ThrottleError } from "../ThrottleError.ts"
@@ -20,7 +21,7 @@ import * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
 import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
-import { type Grant, noGrant } from "./grant.ts"
+import { type AnyFiber, type Grant, noGrant } from "./grant.ts"
 import * as Head from "./head.ts"
 import { type Limiter, mayStart, timesOutAt } from "./limiter.ts"
 import * as List from "./list.ts"
@@ -31,6 +32,8 @@ import * as Waiters from "./waiter.ts"
 
 /** A simulated call. Its effect runs whatever happens to it here. */
 interface Simulated extends Waiter {
+  /** What its events are read by, from its arrival on: a fiber that has ended has no context any more. */
+  readonly source: Source
   /** The instant of its simulated start. */
   wouldStartAt: number
   /**
@@ -39,6 +42,16 @@ interface Simulated extends Waiter {
    */
   readonly later: Array<{ readonly nanos: number; readonly action: (at: number) => void }>
 }
+
+interface Source extends Observe.Source {
+  readonly context: AnyFiber["context"]
+}
+
+const sourceOf = ({ cache, context }: AnyFiber): Source => ({
+  cache,
+  context,
+  getRef: (reference) => Context.get(context, reference)
+})
 
 export const isSimulated = (grant: Grant): grant is Simulated => "later" in grant
 
@@ -95,12 +108,13 @@ const startWaiter = (limiter: Limiter, call: Simulated, at: number): void => {
   for (const { action, nanos } of call.later) {
     Agenda.enter(limiter.simulation.agenda, at + nanos, action)
   }
+  notifyEnd(limiter, call, "Admitted", at)
 }
 
 /** Rejects a simulated waiter. */
 export const reject = (limiter: Limiter, call: Simulated, error: () => ThrottleError, at: number): void => {
   leave(limiter, call, at)
-  notify(call, Waiters.notifyRejection(limiter, call.fiber, call.demand, error(), (at - call.arrival) / 1e6))
+  notify(call, Waiters.notifyRejection(limiter, call.source, call.demand, error(), (at - call.arrival) / 1e6))
 }
 
 const leave = (limiter: Limiter, call: Simulated, at: number): void => {
@@ -110,9 +124,27 @@ const leave = (limiter: Limiter, call: Simulated, at: number): void => {
 }
 
 /** Runs a notice in a fiber of its own, since the call does not wait for an observer, and may have ended. */
-const notify = ({ fiber }: Simulated, notice: Effect.Effect<void> | undefined): void => {
-  if (notice !== undefined) Effect.runForkWith(fiber.context)(notice)
+const notify = ({ source }: Simulated, notice: Effect.Effect<void> | undefined): void => {
+  if (notice !== undefined) Effect.runForkWith(source.context)(notice)
 }
+
+const notifyEnd = (limiter: Limiter, call: Simulated, tag: "Admitted" | "Interrupted", at: number): void =>
+  notify(
+    call,
+    Observe.notify(call.source, tag, () => ({
+      _tag: tag,
+      ...about(limiter, call),
+      waited: (at - call.arrival) / 1e6
+    }))
+  )
+
+const about = ({ plan }: Limiter, { demand, source }: Simulated) => ({
+  throttle: plan.name,
+  policy: plan.description,
+  cost: demand.cost,
+  ...Caller.fields(source.getRef(Caller.Caller)),
+  shadow: true as const
+})
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls that arrive
@@ -126,7 +158,12 @@ export const start = (limiter: Limiter, call: Call): Grant => {
   const isReady = mayStart(limiter, demand, now)
   // In force the call would not have run, which is not counted.
   if (call.ifAvailable && !isReady && demand.exceeds === undefined) return noGrant
-  const simulated: Simulated = { ...Waiters.make(limiter, call, now), wouldStartAt: Infinity, later: [] }
+  const simulated: Simulated = {
+    ...Waiters.make(limiter, call, now),
+    wouldStartAt: Infinity,
+    later: [],
+    source: sourceOf(fiber)
+  }
   if (isReady) {
     startAtOnce(limiter, simulated, now)
     return demand.holdsPermits || call.settlement !== undefined ? simulated : noGrant
@@ -151,11 +188,7 @@ export const start = (limiter: Limiter, call: Call): Grant => {
     const expected = Estimate.reportedWait(limiter, demand, now)
     return {
       _tag: "Waiting",
-      throttle: limiter.plan.name,
-      policy: limiter.plan.description,
-      cost: demand.cost,
-      ...Caller.fields(fiber.getRef(Caller.Caller)),
-      shadow: true,
+      ...about(limiter, simulated),
       queued: limiter.waiters.size + 1,
       ...(expected === undefined ? undefined : { expected: expected / 1e6 })
     }
@@ -215,8 +248,10 @@ export const end = (
 }
 
 const interrupt = (limiter: Limiter, call: Simulated): void => {
-  leave(limiter, call, Time.now(limiter.time))
+  const now = Time.now(limiter.time)
+  leave(limiter, call, now)
   Counts.interrupted(limiter.counts)
+  notifyEnd(limiter, call, "Interrupted", now)
 }
 
 export const settle = (limiter: Limiter, call: Simulated, actual: Demand.Demand): void =>

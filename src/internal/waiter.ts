@@ -152,6 +152,17 @@ export const resumeWith = (waiter: Waiter, effect: Effect.Effect<any, any, any>)
 }
 
 /**
+ * The same for a waiter that ends without a start, in a task of its own. A resumed fiber runs at once as far as it can: it
+ * may use the throttle again, and its observers may throw. The change that ends the wait is complete by then.
+ */
+export const endWith = (waiter: Waiter, effect: Effect.Effect<any, any, any>): void => {
+  const { fiber, resume } = waiter
+  waiter.resume = undefined
+  waiter.outcome = effect
+  if (resume !== undefined) fiber.currentDispatcher.scheduleTask(() => resume(effect), 0)
+}
+
+/**
  * Starts a waiter, and continues with its effect in the step that charges it. Parks it again if it may not start after
  * all, for example because a pause has begun since it was resumed.
  */
@@ -181,7 +192,7 @@ export const reject = <Self extends Host<Self>>(limiter: Self, waiter: Waiter, e
   const waited = millisSince(limiter, waiter)
   waiter.state = "left"
   limiter.backend.leave(limiter, waiter)
-  resumeWith(waiter, rejection(limiter, waiter.fiber, waiter.demand, error(), waited))
+  endWith(waiter, rejection(limiter, waiter.fiber, waiter.demand, error(), waited))
 }
 
 /** Ends the wait of a call whose fiber was interrupted. Returns the notice to run, if there is one. */
@@ -198,7 +209,7 @@ export const interrupt = <Self extends Host<Self>>(limiter: Self, waiter: Waiter
   const { resume } = waiter
   const notice = abandon(limiter, waiter)
   waiter.resume = resume
-  resumeWith(waiter, notice === undefined ? Effect.interrupt : Effect.andThen(notice, Effect.interrupt))
+  endWith(waiter, notice === undefined ? Effect.interrupt : Effect.andThen(notice, Effect.interrupt))
 }
 
 type Rejecting = Pick<Host<never>, "counts" | "plan">
@@ -218,7 +229,7 @@ export const rejection = (
 /** Counts a rejection and notifies of it. `waited`: milliseconds. */
 export const notifyRejection = (
   { counts, plan }: Rejecting,
-  fiber: AnyFiber,
+  fiber: Observe.Source,
   demand: Demand,
   error: ThrottleError,
   waited: number

@@ -187,6 +187,7 @@ const listen = (levels: Levels, climber: Climber): void =>
   climber.entered.forEach((waiter, i) => {
     if (typeof waiter === "string" || waiter.state !== "waiting") return
     waiter.resume = (effect) => {
+      if (climber.state !== "waiting") return
       for (const one of climber.entered) if (typeof one !== "string") one.resume = undefined
       if (waiter.state === "waiting" && levels.limiters[i]!.phase !== "closed") {
         return Waiters.resumeToStart(levels, climber)
