@@ -51,7 +51,7 @@ export const run = <Self, A, E, R>(
   demand: Demand.Demand,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
-  limiter.backend.startAtOnce(limiter, demand)
+  limiter.backend.startHoldingNothing(limiter, demand)
     ? self
     : Effect.uninterruptibleMask((restore) => runMasked(limiter, demand, self, restore))
 
@@ -76,7 +76,7 @@ export const runWaiter = <Self>(
   waiter: Waiter,
   restore: Restore
 ): Effect.Effect<any, any, any> =>
-  Effect.onExitPrimitive(restore(Waiters.wait(limiter, waiter)), (exit) => {
+  Effect.onExitPrimitive(restore(Waiters.waitAndRun(limiter, waiter)), (exit) => {
     const notice = waiter.state === "waiting" ? Waiters.abandon(limiter, waiter) : undefined
     if (waiter.state === "started") limiter.backend.release(limiter, waiter, exit, true)
     limiter.afterCall?.()
@@ -126,7 +126,7 @@ export const allow = <Self>(
   limiter: LimiterOf<Self>,
   demand: Demand.Demand
 ): Effect.Effect<boolean, ThrottleError> =>
-  limiter.backend.startAtOnce(limiter, demand)
+  limiter.backend.startHoldingNothing(limiter, demand)
     ? Effect.succeed(true)
     : Effect.map(runIfAvailable(limiter, demand, Effect.void), Option.isSome)
 
@@ -163,7 +163,7 @@ export const take = <Self>(
     if (grant !== undefined) return keep(limiter, demand, grant, scope, onGranted)
     const waiter = backend.enqueueOrReject(limiter, call)
     if (!Waiters.isWaiter(waiter)) return Effect.as(restore(waiter), permitOf(limiter, demand, noGrant))
-    const admitted = Effect.onExitPrimitive(restore(Waiters.wait(limiter, waiter)), (exit) => {
+    const admitted = Effect.onExitPrimitive(restore(Waiters.waitAndRun(limiter, waiter)), (exit) => {
       if (waiter.state === "started") {
         if (Exit.isSuccess(exit)) return undefined
         if (onGranted === undefined) return end(limiter, waiter, exit)

@@ -49,7 +49,7 @@ export interface Host<Self> {
 /** Decides about the calls of a limiter. */
 export interface Backend<in Self> {
   /** Starts a call that will hold nothing, if it may start in this step; returns whether it did. */
-  readonly startAtOnce: (limiter: Self, demand: Demand) => boolean
+  readonly startHoldingNothing: (limiter: Self, demand: Demand) => boolean
   /** Starts a call, if it may start in this step, and returns what it holds; otherwise undefined. */
   readonly tryStart: (limiter: Self, call: Call) => Grant | undefined
   /**
@@ -71,7 +71,7 @@ export interface Backend<in Self> {
   readonly onPark: (limiter: Self, waiter: Waiter) => void
   /** Starts a waiter in the step in which its effect begins; returns false if it still has to wait. */
   readonly startIfReady: (limiter: Self, waiter: Waiter) => boolean
-  /** Removes a waiter that does not start from the queue. */
+  /** Removes a waiter that does not start from the queue, or gives back what it was granted. */
   readonly leave: (limiter: Self, waiter: Waiter) => void
 
   /**

@@ -25,13 +25,13 @@ export const enqueue = (limiter: Limiter, waiter: Waiter): void => {
 }
 
 export const dequeue = (limiter: Limiter, waiter: Waiter, hasStarted: boolean): void => {
-  const { counts, head, queue, scheduler, waiters } = limiter
+  const { counts, examined, queue, scheduler, waiters } = limiter
   Waiters.remove(limiter, waiter)
   queue.remove(waiter, hasStarted)
   Counts.waiting(counts, -1)
-  if (head.waiter === waiter) {
-    head.waiter = undefined
-    head.decision = undefined
+  if (examined.waiter === waiter) {
+    examined.waiter = undefined
+    examined.decision = undefined
   }
   if (waiters.size === 0) Scheduler.stop(scheduler)
 }
@@ -61,7 +61,7 @@ export const charge = (
 /** Takes the permits of a call that starts, and counts it. */
 export const takePermits = ({ counts, pools }: Limiter, demand: Demand): void => {
   if (demand.holdsPermits) {
-    for (let i = 0; i < pools.length; i++) pools[i]!.held += demand.pools[i]!
+    for (let i = 0; i < pools.length; i++) Pool.count(pools[i]!, demand.pools[i]!)
   }
   Counts.admitted(counts, demand.holdsPermits)
 }
@@ -80,8 +80,8 @@ export const startWaiter = (limiter: Limiter, waiter: Waiter, readyAt: number, n
 }
 
 /** Notes the scheduled time of a start and how late it is, for the calls that follow. */
-export const noteLateness = ({ head, lateness, plan }: Limiter, readyAt: number, now: number): void => {
-  head.since = readyAt
+export const noteLateness = ({ examined, lateness, plan }: Limiter, readyAt: number, now: number): void => {
+  examined.countFrom = readyAt
   lateness.nanos = Math.min(now - readyAt, latenessTolerance)
   lateness.until = plan.catchesUp && lateness.nanos > Budget.tolerance ? now + latenessTolerance : -Infinity
 }

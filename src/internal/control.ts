@@ -57,7 +57,7 @@ export const remaining = (limiter: Limiter): ReadonlyArray<Remaining.PartRemaini
  * and waiting calls keep their places.
  */
 export const reset = (limiter: Limiter): void => {
-  const { charged: { ref }, head, holders, lateness, plan, time, waiters, wall } = limiter
+  const { charged: { ref }, examined, holders, lateness, plan, time, waiters, wall } = limiter
   const now = Time.now(time)
   Shadow.advance(limiter, now)
   ref.current = Budget.initial(plan, now, wall)
@@ -68,7 +68,7 @@ export const reset = (limiter: Limiter): void => {
   for (const holder of List.values(holders)) if (holder.settlement === undefined) holder.meters = limiter.meters
   lateness.until = -Infinity
   Head.forgetDecision(limiter, now)
-  head.since = Math.max(head.since, now)
+  examined.countFrom = Math.max(examined.countFrom, now)
   limiter.queue = Orders.restarted(orderOf(plan), waiters, () => Time.now(time))
   reconsider(limiter)
 }

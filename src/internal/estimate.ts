@@ -78,7 +78,7 @@ export const waitOnArrival = (view: View, demand: Demand, now: number): number =
  * behind it.
  */
 export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [waiter: Waiter, wait: number]> => {
-  const { head: { decision }, bounded, plan: { maxWait, meters }, pools, queue, waiters, wall } = limiter
+  const { bounded, examined: { decision }, plan: { maxWait, meters }, pools, queue, waiters, wall } = limiter
   if (waiters.size === 0 || queue.ranking !== undefined) return []
   if (maxWait === Infinity && bounded.nodes.length === 0) return []
   const from = afterPause(limiter, now)

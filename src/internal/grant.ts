@@ -21,7 +21,7 @@ export interface Grant extends List.Node<Grant> {
   readonly endedBy: EndedBy
   /** Undefined if the cost is final. */
   readonly settlement: Settlement | undefined
-  /** The instant of its start, if a limit learns from durations; otherwise 0. */
+  /** The instant of its start: always set on a store, in this process only if a limit learns from durations. */
   startedAt: number
 }
 

@@ -13,35 +13,38 @@ import type { Limiter } from "./limiter.ts"
  * `freedAt`, when permits were released: the time without permits is not made up for.
  */
 export const examine = (limiter: Limiter, waiter: Waiter, freedAt: number): Budget.Decision => {
-  const { charged, head, pauses, pools } = limiter
-  if (head.waiter !== undefined && head.waiter !== waiter) displace(limiter, freedAt)
-  const former = head.waiter === waiter ? head.decision : undefined
+  const { charged, examined, pauses, pools } = limiter
+  if (examined.waiter !== undefined && examined.waiter !== waiter) displace(limiter, freedAt)
+  const former = examined.waiter === waiter ? examined.decision : undefined
   if (former?._tag === "ReadyAt" && Budget.hasPermits(pools, waiter.demand)) return former
   const neededPermits = former?._tag === "NeedsPermits"
-  const from = Math.max(waiter.arrival, head.since, pauses.until, neededPermits ? freedAt : -Infinity)
-  head.waiter = waiter
-  return head.decision = Budget.decide(limiter, charged.ref.current, waiter.demand, from)
+  const from = Math.max(waiter.arrival, examined.countFrom, pauses.until, neededPermits ? freedAt : -Infinity)
+  examined.waiter = waiter
+  return examined.decision = Budget.decide(limiter, charged.ref.current, waiter.demand, from)
 }
 
 /** Forgets a head that another waiter precedes now. The time until `now` is not made up for, unless it was ready. */
-const displace = ({ head }: Limiter, now: number): void => {
-  head.since = Math.max(head.since, head.decision?._tag === "ReadyAt" ? Math.min(head.decision.at, now) : now)
-  head.waiter = undefined
-  head.decision = undefined
+const displace = ({ examined }: Limiter, now: number): void => {
+  examined.countFrom = Math.max(
+    examined.countFrom,
+    examined.decision?._tag === "ReadyAt" ? Math.min(examined.decision.at, now) : now
+  )
+  examined.waiter = undefined
+  examined.decision = undefined
 }
 
 /**
  * Discards the decision after a change. A head that was ready before `now` stays ready; otherwise the time until `now`
  * is not made up for.
  */
-export const forgetDecision = ({ head }: Limiter, now: number): void => {
-  if (head.decision?._tag !== "ReadyAt") return
-  head.since = Math.max(head.since, Math.min(head.decision.at, now))
-  head.decision = undefined
+export const forgetDecision = ({ examined }: Limiter, now: number): void => {
+  if (examined.decision?._tag !== "ReadyAt") return
+  examined.countFrom = Math.max(examined.countFrom, Math.min(examined.decision.at, now))
+  examined.decision = undefined
 }
 
 /** Discards the decision: the head's start is counted from now. */
-export const restart = ({ head }: Limiter, now: number): void => {
-  head.since = Math.max(head.since, now)
-  head.decision = undefined
+export const restart = ({ examined }: Limiter, now: number): void => {
+  examined.countFrom = Math.max(examined.countFrom, now)
+  examined.decision = undefined
 }

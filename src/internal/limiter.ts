@@ -27,7 +27,7 @@ export interface Limiter extends Host<Limiter> {
   /** What all meters have charged. */
   readonly charged: Ref.Ref<Budget.Charged>
   queue: Queue<Waiter>
-  readonly head: Head
+  readonly examined: Examined
   readonly scheduler: Scheduler.Scheduler
   /** The calls that hold permits. */
   readonly holders: List.List<Grant>
@@ -60,15 +60,15 @@ export type View = Readonly<
 >
 
 /** The latest examination of the head of the queue. */
-export interface Head {
+export interface Examined {
   waiter: Waiter | undefined
   /** Undefined if it has to be decided anew. */
   decision: Budget.Decision | undefined
   /**
-   * The scheduled start of the previous call, or a later change. The head's start is counted from here, so that a late
-   * start does not delay the schedule.
+   * The instant from which the head's start is counted: the scheduled start of the call before it, so that a late start
+   * does not delay the schedule, or the latest change since.
    */
-  since: number
+  countFrom: number
 }
 
 /**
@@ -118,7 +118,7 @@ export const make = (
     wall: time.wall,
     charged: Ref.makeUnsafe(Budget.initial(plan, Time.now(time), time.wall)),
     queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
-    head: { waiter: undefined, decision: undefined, since: -Infinity },
+    examined: { waiter: undefined, decision: undefined, countFrom: -Infinity },
     scheduler: Scheduler.make({
       clock: time.clock,
       head: () => parkedHead(limiter),
@@ -144,7 +144,7 @@ export const liveMeter = (): LiveMeter => ({ waitingCalls: 0, waitingCost: 0 })
 
 /** Restores the initial state, except for the charges. Only for a limiter that no call uses. */
 export const reset = (limiter: Limiter): void => {
-  limiter.head.since = -Infinity
+  limiter.examined.countFrom = -Infinity
   limiter.lateness.until = -Infinity
   Object.assign(limiter.pauses, Pauses.none())
   Counts.reset(limiter.counts.own)

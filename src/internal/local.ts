@@ -53,7 +53,7 @@ const isPaused = ({ pauses, time }: Limiter): boolean =>
 
 /** Charges an arriving call, if the meters let it start now; returns whether they do. */
 const tryCharge = (limiter: Limiter, demand: Demand, now: number, settlement: Call["settlement"]): boolean => {
-  const { charged: { ref }, head, lateness } = limiter
+  const { charged: { ref }, examined, lateness } = limiter
   const isLate = now < lateness.until
   if (!isLate && settlement === undefined) {
     const next = Budget.chargeIfReady(limiter, ref.current, demand, now)
@@ -61,7 +61,7 @@ const tryCharge = (limiter: Limiter, demand: Demand, now: number, settlement: Ca
     return next !== undefined
   }
   // After a late start a call is treated as if it had arrived as much earlier (see `Lateness`), but not in a pause.
-  const from = isLate ? Math.max(head.since, limiter.pauses.until, now - lateness.nanos) : now
+  const from = isLate ? Math.max(examined.countFrom, limiter.pauses.until, now - lateness.nanos) : now
   const readyAt = Budget.readyAt(limiter, ref.current, demand, from)
   if (readyAt > now + Budget.tolerance) return false
   Commit.charge(limiter, demand, readyAt, now, settlement)
@@ -79,7 +79,7 @@ export const startNow = (limiter: Limiter, demand: Demand, settlement: Call["set
   return true
 }
 
-const startAtOnce = (limiter: Limiter, demand: Demand): boolean =>
+const startHoldingNothing = (limiter: Limiter, demand: Demand): boolean =>
   limiter.pools.length === 0 && startNow(limiter, demand, undefined)
 
 const tryStart = (limiter: Limiter, call: Call): Grant | undefined => {
@@ -110,7 +110,7 @@ const tryStart = (limiter: Limiter, call: Call): Grant | undefined => {
 /** Starts an arriving call before the waiting ones, if it ranks first and may start in this step. */
 const startFirst = (limiter: Limiter, call: Call): Grant | undefined => {
   const { demand } = call
-  const { head, queue } = limiter
+  const { examined, queue } = limiter
   if (limiter.phase !== "inForce" || demand.exceeds !== undefined) return undefined
   refreshHead(limiter)
   const now = Time.now(limiter.time)
@@ -120,7 +120,7 @@ const startFirst = (limiter: Limiter, call: Call): Grant | undefined => {
   const decision = Budget.decide(limiter, limiter.charged.ref.current, demand, from)
   if (!Budget.isReady(decision, now)) return undefined
   Head.forgetDecision(limiter, now)
-  head.since = Math.max(head.since, now)
+  examined.countFrom = Math.max(examined.countFrom, now)
   queue.push(newcomer)
   queue.remove(newcomer, true)
   newcomer.state = "started"
@@ -281,11 +281,11 @@ const startIfReady = (limiter: Limiter, waiter: Waiter): boolean => {
 }
 
 const leave = (limiter: Limiter, waiter: Waiter): void => {
-  const { head, queue, scheduler, time } = limiter
+  const { examined, queue, scheduler, time } = limiter
   const former = queue.peek()
   Commit.dequeue(limiter, waiter, false)
   if (queue.peek() === former) return
-  head.since = Math.max(head.since, Math.min(Time.now(time), timesOutAt(limiter, waiter)))
+  examined.countFrom = Math.max(examined.countFrom, Math.min(Time.now(time), timesOutAt(limiter, waiter)))
   Scheduler.drainSoon(scheduler)
 }
 
@@ -353,7 +353,7 @@ const release = (
   limiter.queue.ranking?.ended(grant as Waiter)
   if (grant.settlement !== undefined) Commit.close(limiter, grant)
   if (!grant.demand.holdsPermits) return
-  const { head, phase, plan, scheduler, simulation, time } = limiter
+  const { examined, phase, plan, scheduler, simulation, time } = limiter
   const now = phase === "shadow" || plan.chargesReleases || plan.learns ? Time.now(time) : 0
   if (phase === "shadow") {
     Shadow.advance(limiter, now)
@@ -362,7 +362,7 @@ const release = (
   if (plan.learns) learn(grant, exit, now)
   Commit.release(limiter, grant, isCharged, now)
   // A head that is ready at an instant has its permits, so a release does not change its decision.
-  if (head.decision?._tag !== "ReadyAt" || head.waiter !== limiter.queue.peek()) Scheduler.drainSoon(scheduler)
+  if (examined.decision?._tag !== "ReadyAt" || examined.waiter !== limiter.queue.peek()) Scheduler.drainSoon(scheduler)
 }
 
 const learn = ({ demand, pools, startedAt }: Grant, exit: Exit.Exit<unknown, unknown>, now: number): void =>
@@ -384,7 +384,7 @@ export const reconsider = (limiter: Limiter): void => {
 // ---------------------------------------------------------------------------------------------------------------------
 
 const backend: Backend<Limiter> = {
-  startAtOnce,
+  startHoldingNothing,
   tryStart,
   enqueueOrReject,
   resolveIfAvailable,

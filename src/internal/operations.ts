@@ -87,9 +87,9 @@ const callsOf = (engine: Engine, calls: unknown): number => read(engine, "n", Op
 /**
  * The property under which a throttle keeps its engine. It is not enumerable, so a copy with other members has none.
  */
-const madeKey = Symbol("effect-throttle/Made")
+const originKey = Symbol("effect-throttle/Made")
 
-interface Made {
+interface Origin {
   readonly engine: Engine
   readonly withPermit: Throttle["withPermit"]
 }
@@ -97,8 +97,8 @@ interface Made {
 /** Makes a throttle on an engine. */
 export const make = (engine: Engine): Throttle => {
   const throttle: Throttle = each((name) => operations[name](engine))
-  const made: Made = { engine, withPermit: throttle.withPermit }
-  return Object.defineProperty(throttle, madeKey, { value: made })
+  const origin: Origin = { engine, withPermit: throttle.withPermit }
+  return Object.defineProperty(throttle, originKey, { value: origin })
 }
 
 /**
@@ -106,8 +106,8 @@ export const make = (engine: Engine): Throttle => {
  * its own `withPermit`, such as a mock, is not one.
  */
 export const engineOf = (throttle: Throttle): Engine | undefined => {
-  const made = (throttle as { readonly [madeKey]?: Made })[madeKey]
-  return made !== undefined && made.withPermit === throttle.withPermit ? made.engine : undefined
+  const origin = (throttle as { readonly [originKey]?: Origin })[originKey]
+  return origin !== undefined && origin.withPermit === throttle.withPermit ? origin.engine : undefined
 }
 
 /** Derives the operations of a throttle that `use` looks up when they run. */

@@ -2,7 +2,8 @@
  * The permits of a permit-based part: a count, by which calls are admitted, and a Semaphore, which enforces the limit
  * whatever the queue does. The only file that touches a Semaphore.
  *
- * Invariant: the Semaphore has at least as many permits as are held. An admitted call takes its permits from the
+ * Invariant: the Semaphore has at least as many permits as are held by calls that take them from it. (Calls that are admitted
+ * in shadow count as held and take none.) An admitted call takes its permits from the
  * Semaphore some steps after the decision, and because of the invariant it never waits there, whatever an update does
  * in between. When the limit is lowered, the Semaphore therefore shrinks only as permits are released.
  */
@@ -33,6 +34,11 @@ export const update = (pool: Pool, part: PoolPart): Pool => {
   pool.part = part
   setLimit(pool, part.limit.initial)
   return pool
+}
+
+/** Counts permits as held; they are taken from the Semaphore some steps later. */
+export const count = (pool: Pool, amount: number): void => {
+  pool.held += amount
 }
 
 export const setLimit = (pool: Pool, limit: number): void => {

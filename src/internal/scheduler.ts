@@ -1,8 +1,8 @@
 /**
  * Schedules the drain of a limiter's queue: soon, in a task of its own, or at an instant, by one timer.
  *
- * A scheduler is idle, has a drain scheduled, or is draining. A drain requested while it is draining is not needed,
- * since the current one goes on until the head of the queue has to wait.
+ * Three independent facts: a timer, a task on the head's dispatcher, a drain in progress. A drain requested while one is in
+ * progress is not needed, since that goes on until the head of the queue has to wait.
  */
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"

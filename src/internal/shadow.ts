@@ -119,7 +119,7 @@ export const reject = (limiter: Limiter, call: Simulated, error: () => ThrottleE
 
 const leave = (limiter: Limiter, call: Simulated, at: number): void => {
   call.state = "left"
-  if (limiter.queue.peek() === call) limiter.head.since = Math.max(limiter.head.since, at)
+  if (limiter.queue.peek() === call) limiter.examined.countFrom = Math.max(limiter.examined.countFrom, at)
   Commit.dequeue(limiter, call, false)
 }
 

@@ -2,8 +2,9 @@
  * The life of a waiting call: it enters the queue, its fiber is parked, and it starts, is rejected, or is abandoned
  * because its fiber is interrupted.
  *
- * Invariant: a waiter stays in the queue, and nothing is charged or taken for it, until the step in which its effect
- * begins. An interruption before that step therefore leaves nothing behind.
+ * Invariant, in this process: a waiter stays in the queue, and nothing is charged or taken for it, until the step in which its
+ * effect begins. An interruption before that step therefore leaves nothing behind. (On a store a call is charged when it is
+ * granted, and has left the queue by then; if it does not start, the backend's `leave` gives the grant back.)
  */
 import * as Effect from "effect/Effect"
 import type { ThrottleError } from "../ThrottleError.ts"
@@ -91,7 +92,7 @@ export const observation = <Self>(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Waits in the queue, then runs the call's effect. */
-export const wait = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Effect<any, any, any> => {
+export const waitAndRun = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Effect<any, any, any> => {
   const { observation } = waiter
   return observation === undefined
     ? park(limiter, waiter)

@@ -79,7 +79,7 @@ const startIdle = <K>(
 ): "started" | "not ready" | "needs a limiter" | Rejected => {
   const refused = refusal(keyed, given, demandOf)
   if (refused !== undefined) return refused
-  Sweep.afterCall(keyed)
+  Sweep.countCall(keyed)
   const key = Keyed.canonical(keyed, given)
   if (Lending.lentTo(keyed, key) !== undefined) return "needs a limiter"
   const now = Keyed.now(keyed)
@@ -131,7 +131,7 @@ export const use = <K, A, E, R>(
   Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
     const refused = refusal(keyed, given, demandOf)
     if (refused !== undefined) return restore(refused)
-    Sweep.afterCall(keyed)
+    Sweep.countCall(keyed)
     const key = Keyed.canonical(keyed, given)
     const found = Lending.lentTo(keyed, key)
     const kind = found?.kind ?? Keyed.idleOf(keyed, key, Keyed.now(keyed)).kind
@@ -152,7 +152,7 @@ export const use = <K, A, E, R>(
 export const open = <K>(keyed: Keyed.Keyed<K>, given: K, demand: Demand.Demand): Opened | Rejected => {
   const refused = refusal(keyed, given, ({ plan }) => Demand.forPlan(plan, demand))
   if (refused !== undefined) return refused
-  Sweep.afterCall(keyed)
+  Sweep.countCall(keyed)
   const lent = find(keyed, given)
   if (lent === undefined) return exhausted(keyed, demand.cost)
   lent.users++

@@ -12,7 +12,7 @@ import * as Lending from "./lending.ts"
 const callsPerSweep = 16
 
 /** Counts a call, and sweeps if it is time. */
-export const afterCall = <K>(keyed: Keyed.Keyed<K>): void => {
+export const countCall = <K>(keyed: Keyed.Keyed<K>): void => {
   if (++keyed.sweep.calls % callsPerSweep === 0) sweep(keyed)
 }
 

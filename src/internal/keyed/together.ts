@@ -42,7 +42,7 @@ export const startAtOnce = <K>(
   if (other !== undefined && !Local.startNow(other, other.one, undefined)) return false
   Calls.admit(keyed, idle, next)
   // Last, since it may drop this key.
-  Sweep.afterCall(keyed)
+  Sweep.countCall(keyed)
   return true
 }
 
@@ -93,6 +93,6 @@ const reject = <K>(
   Counts.rejected(counts, reason)
   const summary = Errors.summary(view, demand, now, reason)
   // Last, since it may drop this key.
-  Sweep.afterCall(keyed)
+  Sweep.countCall(keyed)
   return { isOther, summary }
 }

@@ -235,7 +235,7 @@ const startPlaces = ({ limiters }: Levels, { call, entered, level }: Climber): R
 
 const backend: Backend<Levels> = {
   // The limiters of keys are given back by a hook, so there is no shorter path.
-  startAtOnce: () => false,
+  startHoldingNothing: () => false,
 
   tryStart: (levels, call) => {
     if (!levels.limiters.every((limiter) => isOpenTo(limiter, call.demand))) return undefined

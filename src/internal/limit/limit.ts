@@ -1,4 +1,6 @@
-/** The maximum number of held permits of a permit-based part. A limit may learn from the ends of calls. */
+/**
+ * The maximum number of held permits of a permit-based part. A limit may learn from the ends of calls; none does so yet.
+ */
 export interface Limit {
   /** The limit at the beginning. */
   readonly initial: number

@@ -48,7 +48,7 @@ import { rulesOf, sleepFor } from "./rules.ts"
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Only a policy without parts lets a call start without a request. */
-const startAtOnce = ({ counts, phase, plan }: Limiter): boolean => {
+const startHoldingNothing = ({ counts, phase, plan }: Limiter): boolean => {
   if (phase !== "open" || plan.units !== undefined) return false
   Counts.admitted(counts, false)
   return true
@@ -231,8 +231,8 @@ const release = (limiter: Limiter, held: Held): void => {
 }
 
 const backend: Backend.Backend<Limiter> = {
-  startAtOnce,
-  tryStart: (limiter) => startAtOnce(limiter) ? noGrant : undefined,
+  startHoldingNothing,
+  tryStart: (limiter) => startHoldingNothing(limiter) ? noGrant : undefined,
   enqueueOrReject,
   resolveIfAvailable,
   onPark: (limiter, waiter) => observeIfParked(limiter, waiter as Waiter),

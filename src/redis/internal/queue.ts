@@ -40,7 +40,7 @@ export const observeIfParked = (limiter: Limiter, waiter: Waiter): void => {
   const { arrival, fiber, observation, queued, resume } = waiter
   if (queued === undefined || observation !== undefined || resume === undefined) return
   waiter.observation = Waiters.observation(limiter, fiber, arrival, queued.position, () => queued.expected)
-  if (waiter.observation !== undefined) Waiters.resumeWith(waiter, Waiters.wait(limiter, waiter))
+  if (waiter.observation !== undefined) Waiters.resumeWith(waiter, Waiters.waitAndRun(limiter, waiter))
 }
 
 /** Lets a waiter start. */
