@@ -39,7 +39,6 @@ import {
   type ErrorOf,
   isPolicy,
   type Operations,
-  type PartRemaining,
   type Permit,
   type Policy,
   type Statistics,
@@ -57,7 +56,6 @@ export {
   type ErrorOf,
   isPolicy,
   type Operations,
-  type PartRemaining,
   type Permit,
   type Policy,
   type Statistics,
@@ -262,18 +260,12 @@ export const rate: {
  * @since 0.1.0
  */
 export interface TokenBucketOptions<out U extends string = string> extends Options<U> {
-  /** Permits that the bucket holds: the maximum that can start at once. An integer ≥ 1. */
+  /** Permits that the bucket holds. It starts full, so this is the maximum that can start at once. An integer ≥ 1. */
   readonly capacity: number
   /** Permits added per `per`, continuously. An integer ≥ 1. */
   readonly refill: number
   /** The duration in which `refill` permits are added. Default: 1 second. */
   readonly per?: Duration.Input | undefined
-  /**
-   * Permits in the bucket at the beginning: when the throttle is made, is reset, or a key of a map is first used. An
-   * integer from 0 to `capacity`. Default: `capacity`. A map then does not drop keys by itself, only those that `maxKeys`
-   * evicts. Not on a store, since processes have no common beginning.
-   */
-  readonly initial?: number | undefined
 }
 
 /**
@@ -1130,45 +1122,6 @@ export const withPermitsIfAvailable: WithPermitsIfAvailableForms<Throttle> = pro
 export const wait: (cost?: Cost) => Effect.Effect<void, ThrottleError, Throttle> = provided.wait
 
 /**
- * Charges a call that holds nothing if it may start now, and returns whether it was charged. Default cost: one permit.
- *
- * **When to use**
- *
- * To do something else, or nothing, where the limit is reached: drop a sample, skip a log line.
- *
- * **Details**
- *
- * It never waits and never overtakes waiting calls, unless it is first in the order of the queue. It is charged only if it
- * returns true. In shadow it returns true.
- *
- * **Errors**
- *
- * `ThrottleError`: `PermitsExceedCapacity` for more than the policy can ever grant; `KeysExhausted` and `StoreError` where
- * there are keys or a store. Dies with a `RangeError` for an invalid cost, and if a part limits running calls: use
- * {@link withPermitsIfAvailable} there.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const program = Effect.gen(function*() {
- *   const first = yield* Throttle.allow()
- *   const second = yield* Throttle.allow()
- *   return [first, second]
- * })
- *
- * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 1 })))) // [true, false]
- * ```
- *
- * @see {@link wait} for the variant that waits
- * @category combinators
- * @since 0.2.0
- */
-export const allow: (cost?: Cost) => Effect.Effect<boolean, ThrottleError, Throttle> = provided.allow
-
-/**
  * Takes permits and holds them until the scope closes. Default cost: one permit.
  *
  * The wait can be interrupted; taking the permits and adding their release to the scope cannot, so none is lost. Fails
@@ -1291,45 +1244,6 @@ export const pause: (duration: Duration.Input) => Effect.Effect<void, never, Thr
  * @since 0.1.0
  */
 export const resume: Effect.Effect<void, never, Throttle> = provided.resume
-
-/**
- * Forgets everything that was charged, in one step, as if the provided throttle were new.
- *
- * **When to use**
- *
- * After a server has reset its quota, a customer has paid, or in a test between cases.
- *
- * **Details**
- *
- * Every part that decides by time begins anew: a bucket with its `initial` permits. Held permits stay held, a pause goes
- * on, statistics stay, and waiting calls keep their places and start if they may now. A call that was charged before can
- * no longer be settled or cancelled for those parts, and its end is not counted by `spacing` from the end if it holds a
- * permit of {@link takeScoped} or {@link usePermits}. In the order "fair" nobody has had anything.
- *
- * **Errors**
- *
- * None. Dies with a `RangeError` on a store.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const program = Effect.gen(function*() {
- *   yield* Throttle.allow()
- *   yield* Throttle.reset
- *   return yield* Throttle.allow()
- * })
- *
- * await Effect.runPromise(program.pipe(Effect.provide(Throttle.window({ limit: 1, per: "1 day" })))) // true
- * ```
- *
- * @see {@link update} to change limits and keep what is spent
- * @category combinators
- * @since 0.2.0
- */
-export const reset: Effect.Effect<void, never, Throttle> = provided.reset
 
 /**
  * Replaces the policy of the provided throttle while it is in use; what is spent stays spent.
@@ -1485,41 +1399,6 @@ export const estimateWait: (cost?: Cost) => Effect.Effect<Option.Option<Duration
  * @since 0.1.0
  */
 export const statistics: Effect.Effect<Statistics, never, Throttle> = provided.statistics
-
-/**
- * Returns what each part of the provided throttle's policy has left: name, unit, limit, permits left, and the time until
- * everything is left again.
- *
- * **Details**
- *
- * In the order of the policy: time-based parts first, and aligned ones last of these. While calls wait, and in a pause,
- * nothing is left for a call that arrives now. In shadow everything is left. It takes nothing, and does not make a map
- * remember a key. `untilFull` is absent where it depends on the ends of running calls, and while calls wait.
- *
- * **Errors**
- *
- * None. Dies with a `RangeError` on a store.
- *
- * **Example**
- *
- * ```ts
- * import { Effect } from "effect"
- * import { Throttle } from "effect-throttle"
- *
- * const program = Effect.gen(function*() {
- *   yield* Throttle.wait(3)
- *   const [left] = yield* Throttle.remaining
- *   return `${left!.remaining} of ${left!.limit}`
- * })
- *
- * await Effect.runPromise(program.pipe(Effect.provide(Throttle.window({ limit: 10, per: "1 day" })))) // "7 of 10"
- * ```
- *
- * @see {@link estimateWait} for how long a call would wait
- * @category observing
- * @since 0.2.0
- */
-export const remaining: Effect.Effect<ReadonlyArray<PartRemaining>, never, Throttle> = provided.remaining
 
 /**
  * Refuses newcomers, and lets the calls that wait or run finish; at the deadline it interrupts the rest. Returns the number

@@ -22,7 +22,7 @@ const stateOf = (policy: Throttle.Policy<any>, starts: ReadonlyArray<Start> = []
   const parts: Budget.Basis = { plan, pools: plan.pools.map(Pool.make), wall: (at) => at / ms }
   const charged = starts.reduce(
     (charged, { at, cost = 1 }) => Budget.charge(parts, charged, Demand.make(plan, cost), at * ms, at * ms),
-    Budget.initial(plan, 0, (at) => at / ms)
+    Budget.initial(plan)
   )
   return { plan, parts, charged }
 }
@@ -257,10 +257,10 @@ describe("a charge", () => {
       ]
     )
     const to = stateOf(Throttle.rate({ limit: 5, name: "b" }))
-    const adopted = Budget.adopt(to.plan, from.plan, from.charged, 0, (at) => at / ms)
+    const adopted = Budget.adopt(to.plan, from.plan, from.charged, 0)
     assert.strictEqual(spell(Budget.decide(to.parts, adopted, Demand.one(to.plan), 0)), "ReadyAt 200")
     const other = stateOf(Throttle.rate({ limit: 5, name: "c" }))
-    const fresh = Budget.adopt(other.plan, from.plan, from.charged, 0, (at) => at / ms)
+    const fresh = Budget.adopt(other.plan, from.plan, from.charged, 0)
     assert.isTrue(Budget.isInitial(other.plan, fresh, 0))
   })
 })

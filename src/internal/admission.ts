@@ -121,15 +121,6 @@ export const runIfAvailableMasked = <Self, A, E, R>(
     : runGranted(limiter, grant, Effect.asSome(self), restore)
 }
 
-/** Charges a call that holds nothing, if it may start now; returns whether it was charged. */
-export const allow = <Self>(
-  limiter: LimiterOf<Self>,
-  demand: Demand.Demand
-): Effect.Effect<boolean, ThrottleError> =>
-  limiter.backend.startHoldingNothing(limiter, demand)
-    ? Effect.succeed(true)
-    : Effect.map(runIfAvailable(limiter, demand, Effect.void), Option.isSome)
-
 // ---------------------------------------------------------------------------------------------------------------------
 // A scope
 // ---------------------------------------------------------------------------------------------------------------------

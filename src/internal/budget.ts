@@ -80,23 +80,14 @@ export const readyAt = ({ plan, wall }: Basis, charged: Charged, demand: Demand,
 // What is charged
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The value at the beginning, which is now. */
-export const initial = (plan: Plan, now: number, wall: Wall): Charged => {
-  const { meters } = plan
-  return meters.length === 1 ? initialState(meters[0]!, now, wall) : meters.map((part) => initialState(part, now, wall))
-}
+export const initial = ({ meters }: Plan): Charged =>
+  meters.length === 1 ? meters[0]!.meter.initial : meters.map(({ meter }) => meter.initial)
 
-const initialState = ({ meter, spent }: MeterPart, now: number, wall: Wall): unknown =>
-  spent === 0 ? meter.initial : meter.charge(meter.initial, now, spent, wall)
-
-/**
- * Whether decisions from `now` on are the same as at a beginning. Never with permits that are spent then: what has come
- * back since would be lost.
- */
+/** Whether decisions from `now` on are the same as with the initial value. */
 export const isInitial = ({ meters }: Plan, charged: Charged, now: number): boolean =>
   meters.length === 1
-    ? meters[0]!.spent === 0 && meters[0]!.meter.isInitial(charged, now)
-    : meters.every(({ meter, spent }, i) => spent === 0 && meter.isInitial((charged as ReadonlyArray<unknown>)[i], now))
+    ? meters[0]!.meter.isInitial(charged, now)
+    : meters.every(({ meter }, i) => meter.isInitial((charged as ReadonlyArray<unknown>)[i], now))
 
 /** Whether nothing that was charged affects decisions any more. */
 export const isUnspent = ({ meters }: Plan, charged: Charged, now: number): boolean =>
@@ -196,11 +187,11 @@ export const chargeRelease = (
   )
 
 /** Carries over the charges of another plan's meters. */
-export const adopt = (plan: Plan, former: Plan, charged: Charged, now: number, wall: Wall): Charged => {
+export const adopt = (plan: Plan, former: Plan, charged: Charged, now: number): Charged => {
   const formerOf = continued(former.meters, plan.meters)
-  return map(plan, initial(plan, now, wall), (fresh, { meter }, i) => {
+  return map(plan, initial(plan), (initial, { meter }, i) => {
     const j = formerOf[i]!
-    return j < 0 ? fresh : meter.adopt(stateOf(former, charged, j), former.meters[j]!.meter, now)
+    return j < 0 ? initial : meter.adopt(stateOf(former, charged, j), former.meters[j]!.meter, now)
   })
 }
 

@@ -11,7 +11,6 @@ import * as Demand from "./demand.ts"
 import * as Errors from "./errors.ts"
 import * as Estimate from "./estimate.ts"
 import type { AnyFiber } from "./grant.ts"
-import * as Head from "./head.ts"
 import { isRefusing, type Limiter, liveMeter } from "./limiter.ts"
 import * as List from "./list.ts"
 import { reconsider } from "./local.ts"
@@ -20,7 +19,6 @@ import * as Pauses from "./pauses.ts"
 import { continued, orderOf, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Orders from "./queue/orders.ts"
-import * as Remaining from "./remaining.ts"
 import * as Shadow from "./shadow.ts"
 import * as Time from "./time.ts"
 import * as Waiters from "./waiter.ts"
@@ -46,31 +44,6 @@ const callers = ({ callers, queue }: Limiter): ReadonlyMap<string, Counts.Caller
       { waiting: callers.get(key) ?? 0, ahead: Duration.nanos(BigInt(Math.round(ahead.get(key) ?? 0))) }
     ])
   )
-}
-
-/** Returns what each part has left for a call that arrives now. */
-export const remaining = (limiter: Limiter): ReadonlyArray<Remaining.PartRemaining> =>
-  Remaining.describe(limiter, Time.now(limiter.time))
-
-/**
- * Forgets everything that was charged, in one step, as if the limiter were new. What is held stays held, pauses go on,
- * and waiting calls keep their places.
- */
-export const reset = (limiter: Limiter): void => {
-  const { charged: { ref }, examined, holders, lateness, plan, time, waiters, wall } = limiter
-  const now = Time.now(time)
-  Shadow.advance(limiter, now)
-  ref.current = Budget.initial(plan, now, wall)
-  // Charges of before are those of other parts now, so they are neither refunded nor final.
-  limiter.meters = limiter.meters.map((meter) => ({ ...meter }))
-  for (const waiter of List.values(waiters)) waiter.meters = limiter.meters
-  // A call without a settlement is charged by its end alone.
-  for (const holder of List.values(holders)) if (holder.settlement === undefined) holder.meters = limiter.meters
-  lateness.until = -Infinity
-  Head.forgetDecision(limiter, now)
-  examined.countFrom = Math.max(examined.countFrom, now)
-  limiter.queue = Orders.restarted(orderOf(plan), waiters, () => Time.now(time))
-  reconsider(limiter)
 }
 
 /**
@@ -121,7 +94,7 @@ export const update = (limiter: Limiter, newPlan: Plan): void => {
   if (plan.shadow) Shadow.advance(limiter, now)
   else if (former.shadow) Shadow.putInForce(limiter, now)
 
-  ref.current = Budget.adopt(plan, former, ref.current, now, limiter.wall)
+  ref.current = Budget.adopt(plan, former, ref.current, now)
   limiter.plan = { ...plan, name: former.name }
   limiter.meters = continued(former.meters, plan.meters).map((i) =>
     i < 0 ? liveMeter() : Object.assign(meters[i]!, liveMeter())

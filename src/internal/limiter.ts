@@ -116,7 +116,7 @@ export const make = (
     mayReject,
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
-    charged: Ref.makeUnsafe(Budget.initial(plan, Time.now(time), time.wall)),
+    charged: Ref.makeUnsafe(Budget.initial(plan)),
     queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
     examined: { waiter: undefined, decision: undefined, countFrom: -Infinity },
     scheduler: Scheduler.make({

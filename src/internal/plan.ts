@@ -27,8 +27,6 @@ export interface MeterPart extends Part {
   /** The meter as plain data. */
   readonly rule: Rule
   readonly meter: Meter<any, any>
-  /** Permits that are spent at the beginning. */
-  readonly spent: number
   /** The long-run pace: so many permits in so many nanoseconds. */
   readonly pace: { readonly permits: number; readonly per: number }
   /**
@@ -144,7 +142,7 @@ const kindOf = (rule: Rule): string => rule.kind === "spacing" && rule.fromEnd ?
 const identityOf = (kind: string, { givenName, unit }: Common): string => JSON.stringify([kind, unit, givenName])
 
 const meterPart = (
-  { pace, perCall = false, rule, spent = 0 }: MeterOptions<Rule>,
+  { pace, perCall = false, rule }: MeterOptions<Rule>,
   common: Common,
   chargedOnRelease: number | undefined
 ): MeterPart => ({
@@ -152,7 +150,6 @@ const meterPart = (
   identity: identityOf(kindOf(rule), common),
   perCall,
   rule,
-  spent,
   meter: meterOf(rule),
   pace,
   chargedOnRelease

@@ -13,7 +13,6 @@ import type { ThrottleError } from "../ThrottleError.ts"
 import type * as Counts from "./counts.ts"
 import type { PolicyData } from "./data/schema.ts"
 import type { Cost as AnyCost } from "./demand.ts"
-import type * as Left from "./remaining.ts"
 
 /**
  * The cost of a call: a number of permits, or an amount for each unit.
@@ -70,15 +69,6 @@ export interface Permit<U extends string = any> {
  * @since 0.1.0
  */
 export type Statistics = Counts.Statistics
-
-/**
- * What one part of a policy has left.
- *
- * @see {@link remaining}, which returns it
- * @category models
- * @since 0.2.0
- */
-export interface PartRemaining extends Left.PartRemaining {}
 
 /**
  * Both forms of {@link withPermits}: of the module, of a throttle and of a {@link Service} class. `R` is the required
@@ -199,11 +189,6 @@ export interface Operations<E, R, U extends string = any> {
    * `RangeError` if a part limits running calls: use `takeScoped` there. See {@link wait}.
    */
   readonly wait: (cost?: Cost<U>) => Effect.Effect<void, ThrottleError, R>
-  /**
-   * Charges a call of this cost if it may start now, and returns whether it was charged. Never waits, holds nothing.
-   * Default: one permit. Dies with a `RangeError` if a part limits running calls. See {@link allow}.
-   */
-  readonly allow: (cost?: Cost<U>) => Effect.Effect<boolean, ThrottleError, R>
   /** Takes permits and holds them until the scope closes. Default: one permit. See {@link takeScoped}. */
   readonly takeScoped: (cost?: Cost<U>) => Effect.Effect<Permit<U>, ThrottleError, R | Scope.Scope>
   /** Takes permits, then runs the effect that a function makes of the {@link Permit}. See {@link usePermits}. */
@@ -213,10 +198,6 @@ export interface Operations<E, R, U extends string = any> {
    * nothing. Default: one permit. See {@link estimateWait}.
    */
   readonly estimateWait: (cost?: Cost<U>) => Effect.Effect<Option.Option<Duration.Duration>, never, R>
-  /** Returns what each part of the policy has left, in order. Takes nothing. See {@link remaining}. */
-  readonly remaining: Effect.Effect<ReadonlyArray<PartRemaining>, never, R>
-  /** Forgets everything that was charged, as if the throttle were new. See {@link reset}. */
-  readonly reset: Effect.Effect<void, never, R>
   /** Lets no call start for a duration, waiting calls included. See {@link pause}. */
   readonly pause: (duration: Duration.Input) => Effect.Effect<void, never, R>
   /** Ends a pause. See {@link resume}. */

@@ -60,11 +60,6 @@ const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
       Control.update(limiter, plan)
       return Effect.void
     },
-    remaining: () => Effect.succeed(Control.remaining(limiter)),
-    reset: () => {
-      Control.reset(limiter)
-      return Effect.void
-    },
     statistics: () => Effect.succeed(Control.statistics(limiter)),
     drain: (nanos) => Finish.drain(Finish.ofLimiter(limiter, mayReject), nanos),
     awaitIdle: () => Watch.until(limiter.counts.watchers, () => Finish.isIdle(limiter)),

@@ -15,17 +15,10 @@ import * as Script from "./script.ts"
  * @since 0.1.0
  */
 export interface Call {
-  readonly method:
-    | "withPermit"
-    | "withPermits"
-    | "withPermitsIfAvailable"
-    | "wait"
-    | "allow"
-    | "takeScoped"
-    | "usePermits"
+  readonly method: "withPermit" | "withPermits" | "withPermitsIfAvailable" | "wait" | "takeScoped" | "usePermits"
   /** The cost as it was given; 1 where none was. */
   readonly cost: Throttle.Cost
-  /** "none": `withPermitsIfAvailable` returned `Option.none()`, or `allow` returned false. "interrupted": while it waited. */
+  /** "none": `withPermitsIfAvailable` returned `Option.none()`. "interrupted": while it waited. */
   readonly outcome: "waiting" | "admitted" | "rejected" | "none" | "interrupted"
   /** Why it was rejected. */
   readonly reason?: Reason
@@ -48,7 +41,6 @@ export type Asked =
   | { readonly method: "estimateWait"; readonly cost: Throttle.Cost }
   | { readonly method: "pause"; readonly duration: Duration.Duration }
   | { readonly method: "resume" }
-  | { readonly method: "reset" }
   | { readonly method: "update"; readonly policy: Throttle.PolicyData }
   | { readonly method: "drain"; readonly deadline?: Duration.Duration }
 
@@ -164,9 +156,7 @@ export const answer =
       record({ method, cost, ...call })({ ...state, answered: state.answered + 1 })
     if (answer._tag === "Admit") return [{ _tag: "Admitted", id }, admit(id)(recorded({ outcome: "admitted" }))]
     const neverWaits = answer._tag === "Reject" && !Script.isForWaiting(answer.reason)
-    if ((method === "withPermitsIfAvailable" || method === "allow") && !neverWaits) {
-      return [{ _tag: "None", id }, recorded({ outcome: "none" })]
-    }
+    if (method === "withPermitsIfAvailable" && !neverWaits) return [{ _tag: "None", id }, recorded({ outcome: "none" })]
     const { rejected, waiting } = state.statistics
     if (answer._tag === "Wait") {
       return [

@@ -50,7 +50,7 @@ export const Recorder: Context.Service<Recorder, Recorder> = Context.Service<Rec
  *
  * **Details**
  *
- * Each call of `withPermit`, `withPermits`, `withPermitsIfAvailable`, `wait`, `allow`, `takeScoped` and `usePermits` takes the next
+ * Each call of `withPermit`, `withPermits`, `withPermitsIfAvailable`, `wait`, `takeScoped` and `usePermits` takes the next
  * answer of the script, then `otherwise`. There is no queue: each call waits for the duration of its answer, on the caller's
  * Clock, and calls may overtake each other. A call that is interrupted while it waits counts as interrupted.
  * `withPermitsIfAvailable` never waits: it fails where the answer is `PermitsExceedCapacity` or `Draining` and returns `Option.none()`
@@ -192,7 +192,6 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
         yield* request("wait", yield* checked(given), restore)
       })),
-    allow: (cost) => Effect.map(use("allow", cost, () => Effect.void), Option.isSome),
     take: (given) =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
         const cost = yield* checked(given)
@@ -206,9 +205,6 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       const before = yield* SubscriptionRef.getAndUpdate(state, Record.record({ method: "estimateWait", cost }))
       return estimateOf(Record.nextAnswer(settings, before))
     }),
-    // A recorder has no policy.
-    remaining: () => Effect.succeed([]),
-    reset: () => SubscriptionRef.update(state, Record.record({ method: "reset" })),
     pause: (nanos) =>
       SubscriptionRef.update(state, Record.record({ method: "pause", duration: Duration.millis(nanos / 1e6) })),
     resume: () => SubscriptionRef.update(state, Record.record({ method: "resume" })),

@@ -66,7 +66,6 @@ const rules: Record<string, string> = {
   capacity: allowed.positive,
   refill: allowed.positive,
   burst: allowed.natural,
-  initial: allowed.natural,
   maxQueue: allowed.natural,
   maxQueuePerCaller: allowed.natural,
   order: allowed.order,
@@ -130,7 +129,6 @@ export const TokenBucket = Schema.TaggedStruct("TokenBucket", {
   capacity: Positive,
   refill: Positive,
   per: second,
-  initial: Schema.optionalKey(Natural),
   ...common
 })
 
@@ -367,9 +365,6 @@ export const inconsistency = (data: PolicyData): string | undefined => {
     return "the slots of its aligned parts must coincide at least once in 10,000 intervals"
   }
   if (data._tag === "Rate" && !Number.isSafeInteger(data.burst + 1)) return "burst is too large"
-  if (data._tag === "TokenBucket" && data.initial !== undefined && data.initial > data.capacity) {
-    return `"initial" must be at most the capacity, ${data.capacity}, received ${data.initial}`
-  }
   return orderInconsistency(data)
 }
 

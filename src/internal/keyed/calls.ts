@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import { KeysExhausted, ThrottleError } from "../../ThrottleError.ts"
 import * as Admission from "../admission.ts"
 import type { Host, Restore } from "../backend.ts"
@@ -63,13 +63,6 @@ export const runIfAvailable = <K, A, E, R>(
     (limiter, demand, restore) => Admission.runIfAvailableMasked(limiter, demand, self, restore)
   )
 }
-
-/** Charges a call that holds nothing, if it may start now; returns whether it was charged. */
-export const allow = <K>(
-  keyed: Keyed.Keyed<K>,
-  key: K,
-  demandOf: DemandOf
-): Effect.Effect<boolean, ThrottleError> => Effect.map(runIfAvailable(keyed, key, demandOf, Effect.void), Option.isSome)
 
 /** Starts a call that will hold nothing, of a key without a limiter, if it may start in this step. */
 const startIdle = <K>(

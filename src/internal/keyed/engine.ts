@@ -16,7 +16,6 @@ import * as Finish from "../finish.ts"
 import * as Local from "../local.ts"
 import * as Metrics from "../metrics.ts"
 import type { Plan } from "../plan.ts"
-import * as Remaining from "../remaining.ts"
 import type { Policy } from "../service.ts"
 import * as Shadow from "../shadow.ts"
 import * as Time from "../time.ts"
@@ -30,16 +29,6 @@ const one: Calls.DemandOf = ({ one }) => one
 /** Returns the function that resolves a cost for a key's policy. */
 export const demanding = (cost: Demand.Cost | undefined): Calls.DemandOf =>
   cost === undefined ? one : (parts) => Engine.demandOf(parts, cost)
-
-/** The same, for a policy that limits no running calls. */
-const holdingNothing = (cost: Demand.Cost | undefined): Calls.DemandOf => {
-  const demandOf = demanding(cost)
-  return (parts) => {
-    const demand = demandOf(parts)
-    Engine.checkHoldsNothing(parts.plan)
-    return demand
-  }
-}
 
 /** The engine of a key. A class, since a small object is made for each keyed operation. */
 export class KeyEngine<K> implements Engine.Engine {
@@ -62,25 +51,13 @@ export class KeyEngine<K> implements Engine.Engine {
     return Calls.runIfAvailable(this.keyed, this.key, demanding(cost), self)
   }
   wait(cost: Demand.Cost | undefined) {
-    return Calls.run(this.keyed, this.key, holdingNothing(cost), Effect.void)
-  }
-  allow(cost: Demand.Cost | undefined) {
-    return Calls.allow(this.keyed, this.key, holdingNothing(cost))
-  }
-  remaining() {
-    return Effect.succeed(Remaining.describe(Calls.peek(this.keyed, this.key), Keyed.now(this.keyed)))
-  }
-  reset() {
-    const { key: given, keyed } = this
-    const key = Keyed.canonical(keyed, given)
-    const lent = keyed.lent.get(key)
-    const idle = keyed.idle.get(key)
-    if (idle !== undefined) Keyed.forget(keyed, idle)
-    if (lent !== undefined) {
-      Control.reset(lent.limiter)
-      Lending.takeBackIfOver(keyed, lent)
+    const demandOf = demanding(cost)
+    const checked: Calls.DemandOf = (parts) => {
+      const demand = demandOf(parts)
+      Engine.checkHoldsNothing(parts.plan)
+      return demand
     }
-    return Effect.void
+    return Calls.run(this.keyed, this.key, checked, Effect.void)
   }
   take(cost: Demand.Cost | undefined): Effect.Effect<Admission.Permit, ThrottleError, Scope.Scope> {
     return Calls.use(

@@ -194,12 +194,12 @@ export const idleOf = <K>(keyed: Keyed<K>, key: K, now: number): Idle => {
   const found = keyed.idle.get(key)
   if (found === undefined) {
     const kind = kindOf(keyed, key)
-    return idle(key, kind, Budget.initial(kind.plan, now, keyed.time.wall))
+    return idle(key, kind, Budget.initial(kind.plan))
   }
   if (Budget.isUnspent(found.kind.plan, found.charged, now)) {
     const kind = kindOf(keyed, key)
     if (kind !== found.kind) {
-      found.charged = Budget.adopt(kind.plan, found.kind.plan, found.charged, now, keyed.time.wall)
+      found.charged = Budget.adopt(kind.plan, found.kind.plan, found.charged, now)
       found.kind = kind
     }
   }

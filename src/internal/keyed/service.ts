@@ -7,7 +7,7 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import type * as Counts from "../counts.ts"
-import type { Cost, PartRemaining, Permit, Policy, Throttle } from "../service.ts"
+import type { Cost, Permit, Policy, Throttle } from "../service.ts"
 
 /**
  * A key that is a plain value. Other values may be keys too: keys are compared by `Equal` and `Hash`.
@@ -82,8 +82,6 @@ export interface KeyedOperations<in K, out R> {
   ) => <A, E, R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R1 | R>
   /** Waits until a call of the key may start, and holds nothing. Default: one permit. */
   readonly wait: (key: K, cost?: Cost) => Effect.Effect<void, ThrottleError, R>
-  /** Charges a call of the key if it may start now, and returns whether it was charged. Default: one permit. */
-  readonly allow: (key: K, cost?: Cost) => Effect.Effect<boolean, ThrottleError, R>
   /** Takes permits of the key and holds them until the scope closes. Default: one permit. */
   readonly takeScoped: (
     key: K,
@@ -103,10 +101,6 @@ export interface KeyedOperations<in K, out R> {
     key: K,
     cost?: Cost
   ) => Effect.Effect<Option.Option<Duration.Duration>, never, R>
-  /** Returns what each part of the key's policy has left. Takes nothing, and does not make the map remember the key. */
-  readonly remaining: (key: K) => Effect.Effect<ReadonlyArray<PartRemaining>, never, R>
-  /** Forgets everything that calls of the key were charged. */
-  readonly reset: (key: K) => Effect.Effect<void, never, R>
   /**
    * Lets no call of the key start for a duration, waiting ones included; the key is remembered until then. Fails with
    * `KeysExhausted` if there is no room for the key.

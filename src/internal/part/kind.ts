@@ -20,8 +20,6 @@ export interface MeterOptions<out Rule> {
   readonly rule: Rule
   /** The long-run pace: so many permits in so many nanoseconds. */
   readonly pace: { readonly permits: number; readonly per: number }
-  /** Permits that are spent at the beginning. Default: 0. */
-  readonly spent?: number
   /** Whether a call counts as 1, whatever its cost. */
   readonly perCall?: boolean
   /** Whether it is charged when the permit of the policy's pool is released, not when a call starts. */

@@ -218,17 +218,12 @@ export const tokenBucketPolicy: Kind<{
   readonly capacity: number
   readonly refill: number
   readonly per: number
-  readonly initial?: number
   readonly unit?: string
 }, RateRule> = {
-  words: (data) =>
-    `${data.refill}${Words.unit(data)} per ${Words.duration(data.per, "")}, bucket of ${data.capacity}${
-      data.initial === undefined ? "" : `, ${data.initial} at the beginning`
-    }`,
-  parts: ({ capacity, initial = capacity, per, refill }) => ({
+  words: (data) => `${data.refill}${Words.unit(data)} per ${Words.duration(data.per, "")}, bucket of ${data.capacity}`,
+  parts: ({ capacity, per, refill }) => ({
     meter: {
       rule: { kind: "rate", interval: nanos(per) / refill, capacity },
-      spent: capacity - initial,
       pace: { permits: refill, per: nanos(per) }
     }
   })

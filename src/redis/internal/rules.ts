@@ -120,10 +120,6 @@ export const undistributable = (plan: Plan): { readonly part: string; readonly w
       why: "shadow counts what one process would have done, so there is nothing to share"
     }
   }
-  const spent = plan.meters.find((part) => part.spent > 0)
-  if (spent !== undefined) {
-    return { part: spent.name, why: "the beginning of one process is not that of the others; leave \"initial\" out" }
-  }
   const fromEnd = plan.meters.find((part) => part.chargedOnRelease !== undefined)
   if (fromEnd !== undefined) {
     return { part: fromEnd.name, why: "a process that is killed never ends its call; use spacing from the start" }

@@ -48,12 +48,6 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
         }
         return Control.update(limiter, plan, policy.data)
       },
-      remaining: () => {
-        throw invalid("a store does not tell what is left; use estimateWait")
-      },
-      reset: () => {
-        throw invalid("a store does not forget what was charged; use another key")
-      },
       statistics: () => Effect.succeed(Counts.statistics(limiter.counts.own)),
       drain: (nanos) => {
         const { onStoreError } = limiter.settings
