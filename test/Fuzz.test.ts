@@ -86,10 +86,11 @@ const play = (seed: number, shadows: boolean): void => {
     }
   }
   const trick = () => {
-    const one = int(10)
+    const one = int(12)
     if (one < 4) return void tricks.push(simulator.fork(throttle.update(pick(...policies))))
     if (one === 4) return void tricks.push(simulator.fork(throttle.pause(int(9))))
     if (one === 5) return void tricks.push(simulator.fork(throttle.resume))
+    if (one === 10) return void tricks.push(simulator.fork(throttle.reset))
     if (one === 6 && permits.length > 0) return void tricks.push(simulator.fork(pick(...permits).settle(int(5))))
     if (one === 7 && permits.length > 0) return void tricks.push(simulator.fork(pick(...permits).cancel))
     if (one === 8 && scopes.length > 0) {

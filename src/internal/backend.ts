@@ -39,6 +39,8 @@ export interface Host<Self> {
 export interface Backend<in Self> {
   /** Starts a call that will hold nothing, if it may start in this step; returns whether it did. */
   readonly startAtOnce: (limiter: Self, demand: Demand) => boolean
+  /** Whether a call that `startAtOnce` did not start may still be allowed, or fail; absent: it may. */
+  readonly mayAllow?: (limiter: Self, demand: Demand) => boolean
   /** Starts a call, if it may start in this step, and returns what it holds; otherwise undefined. */
   readonly tryStart: (limiter: Self, call: Call) => Grant | undefined
   /**

@@ -1,5 +1,5 @@
 /**
- * The operations on a limiter that admit no calls: estimate, statistics, pause, resume, update.
+ * The operations on a limiter that admit no calls: estimate, remaining, statistics, pause, resume, update, reset.
  */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
@@ -17,6 +17,7 @@ import * as Observe from "./observe.ts"
 import * as Pauses from "./pauses.ts"
 import { continued, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
+import * as Remaining from "./remaining.ts"
 import * as Shadow from "./shadow.ts"
 import * as Time from "./time.ts"
 import * as Waiters from "./waiter.ts"
@@ -26,6 +27,13 @@ export const estimateWait = (limiter: Limiter, demand: Demand.Demand): Option.Op
   const now = Time.now(limiter.time)
   Shadow.advance(limiter, now)
   return Estimate.wait(limiter, demand, now)
+}
+
+/** Returns what is left of each part for calls that come now. */
+export const remaining = (limiter: Limiter): ReadonlyArray<Remaining.PartRemaining> => {
+  const now = Time.now(limiter.time)
+  Shadow.advance(limiter, now)
+  return Remaining.report(limiter, now)
 }
 
 export const statistics = (limiter: Limiter): Counts.Statistics => {
@@ -111,4 +119,24 @@ const rejectExcessive = (limiter: Limiter): void => {
       Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
     }
   }
+}
+
+/**
+ * Forgets what is spent and owed, in one step. Held permits, waiting calls and pauses stay.
+ *
+ * A call that started before cannot be refunded any more, or it would refund later calls. Its charges belong to the
+ * former `LiveMeter`s, so replacing those makes its tickets void, as those of a part that an update took away. A part
+ * that is charged on release keeps its own: a running call is charged when it ends, which is after the reset.
+ */
+export const reset = (limiter: Limiter): void => {
+  const { charged: { ref }, head, lateness, meters, plan, waiters } = limiter
+  const now = Time.now(limiter.time)
+  Shadow.advance(limiter, now)
+  ref.current = Budget.initial(plan)
+  limiter.meters = meters.map((meter, i) => plan.meters[i]!.chargedOnRelease === undefined ? { ...meter } : meter)
+  for (const waiter of List.values(waiters)) waiter.meters = limiter.meters
+  reconsider(limiter)
+  // The time before is not made up for.
+  head.since = Math.max(head.since, now)
+  lateness.until = -Infinity
 }

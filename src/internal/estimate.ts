@@ -107,16 +107,16 @@ export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [
 // All parts together
 // ---------------------------------------------------------------------------------------------------------------------
 
-/**
- * Returns the nanoseconds until a new call could start if every permit were free; 0 if no meter makes it wait.
- *
- * The whole queue is simulated with all meters together, since a call also waits behind others for meters that do not
- * charge it. For a long queue it is the estimate of the slowest meter alone.
- */
-export const untilAvailable = (view: View, demand: Demand, now: number): number => {
+/** The state after all waiting calls have started. */
+export interface Played {
+  /** The start of the last one, or the end of a pause if that is later. */
+  readonly at: number
+  readonly charged: Budget.Charged
+}
+
+/** Simulates the starts of all waiting calls, with all meters together, as if every permit were free. */
+const playQueue = (view: View, now: number): Played => {
   const { charged, plan, waiters } = view
-  const isAlone = plan.meters.length === 1 && demand.meters[0]! > 0
-  if (isAlone || waiters.size > longestPlayed) return expectedWait(view, demand, now) ?? 0
   let at = afterPause(view, now)
   let played = Budget.map(plan, charged.ref.current, (_, __, i) => stateIfEnded(view, i, at))
   for (const { demand } of List.values(waiters)) {
@@ -127,7 +127,32 @@ export const untilAvailable = (view: View, demand: Demand, now: number): number 
       (state, { meter }, i) => demand.meters[i]! > 0 ? meter.charge(state, at, demand.meters[i]!, view.wall) : state
     )
   }
-  return Budget.readyAt(view, played, demand, at) - now
+  return { at, charged: played }
+}
+
+/**
+ * Returns the state after all waiting calls have started; undefined if that is unknown, since it depends on the ends of
+ * running calls, or takes examining more than 1,000 waiting calls.
+ */
+export const afterQueue = (view: View, now: number): Played | undefined => {
+  const { phase, pools, waiters } = view
+  return phase === "closed" || waiters.size > longestPlayed || (waiters.size > 0 && pools.length > 0)
+    ? undefined
+    : playQueue(view, now)
+}
+
+/**
+ * Returns the nanoseconds until a new call could start if every permit were free; 0 if no meter makes it wait.
+ *
+ * The whole queue is simulated, since a call also waits behind others for meters that do not charge it. For a long
+ * queue it is the estimate of the slowest meter alone.
+ */
+export const untilAvailable = (view: View, demand: Demand, now: number): number => {
+  const { plan, waiters } = view
+  const isAlone = plan.meters.length === 1 && demand.meters[0]! > 0
+  if (isAlone || waiters.size > longestPlayed) return expectedWait(view, demand, now) ?? 0
+  const { at, charged } = playQueue(view, now)
+  return Budget.readyAt(view, charged, demand, at) - now
 }
 
 /** Whether a start depends on the ends of running calls, which cannot be estimated. */
@@ -172,7 +197,8 @@ export const wait = (view: View, demand: Demand, now: number): Option.Option<Dur
 }
 
 /** A duration in whole microseconds, rounded up. */
-const roundedUp = (nanos: number): Duration.Duration => Duration.millis(Math.max(0, Math.ceil(nanos / 1e3 - 0.1)) / 1e3)
+export const roundedUp = (nanos: number): Duration.Duration =>
+  Duration.millis(Math.max(0, Math.ceil(nanos / 1e3 - 0.1)) / 1e3)
 
 /**
  * Returns the names of the parts that block a new call: those that it waits for, and those that the head of the queue

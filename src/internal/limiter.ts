@@ -17,7 +17,7 @@ import * as Pool from "./pool.ts"
 import { fifo } from "./queue/fifo.ts"
 import type { Queue } from "./queue/queue.ts"
 import * as Scheduler from "./scheduler.ts"
-import type * as Time from "./time.ts"
+import * as Time from "./time.ts"
 
 export interface Limiter extends Host<Limiter> {
   /** "inForce", "shadow" (every call starts at once), or "closed" (none starts). */
@@ -95,7 +95,7 @@ export const make = (
     waiters,
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
-    charged: Ref.makeUnsafe(Budget.initial(plan)),
+    charged: Ref.makeUnsafe(Budget.starting(plan, Time.now(time))),
     queue: fifo(waiters),
     head: { waiter: undefined, decision: undefined, since: -Infinity },
     scheduler: Scheduler.make({

@@ -23,13 +23,16 @@ const operations: { readonly [Name in keyof Throttle]: (engine: Engine) => Throt
   withPermitsIfAvailable: (engine) =>
     bothForms((self, cost) => Effect.suspend(() => engine.runIfAvailable(self, cost))),
   wait: (engine) => (cost) => Effect.suspend(() => engine.wait(cost)),
+  allow: (engine) => (cost) => Effect.suspend(() => engine.allow(cost)),
   takeScoped: (engine) => (cost) => Effect.suspend(() => engine.take(cost)),
   usePermits: (engine) => bothForms((use, cost) => Effect.suspend(() => engine.use(use, cost))),
   estimateWait: (engine) => (cost) => Effect.suspend(() => engine.estimateWait(cost)),
+  remaining: (engine) => Effect.suspend(() => engine.remaining()),
   // Only a key of a full map can fail; its throttle has an engine that does not.
   pause: (engine) => (duration) => Effect.suspend(() => engine.pause(nanosOf(engine, duration))) as Effect.Effect<void>,
   resume: (engine) => Effect.suspend(() => engine.resume()),
   update: (engine) => (policy) => Effect.suspend(() => engine.update(policy)),
+  reset: (engine) => Effect.suspend(() => engine.reset()),
   statistics: (engine) => Effect.suspend(() => engine.statistics())
 }
 
@@ -44,12 +47,15 @@ const forms: { readonly [N in Name]: "effect" | "function" | "pipe" | "both" } =
   withPermits: "both",
   withPermitsIfAvailable: "both",
   wait: "function",
+  allow: "function",
   takeScoped: "function",
   usePermits: "both",
   estimateWait: "function",
+  remaining: "effect",
   pause: "function",
   resume: "effect",
   update: "function",
+  reset: "effect",
   statistics: "effect"
 }
 

@@ -14,10 +14,17 @@ import type { Reason, Settings, Settled } from "./script.ts"
  * @since 0.1.0
  */
 export interface Call {
-  readonly method: "withPermit" | "withPermits" | "withPermitsIfAvailable" | "wait" | "takeScoped" | "usePermits"
+  readonly method:
+    | "withPermit"
+    | "withPermits"
+    | "withPermitsIfAvailable"
+    | "wait"
+    | "allow"
+    | "takeScoped"
+    | "usePermits"
   /** The cost as it was given; 1 where none was. */
   readonly cost: Throttle.Cost
-  /** "none": `withPermitsIfAvailable` returned `Option.none()`. "interrupted": while it waited. */
+  /** "none": `withPermitsIfAvailable` returned `Option.none()`, or `allow` false. "interrupted": while it waited. */
   readonly outcome: "waiting" | "admitted" | "rejected" | "none" | "interrupted"
   /** Why it was rejected. */
   readonly reason?: Reason
@@ -28,7 +35,8 @@ export interface Call {
 }
 
 /**
- * A use of a recorder: a call that requested permits, or a method that starts nothing. Reading `statistics` is not recorded.
+ * A use of a recorder: a call that requested permits, or a method that starts nothing. Reading `statistics` and `remaining` is not
+ * recorded.
  *
  * @see {@link Recorder}, which records them
  * @category models
@@ -38,7 +46,7 @@ export type Asked =
   | Call
   | { readonly method: "estimateWait"; readonly cost: Throttle.Cost }
   | { readonly method: "pause"; readonly duration: Duration.Duration }
-  | { readonly method: "resume" }
+  | { readonly method: "resume" | "reset" }
   | { readonly method: "update"; readonly policy: Throttle.PolicyData }
 
 /** The state of a recorder. */
@@ -101,7 +109,8 @@ const count = (state: State, change: Partial<State["statistics"]>): State => ({
 
 const admit = (id: number) => (state: State): State => {
   const admitted = count(note(state, id, { outcome: "admitted" }), { admitted: state.statistics.admitted + 1 })
-  return callOf(state, id).method === "wait" ? admitted : { ...admitted, held: HashSet.add(state.held, id) }
+  const { method } = callOf(state, id)
+  return method === "wait" || method === "allow" ? admitted : { ...admitted, held: HashSet.add(state.held, id) }
 }
 
 /** A call's wait ends: it starts, or was interrupted. */
@@ -153,7 +162,8 @@ export const answer =
       record({ method, cost, ...call })({ ...state, answered: state.answered + 1 })
     if (answer._tag === "Admit") return [{ _tag: "Admitted", id }, admit(id)(recorded({ outcome: "admitted" }))]
     const exceeds = answer._tag === "Reject" && answer.reason === "PermitsExceedCapacity"
-    if (method === "withPermitsIfAvailable" && !exceeds) return [{ _tag: "None", id }, recorded({ outcome: "none" })]
+    const mustNotWait = method === "withPermitsIfAvailable" || method === "allow"
+    if (mustNotWait && !exceeds) return [{ _tag: "None", id }, recorded({ outcome: "none" })]
     const { rejected, waiting } = state.statistics
     if (answer._tag === "Wait") {
       return [

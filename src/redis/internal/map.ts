@@ -116,12 +116,15 @@ const mapOf = <K>(name: string, { limiters, past }: Keys<K>, limiterFor: (key: K
       run: (self, cost) => on((engine) => engine.run(self, cost)),
       runIfAvailable: (self, cost) => on((engine) => engine.runIfAvailable(self, cost)),
       wait: (cost) => on((engine) => engine.wait(cost)),
+      allow: (cost) => on((engine) => engine.allow(cost)),
       take: (cost) => on((engine) => engine.take(cost)),
       use: (use, cost) => on((engine) => engine.use(use, cost)),
       estimateWait: (cost) => on((engine) => engine.estimateWait(cost)),
+      remaining: () => on((engine) => engine.remaining()),
       pause: (nanos) => on((engine) => engine.pause(nanos)),
       resume: () => on((engine) => engine.resume()),
       update: (policy) => on((engine) => engine.update(policy)),
+      reset: () => on((engine) => engine.reset()),
       statistics: () => Effect.sync(() => Counts.statistics(limiters.get(key)?.counts.own ?? Counts.none()))
     }
   }

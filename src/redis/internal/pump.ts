@@ -20,7 +20,7 @@ import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
 import type { Limiter, Waiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
-import { admit, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
+import { admit, dropReservations, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
 import { type Answer, recheck, send } from "./request.ts"
 import { sleepFor } from "./rules.ts"
 import * as Wakeups from "./wakeups.ts"
@@ -166,7 +166,7 @@ export const report = (
   restore: Restore
 ): Effect.Effect<void, Client.Failure> =>
   Effect.suspend(() => {
-    const { isClosed, plan: { maxQueue, maxWait }, settings, waiters } = limiter
+    const { isClosed, plan: { maxQueue, maxWait }, resets, settings, waiters } = limiter
     const isAsking = batch.length > 0
     // A message from now on may be about what the answer does not know of.
     if (isAsking && limiter.place === "free") limiter.place = "queued"
@@ -185,6 +185,8 @@ export const report = (
     return Effect.map(answer, (answer) => {
       if (joins) limiter.place = !answer.isBusy || !isAsking ? "none" : limiter.place === "free" ? "free" : "queued"
       if (isAsking) apply(limiter, batch, demands, answer)
+      // What it reserves may be from before a reset.
+      if (limiter.resets > resets) dropReservations(limiter)
     })
   })
 

@@ -27,6 +27,7 @@ export const engine = (limiter: Limiter): Engine.Engine => {
   return {
     ...Engine.ofLimiter(limiter, {
       estimateWait: (demand) => Control.estimateWait(limiter, demand),
+      remaining: () => Control.remaining(limiter),
       pause: (nanos) => Control.pause(limiter, nanos),
       resume: () => Control.resume(limiter),
       update: (policy) => {
@@ -45,6 +46,7 @@ export const engine = (limiter: Limiter): Engine.Engine => {
         }
         return Control.update(limiter, plan, policy.data)
       },
+      reset: () => Control.reset(limiter),
       statistics: () => Effect.succeed(Counts.statistics(limiter.counts.own))
     }),
     use: (use, cost) =>
