@@ -53,15 +53,12 @@ const isOwnPart = (meters: ReadonlyArray<MeterPart>, pool: number): boolean =>
 export const capacityOf = (part: MeterPart | PoolPart): number =>
   part.perCall ? 1 : "meter" in part ? part.meter.capacity : part.limit.initial
 
-/** Whether no call could start now, whatever is left: no call overtakes waiting calls, and none starts in a pause. */
-const isBlocked = (view: View, now: number): boolean =>
-  view.waiters.size > 0 || view.phase === "closed" || afterPause(view, now) > now + Budget.tolerance
-
 /** Returns what is left of each part; in shadow, what would be left in force. */
 export const remaining = (view: View, now: number): ReadonlyArray<Remaining> => {
-  const { phase, plan, pools } = view
+  const { phase, plan, pools, waiters } = view
   if (phase === "closed") return partsOf(plan).map(() => ({ permits: 0, untilMore: undefined }))
-  if (isBlocked(view, now)) {
+  // No call overtakes waiting calls, and none starts in a pause.
+  if (waiters.size > 0 || afterPause(view, now) > now + Budget.tolerance) {
     const wait = Estimate.untilAvailable(view, view.one, now)
     const untilMore = wait <= Budget.tolerance || wait === Infinity ? undefined : wait
     return partsOf(plan).map((part) => ({ permits: 0, untilMore: "meter" in part ? untilMore : undefined }))
@@ -108,7 +105,7 @@ export const describe = (
   untilFull: number | undefined
 ): PartRemaining => {
   const limit = capacityOf(part)
-  // A part that is full within the tolerance is full: an integer of permits may be missing at a very high rate.
+  // At a very high rate the tolerance is worth several permits.
   const isFull = untilFull !== undefined && untilFull <= Budget.tolerance
   return {
     name: part.name,
