@@ -1225,7 +1225,7 @@ export const resume: Effect.Effect<void, never, Throttle> = provided.resume
  *
  * A part continues the former part of the same kind, unit and given name; of several alike, by their order. A bucket
  * keeps its spent permits, at most the new capacity; a window keeps its log; held permits stay held, and a lower limit
- * admits no call until enough are released. A part that continues none starts in its initial state; a former part that
+ * admits no call until enough are released. A part that continues none has nothing spent; a former part that
  * is not continued is forgotten.
  *
  * Waiting calls keep their places and are decided anew at once. One that could never be granted fails with
