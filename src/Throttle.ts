@@ -41,6 +41,7 @@ import {
   type Operations,
   type Permit,
   type Policy,
+  type Remaining,
   type Statistics,
   Throttle,
   type UnitsOfAll,
@@ -58,6 +59,7 @@ export {
   type Operations,
   type Permit,
   type Policy,
+  type Remaining,
   type Statistics,
   Throttle,
   type UnitOf,
@@ -260,16 +262,24 @@ export const rate: {
  * @since 0.1.0
  */
 export interface TokenBucketOptions<out U extends string = string> extends Options<U> {
-  /** Permits that the bucket holds. It starts full, so this is the maximum that can start at once. An integer ≥ 1. */
+  /** Permits that the bucket holds: the maximum that can start at once. An integer ≥ 1. */
   readonly capacity: number
   /** Permits added per `per`, continuously. An integer ≥ 1. */
   readonly refill: number
   /** The duration in which `refill` permits are added. Default: 1 second. */
   readonly per?: Duration.Input | undefined
+  /**
+   * Permits in the bucket when its throttle is made. An integer from 0 to `capacity`. Default: `capacity`.
+   *
+   * It matters only at the beginning: an update, and a {@link reset}, do not return to it. In a map the buckets of all
+   * keys are filled from the making of the map on. Processes cannot share a policy with it.
+   */
+  readonly initial?: number | undefined
 }
 
 /**
- * Makes a policy of a bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`.
+ * Makes a policy of a bucket of `capacity` permits that refills continuously by `refill` every `per`, and is full at
+ * first unless `initial` says less.
  *
  * @see {@link rate} for an even pace with little burst
  * @category policies
@@ -277,7 +287,8 @@ export interface TokenBucketOptions<out U extends string = string> extends Optio
  */
 export const tokenBucket: {
   /**
-   * Makes a policy of a bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`.
+   * Makes a policy of a bucket of `capacity` permits that refills continuously by `refill` every `per`, and is full at
+   * first unless `initial` says less: so many permits that all processes of a new deployment together do not burst.
    *
    * **When to use**
    *
@@ -315,8 +326,8 @@ export const tokenBucket: {
    */
   <const U extends string = "permits">(options: TokenBucketOptions<U>): Policy<never, NoInfer<U>>
   /**
-   * Makes a policy of a bucket of `capacity` permits that starts full and refills continuously by `refill` every `per`,
-   * with bounds: a call that would exceed a bound is rejected.
+   * Makes a policy of a bucket of `capacity` permits that refills continuously by `refill` every `per`, and is full at
+   * first unless `initial` says less, with bounds: a call that would exceed a bound is rejected.
    *
    * `maxQueue` bounds the number of waiting calls, `maxWait` the estimated wait, `timeout` the actual wait. They apply
    * only to calls that cannot start at once.
@@ -1122,6 +1133,44 @@ export const withPermitsIfAvailable: WithPermitsIfAvailableForms<Throttle> = pro
 export const wait: (cost?: Cost) => Effect.Effect<void, ThrottleError, Throttle> = provided.wait
 
 /**
+ * Charges a call now if it may start at once, and returns whether it did; never waits and holds nothing. Default cost:
+ * one permit.
+ *
+ * **When to use**
+ *
+ * To skip, drop or sample work that is above the limit: log lines, metrics, optional refreshes. It is the cheapest
+ * operation.
+ *
+ * **Details**
+ *
+ * It charges and decides in one step, so interruption leaves either nothing or a charged call. It never overtakes
+ * waiting calls, and is false in a pause. False charges nothing, and counts in no statistics. In shadow it is true.
+ *
+ * **Errors**
+ *
+ * Fails with `PermitsExceedCapacity` for more than the policy can ever grant, as {@link withPermitsIfAvailable} does:
+ * false forever would hide the mistake. Dies with a `RangeError` for an invalid cost, and if a part limits running
+ * calls (concurrency, or spacing from the end): use {@link withPermitsIfAvailable} there.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.forEach([1, 2, 3], () => Throttle.allow())
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.rate({ limit: 1, burst: 1 })))) // [true, true, false]
+ * ```
+ *
+ * @see {@link wait} for the variant that waits
+ * @see {@link withPermitsIfAvailable} to run an effect
+ * @category combinators
+ * @since 0.2.0
+ */
+export const allow: (cost?: Cost) => Effect.Effect<boolean, ThrottleError, Throttle> = provided.allow
+
+/**
  * Takes permits and holds them until the scope closes. Default cost: one permit.
  *
  * The wait can be interrupted; taking the permits and adding their release to the scope cannot, so none is lost. Fails
@@ -1256,7 +1305,7 @@ export const resume: Effect.Effect<void, never, Throttle> = provided.resume
  *
  * A part continues the former part of the same kind, unit and given name; of several alike, by their order. A bucket
  * keeps its spent permits, at most the new capacity; a window keeps its log; held permits stay held, and a lower limit
- * admits no call until enough are released. A part that continues none starts in its initial state; a former part that
+ * admits no call until enough are released. A part that continues none has nothing spent; a former part that
  * is not continued is forgotten.
  *
  * Waiting calls keep their places and are decided anew at once. One that could never be granted fails with
@@ -1289,6 +1338,42 @@ export const resume: Effect.Effect<void, never, Throttle> = provided.resume
  * @since 0.1.0
  */
 export const update: (policy: Policy<any>) => Effect.Effect<void, never, Throttle> = provided.update
+
+/**
+ * Forgets what calls of the provided throttle have spent and owe, as if none had started before.
+ *
+ * **When to use**
+ *
+ * To lift a block by hand, or after a server has reset its own count.
+ *
+ * **Details**
+ *
+ * Held permits stay held, waiting calls stay in the queue and start as far as they now may, a pause stays. Buckets are
+ * full, also with `initial`. A call that started before the reset costs nothing any more: to settle or cancel it later
+ * changes no charge. Statistics stay. In shadow the simulation is reset alike. It is one step, which interruption does
+ * not divide.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.gen(function*() {
+ *   yield* Throttle.wait()
+ *   yield* Throttle.reset
+ *   return yield* Throttle.allow()
+ * })
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.window({ limit: 1, per: "1 hour" })))) // true
+ * ```
+ *
+ * @see {@link resume} to end a pause
+ * @see {@link update} to replace the policy
+ * @category combinators
+ * @since 0.2.0
+ */
+export const reset: Effect.Effect<void, never, Throttle> = provided.reset
 
 /**
  * Throttles a stream element by element, whatever its chunks.
@@ -1378,6 +1463,33 @@ const throttled =
  */
 export const estimateWait: (cost?: Cost) => Effect.Effect<Option.Option<Duration.Duration>, never, Throttle> =
   provided.estimateWait
+
+/**
+ * Returns what is left of each part of the provided throttle's policy for calls that come now. Takes nothing.
+ *
+ * **Details**
+ *
+ * Parts that decide by time come first, then those that limit running calls. While calls wait, in a pause and after
+ * the throttle's scope has closed, nothing is left, since no call that comes could start. In shadow it is what would be
+ * left in force. The same numbers are sent in the RateLimit fields of an HTTP server.
+ *
+ * **Example**
+ *
+ * ```ts
+ * import { Effect } from "effect"
+ * import { Throttle } from "effect-throttle"
+ *
+ * const program = Effect.andThen(Throttle.allow(3), Throttle.remaining)
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(Throttle.tokenBucket({ capacity: 10, refill: 1 }))))
+ * // [{ name: "1 per second, bucket of 10", unit: "permits", kind: "rate", limit: 10, remaining: 7, … }]
+ * ```
+ *
+ * @see {@link estimateWait} for the wait of one call
+ * @category combinators
+ * @since 0.2.0
+ */
+export const remaining: Effect.Effect<ReadonlyArray<Remaining>, never, Throttle> = provided.remaining
 
 /**
  * Returns the numbers of the provided throttle: calls admitted, rejected and interrupted so far, calls waiting and

@@ -107,6 +107,7 @@ describe("maxWait", () => {
       const other = yield* fork(throttle.withPermit(now))
       const bounded = yield* fork(throttle.withPermit(now).pipe(Throttle.withBounds({ maxWait: "3 seconds" })))
       yield* throttle.pause("5 seconds")
+      yield* TestClock.adjust(0)
       assert.deepStrictEqual(rejection(bounded.pollUnsafe()), ["WaitTooLong", 3_000])
       yield* TestClock.adjust("5 seconds")
       assert.deepStrictEqual(other.pollUnsafe(), Exit.succeed(5_000))

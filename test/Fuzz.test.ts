@@ -104,10 +104,11 @@ const play = (seed: number, { orders = false, shadows = false }: Kinds): void =>
     return next() < 0.2 ? Throttle.withBounds(pick({ timeout: 1 + int(9) }, { maxWait: 1 + int(9) }))(called) : called
   }
   const trick = () => {
-    const one = int(10)
+    const one = int(12)
     if (one < 4) return void tricks.push(simulator.fork(throttle.update(pick(...policies))))
     if (one === 4) return void tricks.push(simulator.fork(throttle.pause(int(9))))
     if (one === 5) return void tricks.push(simulator.fork(throttle.resume))
+    if (one === 10) return void tricks.push(simulator.fork(throttle.reset))
     if (one === 6 && permits.length > 0) return void tricks.push(simulator.fork(pick(...permits).settle(int(5))))
     if (one === 7 && permits.length > 0) return void tricks.push(simulator.fork(pick(...permits).cancel))
     if (one === 8 && scopes.length > 0) {

@@ -249,7 +249,7 @@ describe("operations", () => {
         "unknown unit"
       )
       const held = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
-      assert.include(rangeErrorOf(yield* Effect.exit(Throttle.levels([rate, held]).wait())), "hold no permits")
+      assert.include(rangeErrorOf(yield* Effect.exit(Throttle.levels([rate, held]).wait())), "holds no permits")
     })).pipe(Effect.provide(MemoryStore.layer)))
 
   it.effect("a map without room for a key rejects, and charges no other level", () =>

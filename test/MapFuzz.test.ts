@@ -89,7 +89,7 @@ const play = (seed: number, options: Options): void => {
     }
   }
   const trick = () => {
-    const one = int(11)
+    const one = int(13)
     if (one < 3) return void tricks.push(simulator.fork(map.update(key(), pick(...policies))))
     if (one === 3) return void tricks.push(simulator.fork(Effect.ignore(map.pause(key(), int(9)))))
     if (one === 4) return void tricks.push(simulator.fork(map.resume(key())))
@@ -100,6 +100,7 @@ const play = (seed: number, options: Options): void => {
       return void simulator.fork(Scope.close(scopes.splice(int(scopes.length), 1)[0]!, Exit.void))
     }
     if (one === 9) return void tricks.push(simulator.fork(Effect.andThen(map.estimateWait(key()), map.statistics)))
+    if (one === 11) return void tricks.push(simulator.fork(Effect.andThen(map.reset(key()), map.remaining(key()))))
     if (fibers.length > 0) pick(...fibers).interruptUnsafe()
   }
   const first = simulator.steps()

@@ -142,12 +142,14 @@ const methods: Record<
   withPermitsIfAvailable: (throttle, self, cost) =>
     Effect.map(throttle.withPermitsIfAvailable(self, cost), Option.getOrElse(() => "none")),
   wait: (throttle, self, cost) => Effect.andThen(throttle.wait(cost), self),
+  allow: (throttle, self, cost) =>
+    Effect.flatMap(throttle.allow(cost), (isAllowed) => isAllowed ? self : Effect.succeed("none")),
   takeScoped: (throttle, self, cost) => Effect.scoped(Effect.andThen(throttle.takeScoped(cost), self)),
   usePermits: (throttle, self, cost) => throttle.usePermits(() => self, cost)
 }
 
 const everyMethod = Object.entries(methods) as Array<[Method, (typeof methods)[Method]]>
-const waiting = everyMethod.filter(([method]) => method !== "withPermitsIfAvailable")
+const waiting = everyMethod.filter(([method]) => method !== "withPermitsIfAvailable" && method !== "allow")
 
 const idle: Throttle.Statistics = {
   admitted: 0,
@@ -164,7 +166,7 @@ const ran = Effect.succeed("ran")
 describe("a recorder", () => {
   for (const [method, ask] of everyMethod) {
     const cost = method === "withPermit" ? 1 : { tokens: 5, permits: 2 }
-    const isHolding = method !== "wait"
+    const isHolding = method !== "wait" && method !== "allow"
 
     describe(method, () => {
       it.effect("admit: runs, and is recorded", () =>
@@ -202,7 +204,7 @@ describe("a recorder", () => {
               name: "api",
               script: [{ reject, retryAfter: "2 seconds" }, { reject }]
             })
-            if (method === "withPermitsIfAvailable") {
+            if (method === "withPermitsIfAvailable" || method === "allow") {
               assert.strictEqual(yield* ask(throttle, ran, cost), "none")
               assert.deepStrictEqual(yield* asked, [{ method, cost, outcome: "none" }])
               assert.deepStrictEqual(yield* throttle.statistics, idle)

@@ -336,6 +336,9 @@ describe("the service", () => {
       expectTypeOf(throttle.takeScoped(2))
         .toEqualTypeOf<Effect.Effect<Throttle.Permit, ThrottleError, Scope.Scope>>()
       expectTypeOf(throttle.estimateWait()).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
+      expectTypeOf(throttle.allow()).toEqualTypeOf<Effect.Effect<boolean, ThrottleError>>()
+      expectTypeOf(throttle.remaining).toEqualTypeOf<Effect.Effect<ReadonlyArray<Throttle.Remaining>>>()
+      expectTypeOf(throttle.reset).toEqualTypeOf<Effect.Effect<void>>()
       expectTypeOf(throttle.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics>>()
     }
     void use
@@ -356,6 +359,10 @@ describe("the service", () => {
       .toEqualTypeOf<Effect.Effect<Throttle.Permit, ThrottleError, Throttle.Throttle | Scope.Scope>>()
     expectTypeOf(Throttle.estimateWait())
       .toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>, never, Throttle.Throttle>>()
+    expectTypeOf(Throttle.allow()).toEqualTypeOf<Effect.Effect<boolean, ThrottleError, Throttle.Throttle>>()
+    expectTypeOf(Throttle.remaining)
+      .toEqualTypeOf<Effect.Effect<ReadonlyArray<Throttle.Remaining>, never, Throttle.Throttle>>()
+    expectTypeOf(Throttle.reset).toEqualTypeOf<Effect.Effect<void, never, Throttle.Throttle>>()
     expectTypeOf(Throttle.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics, never, Throttle.Throttle>>()
     expectTypeOf(Throttle.Throttle.useSync((throttle) => throttle)).toEqualTypeOf<
       Effect.Effect<Throttle.Throttle, never, Throttle.Throttle>
@@ -397,6 +404,9 @@ describe("Service classes", () => {
     expectTypeOf(GitHub.estimateWait()).toEqualTypeOf<
       Effect.Effect<Option.Option<Duration.Duration>, never, GitHub>
     >()
+    expectTypeOf(GitHub.allow()).toEqualTypeOf<Effect.Effect<boolean, ThrottleError, GitHub>>()
+    expectTypeOf(GitHub.remaining).toEqualTypeOf<Effect.Effect<ReadonlyArray<Throttle.Remaining>, never, GitHub>>()
+    expectTypeOf(GitHub.reset).toEqualTypeOf<Effect.Effect<void, never, GitHub>>()
     expectTypeOf(GitHub.statistics).toEqualTypeOf<Effect.Effect<Throttle.Statistics, never, GitHub>>()
     expectTypeOf(GitHub.drain("1 second")).toEqualTypeOf<Effect.Effect<number, never, GitHub>>()
     expectTypeOf(GitHub.awaitIdle).toEqualTypeOf<Effect.Effect<void, never, GitHub>>()
@@ -489,6 +499,9 @@ describe("maps", () => {
       expectTypeOf(map.awaitIdle).toEqualTypeOf<Effect.Effect<void>>()
       expectTypeOf(map.awaitIdleOf("a")).toEqualTypeOf<Effect.Effect<void>>()
       expectTypeOf(map.awaitQueue("a", 1)).toEqualTypeOf<Effect.Effect<void>>()
+      expectTypeOf(map.allow("a", 2)).toEqualTypeOf<Effect.Effect<boolean, ThrottleError>>()
+      expectTypeOf(map.remaining("a")).toEqualTypeOf<Effect.Effect<ReadonlyArray<Throttle.Remaining>>>()
+      expectTypeOf(map.reset("a")).toEqualTypeOf<Effect.Effect<void>>()
       expectTypeOf(map.estimateWait("a")).toEqualTypeOf<Effect.Effect<Option.Option<Duration.Duration>>>()
     }
     void use
@@ -550,6 +563,8 @@ describe("units", () => {
     OpenAI.takeScoped({ token: 3 })
     // @ts-expect-error token
     OpenAI.estimateWait({ token: 3 })
+    // @ts-expect-error token
+    OpenAI.allow({ token: 3 })
     // @ts-expect-error token
     OpenAI.usePermits({ token: 3 })
     OpenAI.usePermits({ tokens: 3 })((permit) => permit.settle({ tokens: 1 }))

@@ -121,6 +121,26 @@ export const runIfAvailableMasked = <Self, A, E, R>(
     : runGranted(limiter, grant, Effect.asSome(self), restore)
 }
 
+/** The results of {@link allow}, made once. */
+const allowed = Effect.succeed(true)
+const notAllowed = Effect.succeed(false)
+
+/** Charges a call that holds nothing, if it may start in this step; returns whether it did. */
+export const allow = <Self>(limiter: LimiterOf<Self>, demand: Demand.Demand): Effect.Effect<boolean, ThrottleError> => {
+  const { backend } = limiter
+  if (backend.startHoldingNothing(limiter, demand)) return allowed
+  if (backend.mayAllow?.(limiter, demand) === false) return notAllowed
+  return Effect.uninterruptibleMask((restore) => allowMasked(limiter, demand, restore))
+}
+
+/** {@link allow} in an uninterruptible region. */
+export const allowMasked = <Self>(
+  limiter: LimiterOf<Self>,
+  demand: Demand.Demand,
+  restore: Restore
+): Effect.Effect<boolean, ThrottleError> =>
+  Effect.map(runIfAvailableMasked(limiter, demand, Effect.void, restore), Option.isSome)
+
 // ---------------------------------------------------------------------------------------------------------------------
 // A scope
 // ---------------------------------------------------------------------------------------------------------------------

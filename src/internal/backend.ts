@@ -50,6 +50,8 @@ export interface Host<Self> {
 export interface Backend<in Self> {
   /** Starts a call that will hold nothing, if it may start in this step; returns whether it did. */
   readonly startHoldingNothing: (limiter: Self, demand: Demand) => boolean
+  /** Whether a call that `startHoldingNothing` did not start may still be allowed, or fail; absent: it may. */
+  readonly mayAllow?: (limiter: Self, demand: Demand) => boolean
   /** Starts a call, if it may start in this step, and returns what it holds; otherwise undefined. */
   readonly tryStart: (limiter: Self, call: Call) => Grant | undefined
   /**

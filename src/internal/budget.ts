@@ -80,8 +80,13 @@ export const readyAt = ({ plan, wall }: Basis, charged: Charged, demand: Demand,
 // What is charged
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** Returns the charges of a limiter that has spent nothing. */
 export const initial = ({ meters }: Plan): Charged =>
   meters.length === 1 ? meters[0]!.meter.initial : meters.map(({ meter }) => meter.initial)
+
+/** Returns the charges of a limiter that is made at an instant: its buckets may not be full. */
+export const starting = (plan: Plan, at: number): Charged =>
+  map(plan, initial(plan), (initial, { meter }) => meter.startingAt === undefined ? initial : meter.startingAt(at))
 
 /** Whether decisions from `now` on are the same as with the initial value. */
 export const isInitial = ({ meters }: Plan, charged: Charged, now: number): boolean =>

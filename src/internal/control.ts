@@ -1,5 +1,5 @@
 /**
- * The operations on a limiter that admit no calls: estimate, statistics, pause, resume, update.
+ * The operations on a limiter that admit no calls: estimate, remaining, statistics, pause, resume, update, reset.
  */
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
@@ -19,6 +19,7 @@ import * as Pauses from "./pauses.ts"
 import { continued, orderOf, type Plan } from "./plan.ts"
 import * as Pool from "./pool.ts"
 import * as Orders from "./queue/orders.ts"
+import * as Remaining from "./remaining.ts"
 import * as Shadow from "./shadow.ts"
 import * as Time from "./time.ts"
 import * as Waiters from "./waiter.ts"
@@ -28,6 +29,13 @@ export const estimateWait = (limiter: Limiter, demand: Demand.Demand): Option.Op
   const now = Time.now(limiter.time)
   Shadow.advance(limiter, now)
   return Estimate.wait(limiter, demand, now)
+}
+
+/** Returns what is left of each part for calls that come now. */
+export const remaining = (limiter: Limiter): ReadonlyArray<Remaining.PartRemaining> => {
+  const now = Time.now(limiter.time)
+  Shadow.advance(limiter, now)
+  return Remaining.report(limiter, now)
 }
 
 export const statistics = (limiter: Limiter): Counts.Statistics => {
@@ -136,4 +144,25 @@ const rejectExcessive = (limiter: Limiter): void => {
       Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
     }
   }
+}
+
+/**
+ * Forgets what is spent and owed, in one step. Held permits, waiting calls and pauses stay.
+ *
+ * A call that started before cannot be refunded any more, or it would refund later calls. Its charges belong to the
+ * former `LiveMeter`s, so replacing those makes its tickets void, as those of a part that an update took away. A part
+ * that is charged on release keeps its own: a running call is charged when it ends, which is after the reset.
+ */
+export const reset = (limiter: Limiter): void => {
+  const { charged: { ref }, examined, lateness, meters, plan, time, waiters } = limiter
+  const now = Time.now(limiter.time)
+  Shadow.advance(limiter, now)
+  ref.current = Budget.initial(plan)
+  limiter.meters = meters.map((meter, i) => plan.meters[i]!.chargedOnRelease === undefined ? { ...meter } : meter)
+  for (const waiter of List.values(waiters)) waiter.meters = limiter.meters
+  limiter.queue = Orders.restarted(orderOf(plan), waiters, () => Time.now(time))
+  reconsider(limiter)
+  // The time before is not made up for.
+  examined.countFrom = Math.max(examined.countFrom, now)
+  lateness.until = -Infinity
 }

@@ -16,6 +16,7 @@ import type * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
 import type { Limiter } from "./limiter.ts"
 import type { Plan } from "./plan.ts"
+import type { PartRemaining } from "./remaining.ts"
 import type { Policy } from "./service.ts"
 
 type Cost = Demand.Cost | undefined
@@ -33,15 +34,18 @@ export interface Engine {
     cost: Cost
   ) => Effect.Effect<Option.Option<A>, E | ThrottleError, R>
   readonly wait: (cost: Cost) => Effect.Effect<void, ThrottleError>
+  readonly allow: (cost: Cost) => Effect.Effect<boolean, ThrottleError>
   readonly take: (cost: Cost) => Effect.Effect<Admission.Permit, ThrottleError, Scope.Scope>
   readonly use: <A, E, R>(
     use: (permit: Admission.Permit) => Effect.Effect<A, E, R>,
     cost: Cost
   ) => Effect.Effect<A, E | ThrottleError, R>
   readonly estimateWait: (cost: Cost) => Effect.Effect<Option.Option<Duration.Duration>>
+  readonly remaining: () => Effect.Effect<ReadonlyArray<PartRemaining>>
   readonly pause: (nanos: number) => Effect.Effect<void, ThrottleError>
   readonly resume: () => Effect.Effect<void>
   readonly update: (policy: Policy<any>) => Effect.Effect<void>
+  readonly reset: () => Effect.Effect<void>
   readonly statistics: () => Effect.Effect<Counts.Statistics>
   readonly drain: (nanos: number) => Effect.Effect<number>
   readonly awaitIdle: () => Effect.Effect<void>
@@ -62,7 +66,7 @@ export interface Opened {
 export type Controls =
   & Pick<
     Engine,
-    "pause" | "resume" | "update" | "statistics" | "drain" | "awaitIdle" | "awaitQueue"
+    "remaining" | "pause" | "resume" | "update" | "reset" | "statistics" | "drain" | "awaitIdle" | "awaitQueue"
   >
   & {
     readonly estimateWait: (demand: Demand.Demand) => Effect.Effect<Option.Option<Duration.Duration>>
@@ -77,8 +81,13 @@ export const ofLimiter = <Self>(limiter: Self & Host<Self>, controls: Controls):
   runIfAvailable: (self, cost) => Admission.runIfAvailable(limiter, demandOf(limiter, cost), self),
   wait: (cost) => {
     const demand = demandOf(limiter, cost)
-    checkHoldsNothing(limiter.plan)
+    checkHoldsNothing(limiter.plan, "wait")
     return Admission.run(limiter, demand, Effect.void)
+  },
+  allow: (cost) => {
+    const demand = demandOf(limiter, cost)
+    checkHoldsNothing(limiter.plan, "allow")
+    return Admission.allow(limiter, demand)
   },
   take: (cost) => Admission.take(limiter, demandOf(limiter, cost), "scope"),
   use: (use, cost) => Admission.use(limiter, demandOf(limiter, cost), use),
@@ -93,11 +102,11 @@ export const ofLimiter = <Self>(limiter: Self & Host<Self>, controls: Controls):
 export const demandOf = ({ one, plan }: Pick<Host<never>, "one" | "plan">, cost: Cost): Demand.Demand =>
   cost === undefined ? one : Demand.make(plan, cost)
 
-/** Throws a `RangeError` if a part of the plan limits running calls, since `wait` never releases permits. */
-export const checkHoldsNothing = ({ name, pools: [pool] }: Plan): void => {
+/** Throws a `RangeError` if a part of the plan limits running calls, since `wait` and `allow` never release permits. */
+export const checkHoldsNothing = ({ name, pools: [pool] }: Plan, operation: "wait" | "allow"): void => {
   if (pool === undefined) return
   throw new RangeError(
-    `throttle ${Formatter.format(name)}: wait holds no permits, but ${
+    `throttle ${Formatter.format(name)}: ${operation} holds no permits, but ${
       Formatter.format(pool.name)
     } limits running calls; ` +
       "use takeScoped or withPermit"

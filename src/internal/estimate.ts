@@ -119,20 +119,19 @@ export const tooLong = (limiter: Limiter, now: number): ReadonlyArray<readonly [
 // All parts together
 // ---------------------------------------------------------------------------------------------------------------------
 
-/**
- * Returns the nanoseconds until a new call could start if every permit were free; 0 if no meter makes it wait.
- *
- * The whole queue is simulated with all meters together, since a call also waits behind others for meters that do not
- * charge it. For a long queue it is the estimate of the slowest meter alone.
- */
-export const untilAvailable = (view: View, demand: Demand, now: number, caller?: Caller): number => {
-  const { charged, plan, queue: { ranking }, waiters } = view
-  const isAlone = ranking === undefined && plan.meters.length === 1 && demand.meters[0]! > 0
-  if (isAlone || waiters.size > longestPlayed) return expectedWait(view, demand, now) ?? 0
-  const ahead = ranking?.before(newcomer(demand, now, caller)) ?? List.values(waiters)
+/** The state after all waiting calls have started. */
+export interface Played {
+  /** The start of the last one, or the end of a pause if that is later. */
+  readonly at: number
+  readonly charged: Budget.Charged
+}
+
+/** Simulates the starts of waiting calls, with all meters together, as if every permit were free. */
+const playQueue = (view: View, now: number, calls: Iterable<Waiter>): Played => {
+  const { charged, plan } = view
   let at = afterPause(view, now)
   let played = Budget.map(plan, charged.ref.current, (_, __, i) => stateIfEnded(view, i, at))
-  for (const { demand } of ahead) {
+  for (const { demand } of calls) {
     at = Budget.readyAt(view, played, demand, at)
     played = Budget.map(
       plan,
@@ -140,7 +139,33 @@ export const untilAvailable = (view: View, demand: Demand, now: number, caller?:
       (state, { meter }, i) => demand.meters[i]! > 0 ? meter.charge(state, at, demand.meters[i]!, view.wall) : state
     )
   }
-  return Budget.readyAt(view, played, demand, at) - now
+  return { at, charged: played }
+}
+
+/**
+ * Returns the state after all waiting calls have started; undefined if that is unknown, since it depends on the ends of
+ * running calls, or takes examining more than 1,000 waiting calls.
+ */
+export const afterQueue = (view: View, now: number): Played | undefined => {
+  const { phase, pools, waiters } = view
+  return phase === "closed" || waiters.size > longestPlayed || (waiters.size > 0 && pools.length > 0)
+    ? undefined
+    : playQueue(view, now, List.values(waiters))
+}
+
+/**
+ * Returns the nanoseconds until a new call could start if every permit were free; 0 if no meter makes it wait.
+ *
+ * The whole queue is simulated, since a call also waits behind others for meters that do not charge it. For a long
+ * queue it is the estimate of the slowest meter alone.
+ */
+export const untilAvailable = (view: View, demand: Demand, now: number, caller?: Caller): number => {
+  const { plan, queue: { ranking }, waiters } = view
+  const isAlone = ranking === undefined && plan.meters.length === 1 && demand.meters[0]! > 0
+  if (isAlone || waiters.size > longestPlayed) return expectedWait(view, demand, now) ?? 0
+  const ahead = ranking?.before(newcomer(demand, now, caller)) ?? List.values(waiters)
+  const { at, charged } = playQueue(view, now, ahead)
+  return Budget.readyAt(view, charged, demand, at) - now
 }
 
 /** Whether a start depends on the ends of running calls, which cannot be estimated. */
@@ -191,7 +216,8 @@ export const wait = (view: View, demand: Demand, now: number): Option.Option<Dur
 }
 
 /** A duration in whole microseconds, rounded up. */
-const roundedUp = (nanos: number): Duration.Duration => Duration.millis(Math.max(0, Math.ceil(nanos / 1e3 - 0.1)) / 1e3)
+export const roundedUp = (nanos: number): Duration.Duration =>
+  Duration.millis(Math.max(0, Math.ceil(nanos / 1e3 - 0.1)) / 1e3)
 
 /**
  * Returns the names of the parts that block a new call: those that it waits for, and those that the head of the queue

@@ -116,7 +116,7 @@ export const make = (
     mayReject,
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
-    charged: Ref.makeUnsafe(Budget.initial(plan)),
+    charged: Ref.makeUnsafe(Budget.starting(plan, Time.now(time))),
     queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
     examined: { waiter: undefined, decision: undefined, countFrom: -Infinity },
     scheduler: Scheduler.make({

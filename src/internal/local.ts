@@ -82,6 +82,10 @@ export const startNow = (limiter: Limiter, demand: Demand, settlement: Call["set
 const startHoldingNothing = (limiter: Limiter, demand: Demand): boolean =>
   limiter.pools.length === 0 && startNow(limiter, demand, undefined)
 
+/** Not in force every call is allowed, or interrupted; a demand that can never be granted is an error. */
+const mayAllow = ({ phase, queue }: Limiter, demand: Demand): boolean =>
+  phase !== "inForce" || demand.exceeds !== undefined || queue.ranking !== undefined
+
 const tryStart = (limiter: Limiter, call: Call): Grant | undefined => {
   if (limiter.phase === "shadow") return Shadow.start(limiter, call)
   const { demand, endedBy, fiber, settlement } = call
@@ -385,6 +389,7 @@ export const reconsider = (limiter: Limiter): void => {
 
 const backend: Backend<Limiter> = {
   startHoldingNothing,
+  mayAllow,
   tryStart,
   enqueueOrReject,
   resolveIfAvailable,

@@ -13,6 +13,7 @@ import type { ThrottleError } from "../ThrottleError.ts"
 import type * as Counts from "./counts.ts"
 import type { PolicyData } from "./data/schema.ts"
 import type { Cost as AnyCost } from "./demand.ts"
+import type { PartRemaining } from "./remaining.ts"
 
 /**
  * The cost of a call: a number of permits, or an amount for each unit.
@@ -69,6 +70,23 @@ export interface Permit<U extends string = any> {
  * @since 0.1.0
  */
 export type Statistics = Counts.Statistics
+
+/**
+ * What is left of one part of a policy: its `name`, `unit` and `kind`, the `limit` and how much of it is `remaining`
+ * now, the time until more is left (`untilMore`) and until all is left again (`untilFull`), if no other call comes.
+ *
+ * **Details**
+ *
+ * `kind` is "rate" for `rate` and `tokenBucket`, "sliding" or "fixed" for `window`, "spacing" or "concurrency". `limit`
+ * is the most that can be left: the capacity of a bucket, the limit of a window, 1 for spacing. `remaining` is what
+ * could start now, all at once, as far as this part decides. A time is undefined if it depends on the end of a running
+ * call or of a pause without an end; `untilFull` is zero, and `untilMore` undefined, if all is left.
+ *
+ * @see {@link remaining}, which returns it for each part
+ * @category models
+ * @since 0.2.0
+ */
+export interface Remaining extends PartRemaining {}
 
 /**
  * Both forms of {@link withPermits}: of the module, of a throttle and of a {@link Service} class. `R` is the required
@@ -189,6 +207,11 @@ export interface Operations<E, R, U extends string = any> {
    * `RangeError` if a part limits running calls: use `takeScoped` there. See {@link wait}.
    */
   readonly wait: (cost?: Cost<U>) => Effect.Effect<void, ThrottleError, R>
+  /**
+   * Charges a call of this cost now if it may start at once, and returns whether it did; never waits and holds nothing.
+   * Default: one permit. Dies with a `RangeError` if a part limits running calls. See {@link allow}.
+   */
+  readonly allow: (cost?: Cost<U>) => Effect.Effect<boolean, ThrottleError, R>
   /** Takes permits and holds them until the scope closes. Default: one permit. See {@link takeScoped}. */
   readonly takeScoped: (cost?: Cost<U>) => Effect.Effect<Permit<U>, ThrottleError, R | Scope.Scope>
   /** Takes permits, then runs the effect that a function makes of the {@link Permit}. See {@link usePermits}. */
@@ -198,6 +221,8 @@ export interface Operations<E, R, U extends string = any> {
    * nothing. Default: one permit. See {@link estimateWait}.
    */
   readonly estimateWait: (cost?: Cost<U>) => Effect.Effect<Option.Option<Duration.Duration>, never, R>
+  /** Returns what is left of each part of the policy for calls that come now. Takes nothing. See {@link remaining}. */
+  readonly remaining: Effect.Effect<ReadonlyArray<Remaining>, never, R>
   /** Lets no call start for a duration, waiting calls included. See {@link pause}. */
   readonly pause: (duration: Duration.Input) => Effect.Effect<void, never, R>
   /** Ends a pause. See {@link resume}. */
@@ -207,6 +232,8 @@ export interface Operations<E, R, U extends string = any> {
    * adds none, and must count the units that calls may name. See {@link update}.
    */
   readonly update: (policy: Policy<E, U>) => Effect.Effect<void, never, R>
+  /** Forgets what is spent and owed; held permits, waiting calls and a pause stay. See {@link reset}. */
+  readonly reset: Effect.Effect<void, never, R>
   /** Returns the numbers of the throttle. See {@link statistics}. */
   readonly statistics: Effect.Effect<Statistics, never, R>
   /**

@@ -42,6 +42,7 @@ const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
   open: () => ({ limiter, close: () => {} }),
   ...Engine.ofLimiter(limiter, {
     estimateWait: (demand) => Effect.succeed(Control.estimateWait(limiter, demand)),
+    remaining: () => Effect.succeed(Control.remaining(limiter)),
     pause: (nanos) => Control.pause(limiter, Fiber.getCurrent()!, nanos) ?? Effect.void,
     resume: () => {
       Control.resume(limiter)
@@ -58,6 +59,10 @@ const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
         )
       }
       Control.update(limiter, plan)
+      return Effect.void
+    },
+    reset: () => {
+      Control.reset(limiter)
       return Effect.void
     },
     statistics: () => Effect.succeed(Control.statistics(limiter)),

@@ -40,6 +40,7 @@ export const make = (now: () => number, wall: (at: number) => number): ThrottleS
         return answers
       }),
     pause: (key, duration) => Effect.sync(() => void keys.set(key, Protocol.pause(stateOf(key), duration, now()))),
+    reset: (key) => Effect.sync(() => void keys.set(key, Protocol.reset(stateOf(key), now()))),
     wakeups: (channel) =>
       Effect.acquireRelease(
         Effect.tap(

@@ -42,6 +42,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
   const decide = evaluate<Wire.Reply>(Scripts.decide)
   const renew = evaluate<ReadonlyArray<number>>(Scripts.renew)
   const pause = evaluate<number>(Scripts.pause)
+  const reset = evaluate<number>(Scripts.reset)
   let hasLogged = false
   const failed = Effect.catch((cause: Redis.RedisError) => {
     const detail = detailOf(cause)
@@ -81,6 +82,7 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
       }),
     pause: (key, micros) =>
       Effect.suspend(() => failed(Effect.asVoid(pause([key], [now(), Wire.encodeDuration(micros)])))),
+    reset: (key) => Effect.suspend(() => failed(Effect.asVoid(reset([key], [now()])))),
     wakeups: (channel) =>
       Effect.gen(function*() {
         const messages = yield* redis.subscribe(channel)

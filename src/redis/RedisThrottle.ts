@@ -94,7 +94,8 @@ export interface Options extends StoreOptions {
 }
 
 /**
- * A policy that several processes cannot share: `shadow`, `spacing` from the end, several parts on the clock.
+ * A policy that several processes cannot share: `shadow`, `spacing` from the end, several parts on the clock, a bucket with
+ * an `initial` fill.
  *
  * @category errors
  * @since 0.1.0
@@ -183,7 +184,7 @@ const clientOf = Effect.gen(function*() {
  * **Errors**
  *
  * `NotDistributable` for what several processes cannot share: `shadow`, `spacing` from the end, several parts on the
- * clock. Calls fail with the reasons that they have in memory, and with `StoreError` and `LeaseLost`. Throws a
+ * clock, a bucket with an `initial` fill. Calls fail with the reasons that they have in memory, and with `StoreError` and `LeaseLost`. Throws a
  * `RangeError` for bad options.
  *
  * **Example**

@@ -54,6 +54,8 @@ export interface Return {
  * @since 0.1.0
  */
 export interface Settlement {
+  /** The version of the decision that granted it. What was granted before a reset is not settled. */
+  readonly version: number
   /** When it was charged. */
   readonly at: number
   /** Whether the call is cancelled: then it is no start for spacing either. */
@@ -83,6 +85,8 @@ export interface Request {
   readonly maxWait: number
   /** Whether to charge nothing, and only answer how long the first call would have to wait. */
   readonly isDry: boolean
+  /** Whether to answer what is left of each part. */
+  readonly asksLeft: boolean
   /** The process that asks, and whether it enters the queue for permits where they are missing. */
   readonly owner: string
   readonly joins: boolean
@@ -95,6 +99,21 @@ export interface Request {
   readonly firstLease: number
   /** How long what is charged now may still be settled; 0 where it will not be. */
   readonly settleWithin: number
+}
+
+/**
+ * What is left of a part for calls that come now, if no other call comes. Times are microseconds.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Left {
+  /** The permits that could start now, all at once. */
+  readonly permits: number
+  /** How long until one more could; undefined where that is unknown. */
+  readonly untilMore: number | undefined
+  /** How long until nothing is spent or held; undefined where that is unknown. */
+  readonly untilFull: number | undefined
 }
 
 /**
@@ -124,6 +143,8 @@ export interface Decision {
   readonly nextExpiry: number | undefined
   readonly isPaused: boolean
   readonly hasReturned: boolean
+  /** What is left of each meter, and then of each permit pool; empty where it was not asked for. */
+  readonly left: ReadonlyArray<Left>
 }
 
 /**
@@ -155,6 +176,11 @@ export interface ThrottleStore {
   ) => Effect.Effect<ReadonlyArray<boolean>, StoreFailure>
   /** Grants nothing for so long; a pause that ends later stays as it is. 0 ends it. */
   readonly pause: (key: string, micros: number) => Effect.Effect<void, StoreFailure>
+  /**
+   * Forgets what is charged, reserved instants included, and makes a new version. Leases, the queue for permits and a pause
+   * stay.
+   */
+  readonly reset: (key: string) => Effect.Effect<void, StoreFailure>
   /**
    * Returns the name of the part of the store that holds a key, where parts can fail by themselves: each has a circuit
    * breaker of its own. Absent: the store is one part.

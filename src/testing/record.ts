@@ -15,10 +15,17 @@ import * as Script from "./script.ts"
  * @since 0.1.0
  */
 export interface Call {
-  readonly method: "withPermit" | "withPermits" | "withPermitsIfAvailable" | "wait" | "takeScoped" | "usePermits"
+  readonly method:
+    | "withPermit"
+    | "withPermits"
+    | "withPermitsIfAvailable"
+    | "wait"
+    | "allow"
+    | "takeScoped"
+    | "usePermits"
   /** The cost as it was given; 1 where none was. */
   readonly cost: Throttle.Cost
-  /** "none": `withPermitsIfAvailable` returned `Option.none()`. "interrupted": while it waited. */
+  /** "none": `withPermitsIfAvailable` returned `Option.none()`, or `allow` false. "interrupted": while it waited. */
   readonly outcome: "waiting" | "admitted" | "rejected" | "none" | "interrupted"
   /** Why it was rejected. */
   readonly reason?: Reason
@@ -29,8 +36,8 @@ export interface Call {
 }
 
 /**
- * A use of a recorder: a call that requested permits, or a method that starts nothing. Reading `statistics`, and
- * waiting with `awaitIdle` and `awaitQueue`, are not recorded.
+ * A use of a recorder: a call that requested permits, or a method that starts nothing. Reading `statistics` and `remaining`,
+ * and waiting with `awaitIdle` and `awaitQueue`, are not recorded.
  *
  * @see {@link Recorder}, which records them
  * @category models
@@ -40,7 +47,7 @@ export type Asked =
   | Call
   | { readonly method: "estimateWait"; readonly cost: Throttle.Cost }
   | { readonly method: "pause"; readonly duration: Duration.Duration }
-  | { readonly method: "resume" }
+  | { readonly method: "resume" | "reset" }
   | { readonly method: "update"; readonly policy: Throttle.PolicyData }
   | { readonly method: "drain"; readonly deadline?: Duration.Duration }
 
@@ -104,7 +111,8 @@ const count = (state: State, change: Partial<State["statistics"]>): State => ({
 
 const admit = (id: number) => (state: State): State => {
   const admitted = count(note(state, id, { outcome: "admitted" }), { admitted: state.statistics.admitted + 1 })
-  return callOf(state, id).method === "wait" ? admitted : { ...admitted, held: HashSet.add(state.held, id) }
+  const { method } = callOf(state, id)
+  return method === "wait" || method === "allow" ? admitted : { ...admitted, held: HashSet.add(state.held, id) }
 }
 
 /** A call's wait ends: it starts, or was interrupted. */
@@ -156,7 +164,8 @@ export const answer =
       record({ method, cost, ...call })({ ...state, answered: state.answered + 1 })
     if (answer._tag === "Admit") return [{ _tag: "Admitted", id }, admit(id)(recorded({ outcome: "admitted" }))]
     const neverWaits = answer._tag === "Reject" && !Script.isForWaiting(answer.reason)
-    if (method === "withPermitsIfAvailable" && !neverWaits) return [{ _tag: "None", id }, recorded({ outcome: "none" })]
+    const mustNotWait = method === "withPermitsIfAvailable" || method === "allow"
+    if (mustNotWait && !neverWaits) return [{ _tag: "None", id }, recorded({ outcome: "none" })]
     const { rejected, waiting } = state.statistics
     if (answer._tag === "Wait") {
       return [

@@ -50,18 +50,18 @@ export const Recorder: Context.Service<Recorder, Recorder> = Context.Service<Rec
  *
  * **Details**
  *
- * Each call of `withPermit`, `withPermits`, `withPermitsIfAvailable`, `wait`, `takeScoped` and `usePermits` takes the next
- * answer of the script, then `otherwise`. There is no queue: each call waits for the duration of its answer, on the caller's
+ * Each call of `withPermit`, `withPermits`, `withPermitsIfAvailable`, `wait`, `allow`, `takeScoped` and `usePermits` takes the
+ * next answer of the script, then `otherwise`. There is no queue: each call waits for the duration of its answer, on the caller's
  * Clock, and calls may overtake each other. A call that is interrupted while it waits counts as interrupted.
- * `withPermitsIfAvailable` never waits: it fails where the answer is `PermitsExceedCapacity` or `Draining` and returns `Option.none()`
- * for any other answer but "admit".
+ * `withPermitsIfAvailable` never waits: it fails where the answer is `PermitsExceedCapacity` or `Draining` and returns
+ * `Option.none()` for any other answer but "admit". `allow` is alike, and returns false there.
  *
  * `estimateWait` reads the next answer without taking it: zero for "admit", the wait if it is finite, the `retryAfter` of a
- * rejection, otherwise `Option.none()`. `pause`, `resume`, `update` and `drain` are recorded and have no effect. Every unit of a cost
- * is accepted.
+ * rejection, otherwise `Option.none()`. `pause`, `resume`, `update`, `reset` and `drain` are recorded and have no effect.
+ * Without a policy there are no parts, so `remaining` is empty. Every unit of a cost is accepted.
  *
  * Its statistics are those of a throttle without a limit: every admitted call is `running` until it ends, except those of
- * `wait`, which hold nothing; `waited` is the sum of the scripted waits. It writes no logs, spans, metrics or events.
+ * `wait` and `allow`, which hold nothing; `waited` is the sum of the scripted waits. It writes no logs, spans, metrics or events.
  *
  * **Errors**
  *
@@ -192,6 +192,10 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
         yield* request("wait", yield* checked(given), restore)
       })),
+    allow: (given) =>
+      Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+        return Option.isSome(yield* request("allow", yield* checked(given), restore))
+      })),
     take: (given) =>
       Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
         const cost = yield* checked(given)
@@ -205,6 +209,7 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
       const before = yield* SubscriptionRef.getAndUpdate(state, Record.record({ method: "estimateWait", cost }))
       return estimateOf(Record.nextAnswer(settings, before))
     }),
+    remaining: () => Effect.succeed([]),
     pause: (nanos) =>
       SubscriptionRef.update(state, Record.record({ method: "pause", duration: Duration.millis(nanos / 1e6) })),
     resume: () => SubscriptionRef.update(state, Record.record({ method: "resume" })),
@@ -215,6 +220,7 @@ export const fromSettings = Effect.fnUntraced(function*(settings: Script.Setting
         }
         throw Rules.invalid(`throttle ${Formatter.format(settings.name)}`, "policy", "a policy", policy)
       }),
+    reset: () => SubscriptionRef.update(state, Record.record({ method: "reset" })),
     statistics: () => Effect.map(SubscriptionRef.get(state), Record.statistics),
     drain: (nanos) =>
       Effect.as(

@@ -37,6 +37,7 @@ const stores: Record<string, (clock: Held) => Effect.Effect<Store.ThrottleStore,
 
 const request = (policy: Throttle.Policy<any>, key: string, more: Partial<Store.Request>): Store.Request => ({
   key,
+  asksLeft: false,
   rules: rules(policy),
   returns: undefined,
   settlements: [],
@@ -111,17 +112,17 @@ for (const [name, make] of Object.entries(stores)) {
           const { clock, decide } = yield* setting(quota("America/Los_Angeles", "day", 10), "2026-11-01T06:30Z")
           const settleWithin = 48 * hour
           const first = yield* decide({ ...calls(1, 10), settleWithin })
-          yield* decide({ settlements: [{ at: first.now, more: [-4], isUndone: false }], settleWithin })
+          yield* decide({ settlements: [{ at: first.now, more: [-4], isUndone: false, version: 0 }], settleWithin })
           const second = yield* decide({ ...calls(9), settleWithin })
           assert.strictEqual(second.granted, 4)
           clock.now = at("2026-11-01T07:00Z")
           const third = yield* decide({ ...calls(1, 10), settleWithin })
           assert.strictEqual(third.granted, 1)
-          yield* decide({ settlements: [{ at: second.now, more: [-1], isUndone: false }], settleWithin })
+          yield* decide({ settlements: [{ at: second.now, more: [-1], isUndone: false, version: 0 }], settleWithin })
           assert.strictEqual((yield* decide({ ...calls(1), settleWithin })).granted, 0)
           // In the twenty-fifth hour of the day
           clock.now = at("2026-11-02T07:30Z")
-          yield* decide({ settlements: [{ at: third.now, more: [-3], isUndone: false }], settleWithin })
+          yield* decide({ settlements: [{ at: third.now, more: [-3], isUndone: false, version: 0 }], settleWithin })
           assert.strictEqual((yield* decide({ ...calls(9), settleWithin })).granted, 3)
         }))
     })

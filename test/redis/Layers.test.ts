@@ -231,6 +231,7 @@ const broken = Layer.succeed(ThrottleStore.ThrottleStore, {
   decide: () => Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("no network") })),
   renew: () => Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("no network") })),
   pause: () => Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("no network") })),
+  reset: () => Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("no network") })),
   wakeups: () => Effect.never
 })
 

@@ -43,6 +43,7 @@ const asker = (store: Store.ThrottleStore, rules: Rules, key: string, owner = "a
     since: undefined,
     maxWait: -1,
     isDry: false,
+    asksLeft: false,
     owner,
     joins: false,
     channel: "wake:",
@@ -280,7 +281,8 @@ for (const [name, make] of Object.entries(stores)) {
       it.effect("a settled call costs what it costs: what is gone anyway does not come back", () =>
         Effect.gen(function*() {
           const { clock, decide, peek, take } = yield* setting(Throttle.tokenBucket({ capacity: 100, refill: 100 }))
-          const settle = (at: number, more: number) => decide({ settlements: [{ at, isUndone: false, more: [more] }] })
+          const settle = (at: number, more: number) =>
+            decide({ settlements: [{ version: 1e18, at, isUndone: false, more: [more] }] })
           const within = { settleWithin: 60 * seconds }
           const estimate = yield* take(1, 80, within)
           assert.strictEqual(yield* peek(100), 800 * millis)
@@ -304,7 +306,7 @@ for (const [name, make] of Object.entries(stores)) {
           clock.now += 100 * millis
           yield* take(1, 2)
           assert.strictEqual(yield* peek(3), 900 * millis)
-          yield* decide({ settlements: [{ at: first.now, isUndone: false, more: [-5] }] })
+          yield* decide({ settlements: [{ version: 1e18, at: first.now, isUndone: false, more: [-5] }] })
           assert.strictEqual(yield* peek(5), 0)
           assert.strictEqual(yield* peek(6), 900 * millis)
         }))
@@ -832,11 +834,13 @@ describeRedis("the same random requests", () => {
             /** The leases held, by their names in each store. */
             const held: Array<ReadonlyArray<string>> = []
             /** What may still be settled. */
-            const charged: Array<{ readonly at: number; readonly cost: number }> = []
+            const charged: Array<
+              { readonly at: number; readonly cost: number; readonly versions: ReadonlyArray<number> }
+            > = []
             for (let step = 0; step < 40; step++) {
               clock.now += random(3) === 0 ? random(60_000) : random(4_000)
               const who = random(2)
-              const kind = random(6)
+              const kind = random(8)
               const [count, cost] = [1 + random(4), 1 + random(2)]
               const parts = rules(policy).meters.map(() => cost)
               const begun = charged.filter(({ at }) => at <= clock.now)
@@ -850,11 +854,18 @@ describeRedis("the same random requests", () => {
                 const one = askers[i]![who]!
                 const released = release === undefined ? [] : [release[i]!]
                 if (kind === 0) return one.decide({ runs: [one.run(1, cost)], isDry: true })
+                if (kind === 7) return Effect.andThen(both[i]!.reset(key), one.decide({ isDry: true, asksLeft: true }))
+                if (kind === 6) return one.decide({ isDry: true, asksLeft: true })
                 if (kind === 5) {
                   return one.decide({
                     settlements: settled === undefined
                       ? []
-                      : [{ at: settled.at, isUndone: false, more: parts.map(() => settled.more) }]
+                      : [{
+                        version: past!.versions[i]!,
+                        at: settled.at,
+                        isUndone: false,
+                        more: parts.map(() => settled.more)
+                      }]
                   })
                 }
                 if (isBeside) {
@@ -902,13 +913,14 @@ describeRedis("the same random requests", () => {
               }
               if (kind > 0 && kind < 5) {
                 const { granted, now, slot } = answers[1]!
+                const versions = answers.map(({ version }) => version)
                 const each = kind === 1 || kind === 2 ? 1 : cost
-                for (let i = 0; i < granted; i++) charged.push({ at: now, cost: each })
-                if (slot !== undefined) charged.push({ at: slot.at, cost: each })
+                for (let i = 0; i < granted; i++) charged.push({ at: now, cost: each, versions })
+                if (slot !== undefined) charged.push({ at: slot.at, cost: each, versions })
               }
               slots = kind === 2 || kind === 3
                 ? answers
-                : kind === 0
+                : kind === 0 || kind === 6
                 ? slots
                 : isBeside
                 ? slots!.map((slot, i) => ({ ...slot, version: answers[i]!.version, granted: 0 }))

@@ -149,6 +149,8 @@ export const perform = (program: Program): Performed => {
         ? throttle.pause(millis)
         : what === "resume"
         ? throttle.resume
+        : what === "reset"
+        ? throttle.reset
         : what === "update"
         ? throttle.update(Throttle.fromData({ _tag: "All", policies: parts, ...bounds }))
         : Effect.forEach(permits, (permit, i) => i % 3 === 0 ? permit.cancel : permit.settle(i % 5))

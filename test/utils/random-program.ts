@@ -39,7 +39,7 @@ export interface RandomCall {
 /** A change of the whole throttle. Then its starts follow no single policy any more. */
 export interface Turn {
   readonly at: number
-  readonly what: "pause" | "resume" | "update" | "settle"
+  readonly what: "pause" | "resume" | "update" | "settle" | "reset"
   /** How long the pause is. */
   readonly millis: number
   /** The parts of the new policy. */
@@ -136,7 +136,7 @@ export const randomProgram = (seed: number): Program => {
   const turns = chance(0.3)
     ? Array.from({ length: int(1, 5) }, (): Turn => ({
       at: millis(0, 50),
-      what: pick("pause", "resume", "update", "update", "settle"),
+      what: pick("pause", "resume", "update", "update", "settle", "reset"),
       millis: millis(0, 15),
       // Now and then the same parts with other numbers, so that they are carried over.
       parts: chance(0.5) ? some() : parts.map((part) => ("limit" in part ? { ...part, limit: int(1, 5) } : part))

@@ -75,7 +75,8 @@ const fieldsOf = (
   headers: Fields.Fields
 ): Fields.Fields | undefined => {
   const view = writerOf === undefined ? undefined : Maps.peek(map, key)
-  if (view === undefined) return undefined
+  // A policy in shadow holds back no call, so its limits are not announced.
+  if (view === undefined || view.view.plan.shadow) return undefined
   const left = remaining(view.view, view.now)
   return left.length === 0 ? undefined : Fields.addTo(dialect, headers, writerOf!(view.view.plan)(left))
 }

@@ -66,6 +66,7 @@ const rules: Record<string, string> = {
   capacity: allowed.positive,
   refill: allowed.positive,
   burst: allowed.natural,
+  initial: allowed.natural,
   maxQueue: allowed.natural,
   maxQueuePerCaller: allowed.natural,
   order: allowed.order,
@@ -120,7 +121,8 @@ export const Rate = Schema.TaggedStruct("Rate", {
 })
 
 /**
- * The data of `Throttle.tokenBucket`: a bucket of `capacity` permits, refilled by `refill` every `per`.
+ * The data of `Throttle.tokenBucket`: a bucket of `capacity` permits, refilled by `refill` every `per`; `initial` of them
+ * are there at first.
  *
  * @category schemas
  * @since 0.1.0
@@ -129,6 +131,8 @@ export const TokenBucket = Schema.TaggedStruct("TokenBucket", {
   capacity: Positive,
   refill: Positive,
   per: second,
+  /** Absent for a bucket that is full at first. */
+  initial: Schema.optionalKey(Natural),
   ...common
 })
 
@@ -363,6 +367,9 @@ export const inconsistency = (data: PolicyData): string | undefined => {
   if (data._tag === "All" && data.maxWait !== undefined && isConcurrencyAlone(data)) return maxWaitNeedsTime
   if (data._tag === "All" && !coincide(clockIntervals(data))) {
     return "the slots of its aligned parts must coincide at least once in 10,000 intervals"
+  }
+  if (data._tag === "TokenBucket" && data.initial !== undefined && data.initial > data.capacity) {
+    return `"initial" must be at most "capacity" (${data.capacity}), received ${data.initial}`
   }
   if (data._tag === "Rate" && !Number.isSafeInteger(data.burst + 1)) return "burst is too large"
   return orderInconsistency(data)

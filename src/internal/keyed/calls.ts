@@ -64,6 +64,23 @@ export const runIfAvailable = <K, A, E, R>(
   )
 }
 
+/** The results of {@link allow}, made once. */
+const allowed = Effect.succeed(true)
+const notAllowed = Effect.succeed(false)
+
+/** Charges a call of a key that holds nothing, if it may start in this step; returns whether it did. */
+export const allow = <K>(
+  keyed: Keyed.Keyed<K>,
+  key: K,
+  demandOf: DemandOf
+): Effect.Effect<boolean, ThrottleError> => {
+  const started = startIdle(keyed, key, demandOf)
+  if (started === "started") return allowed
+  if (started === "not ready") return notAllowed
+  if (Effect.isEffect(started)) return started
+  return withLimiter(keyed, key, demandOf, Admission.allowMasked)
+}
+
 /** Starts a call that will hold nothing, of a key without a limiter, if it may start in this step. */
 const startIdle = <K>(
   keyed: Keyed.Keyed<K>,

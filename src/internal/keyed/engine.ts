@@ -7,6 +7,7 @@ import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Admission from "../admission.ts"
+import * as Budget from "../budget.ts"
 import * as Control from "../control.ts"
 import * as Counts from "../counts.ts"
 import type * as Demand from "../demand.ts"
@@ -16,6 +17,7 @@ import * as Finish from "../finish.ts"
 import * as Local from "../local.ts"
 import * as Metrics from "../metrics.ts"
 import type { Plan } from "../plan.ts"
+import * as Remaining from "../remaining.ts"
 import type { Policy } from "../service.ts"
 import * as Shadow from "../shadow.ts"
 import * as Time from "../time.ts"
@@ -23,12 +25,23 @@ import * as Watch from "../watch.ts"
 import * as Calls from "./calls.ts"
 import * as Keyed from "./keyed.ts"
 import * as Lending from "./lending.ts"
+import * as Sweep from "./sweep.ts"
 
 const one: Calls.DemandOf = ({ one }) => one
 
 /** Returns the function that resolves a cost for a key's policy. */
 export const demanding = (cost: Demand.Cost | undefined): Calls.DemandOf =>
   cost === undefined ? one : (parts) => Engine.demandOf(parts, cost)
+
+/** Returns the function that resolves the cost of an operation that never releases permits. */
+const holdingNothing = (cost: Demand.Cost | undefined, operation: "wait" | "allow"): Calls.DemandOf => {
+  const demandOf = demanding(cost)
+  return (parts) => {
+    const demand = demandOf(parts)
+    Engine.checkHoldsNothing(parts.plan, operation)
+    return demand
+  }
+}
 
 /** The engine of a key. A class, since a small object is made for each keyed operation. */
 export class KeyEngine<K> implements Engine.Engine {
@@ -51,13 +64,10 @@ export class KeyEngine<K> implements Engine.Engine {
     return Calls.runIfAvailable(this.keyed, this.key, demanding(cost), self)
   }
   wait(cost: Demand.Cost | undefined) {
-    const demandOf = demanding(cost)
-    const checked: Calls.DemandOf = (parts) => {
-      const demand = demandOf(parts)
-      Engine.checkHoldsNothing(parts.plan)
-      return demand
-    }
-    return Calls.run(this.keyed, this.key, checked, Effect.void)
+    return Calls.run(this.keyed, this.key, holdingNothing(cost, "wait"), Effect.void)
+  }
+  allow(cost: Demand.Cost | undefined) {
+    return Calls.allow(this.keyed, this.key, holdingNothing(cost, "allow"))
   }
   take(cost: Demand.Cost | undefined): Effect.Effect<Admission.Permit, ThrottleError, Scope.Scope> {
     return Calls.use(
@@ -86,6 +96,15 @@ export class KeyEngine<K> implements Engine.Engine {
         : Control.estimateWait(limiter, demand)
     )
   }
+  remaining() {
+    const { key, keyed } = this
+    const limiter = Lending.lentTo(keyed, Keyed.canonical(keyed, key))?.limiter
+    if (limiter !== undefined) return Effect.succeed(Control.remaining(limiter))
+    const view = Calls.peek(keyed, key)
+    return Effect.succeed(
+      Remaining.report(keyed.phase === "closed" ? { ...view, phase: "closed" } : view, Keyed.now(keyed))
+    )
+  }
   pause(nanos: number) {
     // An idle key starts no call anyway while the map drains.
     if (this.keyed.phase === "draining" && this.lent() === undefined) return Effect.void
@@ -107,6 +126,10 @@ export class KeyEngine<K> implements Engine.Engine {
   }
   update(policy: Policy<any>) {
     update(this.keyed, this.key, this.keyed.planFor(policy))
+    return Effect.void
+  }
+  reset() {
+    reset(this.keyed, this.key)
     return Effect.void
   }
   statistics() {
@@ -168,6 +191,21 @@ const update = <K>(keyed: Keyed.Keyed<K>, given: K, plan: Plan): void => {
   lent.kind = Keyed.kindFor(keyed, plan)
   Control.update(lent.limiter, lent.kind.plan)
   Lending.takeBackIfOver(keyed, lent)
+}
+
+/** Forgets what a key has spent and owes. */
+const reset = <K>(keyed: Keyed.Keyed<K>, given: K): void => {
+  const key = Keyed.canonical(keyed, given)
+  const lent = Lending.lentTo(keyed, key)
+  if (lent !== undefined) {
+    Control.reset(lent.limiter)
+    Lending.takeBackIfOver(keyed, lent)
+    return
+  }
+  const idle = keyed.idle.get(key)
+  if (idle === undefined) return
+  idle.charged = Budget.initial(idle.kind.plan)
+  Sweep.forgetIfInitial(keyed, idle, Keyed.now(keyed))
 }
 
 /** Returns the numbers of all keys together. */

@@ -27,6 +27,8 @@ import * as Time from "../time.ts"
 export interface Kind {
   /** The plan, with the map's name. */
   readonly plan: Plan
+  /** The charges of a key that is not remembered: those of a limiter that was made with the map. */
+  readonly starting: Budget.Charged
   /** The view of an idle key, without its charges. */
   readonly view: Omit<View, "charged">
   /** Whether a call that starts at once needs no limiter, because it holds no permits. */
@@ -67,6 +69,7 @@ export interface Keyed<K> {
   readonly name: string
   readonly options: Options
   readonly time: Time.Time
+  readonly madeAt: number
   /** Returns the plan of a key's policy, and that of a policy. One policy value has one plan. */
   readonly planOf: (key: K) => Plan
   readonly planFor: (policy: Policy<any>) => Plan
@@ -100,10 +103,12 @@ export const make = <K>(
   const idle = new Map<K, Idle>()
   const lent = new Map<K, Lent>()
   const series = Metrics.acquire(context, name)
+  const time = Time.make(clock)
   return {
     name,
     options,
-    time: Time.make(clock),
+    time,
+    madeAt: Time.now(time),
     planOf,
     planFor,
     kinds: new WeakMap(),
@@ -128,13 +133,14 @@ export const now = <K>({ time }: Keyed<K>): number => Time.now(time)
 
 const kindOf = <K>(keyed: Keyed<K>, key: K): Kind => kindFor(keyed, keyed.planOf(key))
 
-export const kindFor = <K>({ kinds, name, time }: Keyed<K>, plan: Plan): Kind => {
+export const kindFor = <K>({ kinds, madeAt, name, time }: Keyed<K>, plan: Plan): Kind => {
   let kind = kinds.get(plan)
   if (kind === undefined) {
     const named = { ...plan, name }
     const waiters = List.make<Waiter>()
     kind = {
       plan: named,
+      starting: Budget.starting(named, madeAt),
       view: {
         plan: named,
         meters: plan.meters.map(liveMeter),
@@ -154,6 +160,13 @@ export const kindFor = <K>({ kinds, name, time }: Keyed<K>, plan: Plan): Kind =>
   }
   return kind
 }
+
+/**
+ * Whether decisions from `now` on are the same as about a key that is not remembered. A bucket with an `initial` fill is
+ * filled from the making of the map on, whichever key it is for, so once it is full a key can be forgotten unnoticed.
+ */
+export const isInitial = ({ plan, starting }: Kind, charged: Budget.Charged, now: number): boolean =>
+  charged === starting || (Budget.isInitial(plan, charged, now) && Budget.isInitial(plan, starting, now))
 
 /** Returns the view of a key that has no limiter. */
 export const viewOf = ({ view }: Kind, charged: Budget.Charged): View => ({ ...view, charged: Ref.makeUnsafe(charged) })
@@ -194,7 +207,7 @@ export const idleOf = <K>(keyed: Keyed<K>, key: K, now: number): Idle => {
   const found = keyed.idle.get(key)
   if (found === undefined) {
     const kind = kindOf(keyed, key)
-    return idle(key, kind, Budget.initial(kind.plan))
+    return idle(key, kind, kind.starting)
   }
   if (Budget.isUnspent(found.kind.plan, found.charged, now)) {
     const kind = kindOf(keyed, key)

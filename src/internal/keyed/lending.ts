@@ -1,7 +1,6 @@
 /**
  * Lends limiters to keys with waiting calls, held permits or a pause, and takes them back afterwards.
  */
-import * as Budget from "../budget.ts"
 import * as Counts from "../counts.ts"
 import * as Finish from "../finish.ts"
 import { isRefusing, type Limiter, reset } from "../limiter.ts"
@@ -64,7 +63,7 @@ export const takeBack = <K>(keyed: Keyed.Keyed<K>, lent: Keyed.Lent, now: number
   const key = Keyed.removeLent(keyed, lent)
   Counts.add(keyed.counts.own, limiter.counts.own)
   const charged = limiter.charged.ref.current
-  if (!Budget.isInitial(kind.plan, charged, now)) {
+  if (!Keyed.isInitial(kind, charged, now)) {
     Keyed.remember(keyed, Keyed.idle(key, kind, charged))
   }
   if (kind.spare.length >= mostSpare || isRefusing(limiter)) return

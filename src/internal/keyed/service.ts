@@ -7,7 +7,7 @@ import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import type * as Counts from "../counts.ts"
-import type { Cost, Permit, Policy, Throttle } from "../service.ts"
+import type { Cost, Permit, Policy, Remaining, Throttle } from "../service.ts"
 
 /**
  * A key that is a plain value. Other values may be keys too: keys are compared by `Equal` and `Hash`.
@@ -82,6 +82,11 @@ export interface KeyedOperations<in K, out R> {
   ) => <A, E, R1>(self: Effect.Effect<A, E, R1>) => Effect.Effect<Option.Option<A>, E | ThrottleError, R1 | R>
   /** Waits until a call of the key may start, and holds nothing. Default: one permit. */
   readonly wait: (key: K, cost?: Cost) => Effect.Effect<void, ThrottleError, R>
+  /**
+   * Charges a call of the key now if it may start at once, and returns whether it did; never waits. Default: one permit.
+   * Fails with `KeysExhausted` if there is no room for the key.
+   */
+  readonly allow: (key: K, cost?: Cost) => Effect.Effect<boolean, ThrottleError, R>
   /** Takes permits of the key and holds them until the scope closes. Default: one permit. */
   readonly takeScoped: (
     key: K,
@@ -101,6 +106,8 @@ export interface KeyedOperations<in K, out R> {
     key: K,
     cost?: Cost
   ) => Effect.Effect<Option.Option<Duration.Duration>, never, R>
+  /** Returns what is left of each part of the key's policy. Takes nothing, and makes the map remember nothing. */
+  readonly remaining: (key: K) => Effect.Effect<ReadonlyArray<Remaining>, never, R>
   /**
    * Lets no call of the key start for a duration, waiting ones included; the key is remembered until then. Fails with
    * `KeysExhausted` if there is no room for the key.
@@ -114,6 +121,11 @@ export interface KeyedOperations<in K, out R> {
    * there. Does nothing for any other key. Dies with a `RangeError` for a value that is not a policy.
    */
   readonly update: (key: K, policy: Policy<any>) => Effect.Effect<void, never, R>
+  /**
+   * Forgets what a key has spent and owes; its held permits, waiting calls and pause stay, as with `Throttle.reset`.
+   * Does nothing for a key that the map does not remember.
+   */
+  readonly reset: (key: K) => Effect.Effect<void, never, R>
   /** Returns the numbers of all keys together. */
   readonly statistics: Effect.Effect<Statistics, never, R>
   /**

@@ -4,7 +4,6 @@
  * Sweeps examine two idle keys for each call, and two keys with a limiter, whose pause may have ended unnoticed. So
  * there is no timer, and all keys have been examined after half as many calls as there are keys.
  */
-import * as Budget from "../budget.ts"
 import * as Keyed from "./keyed.ts"
 import * as Lending from "./lending.ts"
 
@@ -30,7 +29,7 @@ const evict = <K>(keyed: Keyed.Keyed<K>): boolean => {
   if (keyed.byUse.first === undefined) sweep(keyed, true)
   const oldest = keyed.byUse.first
   if (oldest !== undefined) {
-    if (!Budget.isInitial(oldest.kind.plan, oldest.charged, Keyed.now(keyed))) keyed.keys.evicted++
+    if (!Keyed.isInitial(oldest.kind, oldest.charged, Keyed.now(keyed))) keyed.keys.evicted++
     Keyed.forget(keyed, oldest)
   }
   return Keyed.size(keyed) < keyed.options.maxKeys
@@ -47,8 +46,13 @@ const sweep = <K>(keyed: Keyed.Keyed<K>, isForced = false): void => {
     if (Lending.isOver(one) && (isForced || !Lending.isCatchingUp(one.limiter, now))) Lending.takeBack(keyed, one, now)
   })
   sweep.idle = look(idle, sweep.idle, (one) => {
-    if (Budget.isInitial(one.kind.plan, one.charged, now)) Keyed.forget(keyed, one)
+    forgetIfInitial(keyed, one, now)
   })
+}
+
+/** Forgets an idle key whose state equals that of a key that is not remembered. */
+export const forgetIfInitial = <K>(keyed: Keyed.Keyed<K>, idle: Keyed.Idle, now: number): void => {
+  if (Keyed.isInitial(idle.kind, idle.charged, now)) Keyed.forget(keyed, idle)
 }
 
 /** Visits the next members of a map, starting again at its end. Returns the iterator with which to continue. */

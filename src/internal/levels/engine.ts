@@ -81,8 +81,8 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
       }, true)
     })
 
-  const holdingNothing = (levels: Levels.Levels): void => {
-    for (const { plan } of levels.limiters) Engine.checkHoldsNothing(plan)
+  const holdingNothing = (levels: Levels.Levels, operation: "wait" | "allow"): void => {
+    for (const { plan } of levels.limiters) Engine.checkHoldsNothing(plan, operation)
   }
 
   const unsupported = (operation: string) => () => {
@@ -104,13 +104,13 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
       use(cost, (levels, demand, restore) => Admission.runIfAvailableMasked(levels, demand, self, restore)),
     wait: (cost) =>
       use(cost, (levels, demand, restore) => {
-        holdingNothing(levels)
+        holdingNothing(levels, "wait")
         return Admission.runMasked(levels, demand, Effect.void, restore)
       }),
     allow: (cost) =>
       use(cost, (levels, demand, restore) => {
-        holdingNothing(levels)
-        return Effect.map(Admission.runIfAvailableMasked(levels, demand, Effect.void, restore), Option.isSome)
+        holdingNothing(levels, "allow")
+        return Admission.allowMasked(levels, demand, restore)
       }),
     take: (cost) => use(cost, (levels, demand, restore) => restore(Admission.take(levels, demand, "scope"))),
     use: (f, cost) => use(cost, (levels, demand, restore) => restore(Admission.use(levels, demand, f))),

@@ -6,8 +6,10 @@
  * it, not even Effect: time is an argument.
  */
 export interface Meter<S, Ticket = unknown> {
-  /** The state before the first charge. */
+  /** The state in which nothing is spent. */
   readonly initial: S
+  /** Returns the first state of a limiter that is made at `at`, if it is another. */
+  readonly startingAt?: (at: number) => S
   /** The largest cost that can ever be granted. */
   readonly capacity: number
   /**

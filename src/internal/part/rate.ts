@@ -12,6 +12,8 @@ export interface RateRule {
   readonly interval: number
   /** Permits that may start at once. */
   readonly capacity: number
+  /** Permits that may start at once when the limiter is made; absent: `capacity`. */
+  readonly initial?: number
 }
 
 /**
@@ -87,7 +89,7 @@ const lostBefore = ({ lost }: Open, ticket: number): number =>
  * year of uptime a number of nanoseconds has a resolution of 4 ns, and adding an interval of 333.3 ns repeatedly would
  * drift.
  */
-export const rate = ({ capacity, interval }: RateRule): Meter<RateState, number> => {
+export const rate = ({ capacity, initial, interval }: RateRule): Meter<RateState, number> => {
   const level = (state: RateState, at: number) => {
     const left = state.level - (at - state.at)
     return left < -grain ? 0 : left
@@ -104,6 +106,7 @@ export const rate = ({ capacity, interval }: RateRule): Meter<RateState, number>
   })
   return {
     initial: { level: 0, at: -Infinity },
+    ...(initial === undefined ? undefined : { startingAt: (at) => ({ level: (capacity - initial) * interval, at }) }),
     capacity,
     lateness: latenessTolerance,
     interval,
@@ -218,12 +221,21 @@ export const tokenBucketPolicy: Kind<{
   readonly capacity: number
   readonly refill: number
   readonly per: number
+  readonly initial?: number
   readonly unit?: string
 }, RateRule> = {
-  words: (data) => `${data.refill}${Words.unit(data)} per ${Words.duration(data.per, "")}, bucket of ${data.capacity}`,
-  parts: ({ capacity, per, refill }) => ({
+  words: (data) =>
+    `${data.refill}${Words.unit(data)} per ${Words.duration(data.per, "")}, bucket of ${data.capacity}${
+      data.initial === undefined ? "" : `, initially ${data.initial}`
+    }`,
+  parts: ({ capacity, initial, per, refill }) => ({
     meter: {
-      rule: { kind: "rate", interval: nanos(per) / refill, capacity },
+      rule: {
+        kind: "rate",
+        interval: nanos(per) / refill,
+        capacity,
+        ...(initial === undefined ? undefined : { initial })
+      },
       pace: { permits: refill, per: nanos(per) }
     }
   })

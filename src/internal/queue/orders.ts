@@ -39,6 +39,15 @@ export const continued = <W extends Queued & List.Node<W>>(
     queue.ranking?.replanned()
     return queue
   }
+  return restarted(order, byArrival, now)
+}
+
+/** Makes the queue of the waiting calls. It knows nothing of the past. */
+export const restarted = <W extends Queued & List.Node<W>>(
+  order: Order,
+  byArrival: List.List<W>,
+  now: () => number
+): Queue<W> => {
   const next = make(order, byArrival, now)
   for (const waiter of List.values(byArrival)) {
     waiter.place = undefined

@@ -213,12 +213,12 @@ const localCost = ({ plan: { units } }: Limiter, { cost }: Demand.Demand): Deman
 const correct = (limiter: Limiter, held: Held, actual: ReadonlyArray<number>, isUndone: boolean): void => {
   const { admission, startedAt } = held as Waiter
   if (admission?._tag !== "Granted" || now(limiter) > startedAt + limiter.settings.settleWithin) return
-  const { at, demand } = admission.grant
+  const { at, demand, version } = admission.grant
   // Another policy has other parts.
   if (demand.plan !== limiter.plan) return
   const more = demand.meters.map((amount, i) => (actual[i] ?? 0) - amount)
   if (more.every((amount) => amount === 0)) return
-  limiter.settlements.push({ at, isUndone, more })
+  limiter.settlements.push({ version, at, isUndone, more })
   signal(limiter)
 }
 
@@ -306,6 +306,7 @@ export const makeUnsafe = (
     answer: { part: 0, nextExpiry: undefined, pausedUntil: -Infinity },
     place: "none",
     pausedUntil: -Infinity,
+    resets: 0,
     unreportedPause: -Infinity
   }
   return limiter

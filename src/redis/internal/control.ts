@@ -1,5 +1,6 @@
 /**
- * What is asked of a throttle on a store at work, and what changes it: estimates, pauses, and other limits.
+ * What is asked of a throttle on a store at work, and what changes it: estimates, what is left, pauses, resets, and other
+ * limits.
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,16 +13,18 @@ import * as Observe from "../../internal/observe.ts"
 import * as Pauses from "../../internal/pauses.ts"
 import type { Plan } from "../../internal/plan.ts"
 import * as Orders from "../../internal/queue/orders.ts"
+import * as Remaining from "../../internal/remaining.ts"
 import * as Waiters from "../../internal/waiter.ts"
+import type { Left } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
 import { type Fallback, shareOf } from "./fallback.ts"
 import { release } from "./leases.ts"
 import type { Limiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
-import { rejectLate } from "./queue.ts"
+import { dropReservations, rejectLate } from "./queue.ts"
 import { send } from "./request.ts"
-import { micros, type Rules, rulesOf } from "./rules.ts"
+import { micros, nanos, type Rules, rulesOf } from "./rules.ts"
 
 /** How long a new call would wait; none where that cannot be estimated. */
 export const estimateWait = (
@@ -41,6 +44,50 @@ export const estimateWait = (
     })
   )
 }
+
+/**
+ * What is left of each part for calls that come now. Without an answer of the store it is what is left of the share of
+ * this process, or unknown: no parts.
+ */
+export const remaining = (limiter: Limiter): Effect.Effect<ReadonlyArray<Remaining.PartRemaining>> =>
+  Effect.uninterruptibleMask((restore) => {
+    const { plan, settings: { onStoreError } } = limiter
+    return Effect.matchEffect(send(limiter, [], { isDry: true, asksLeft: true }, restore), {
+      onFailure: () => typeof onStoreError === "string" ? Effect.succeed([]) : onStoreError.throttle.remaining,
+      onSuccess: ({ left }) =>
+        Effect.succeed(
+          Remaining.partsOf(plan).map((part, i) => {
+            const { permits, untilFull, untilMore } = here(limiter, left[i]!)
+            return Remaining.describe(part, permits, untilMore, untilFull)
+          })
+        )
+    })
+  })
+
+/** What is left in this process, whose waiting calls and whose pause the store may not know of. Times are nanoseconds. */
+const here = (limiter: Limiter, { permits, untilFull, untilMore }: Left): Left => {
+  if (limiter.phase === "closed" || limiter.waiters.size > 0) {
+    return { permits: 0, untilMore: undefined, untilFull: undefined }
+  }
+  const paused = Shared.pausedFor(limiter)
+  const atLeast = (time: number | undefined) => time === undefined ? undefined : Math.max(paused, nanos(time))
+  return { permits: paused > 0 ? 0 : permits, untilMore: atLeast(untilMore), untilFull: atLeast(untilFull) }
+}
+
+/** Forgets what is spent and owed, in the store. Calls that wait in this process are decided about again. */
+export const reset = (limiter: Limiter): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { client, key, timeout } = limiter.settings
+    const stored = Effect.match(Client.send(client, key, timeout, client.store.reset(key)), {
+      onFailure: () => {},
+      onSuccess: () => {
+        limiter.resets++
+        dropReservations(limiter)
+        Shared.signal(limiter)
+      }
+    })
+    return Effect.andThen(locally(limiter, ({ throttle }) => throttle.reset), stored)
+  })
 
 /** Lets no call start for so many nanoseconds: here at once, in other processes from their next decision on. */
 export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>

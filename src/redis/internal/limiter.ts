@@ -134,6 +134,8 @@ export interface Limiter extends Backend.Host<Limiter> {
    * notified that permits may be free.
    */
   place: "none" | "queued" | "free"
+  /** How many resets of this process the store has answered. */
+  resets: number
   /** The end of the pause that was made in this process. */
   pausedUntil: number
   /** The end of the pause that the store may not know of: until then this process has to remember it. */

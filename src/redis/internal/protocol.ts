@@ -4,9 +4,10 @@
  */
 import { meterOf } from "../../internal/part/kinds.ts"
 import type { Meter, Wall } from "../../internal/part/meter.ts"
-import type { Decision, Request, Return } from "../ThrottleStore.ts"
+import type { Decision, Left, Request, Return } from "../ThrottleStore.ts"
 import {
   grace,
+  limitOf,
   meterRule,
   micros,
   nanos,
@@ -32,6 +33,8 @@ export interface State {
   /** The latest instant that was granted. No call starts before it. */
   readonly latest: number
   readonly version: number
+  /** The version that the last reset made. What was granted before it is not settled. */
+  readonly resetVersion: number
   /** The last fencing number. */
   readonly fence: number
   readonly pausedUntil: number
@@ -59,6 +62,7 @@ export const initial: State = {
   beforeSlot: undefined,
   latest: -Infinity,
   version: 0,
+  resetVersion: 0,
   fence: 0,
   pausedUntil: -Infinity
 }
@@ -108,7 +112,8 @@ export const decide = (before: State, request: Request, now: number, wall: Wall)
   const { returns, settlements } = request
   const hasReturned = returns !== undefined && returns.version === state.version
   if (hasReturned) takeBack(step, returns)
-  for (const { at, isUndone, more } of settlements) {
+  for (const { at, isUndone, more, version } of settlements) {
+    if (version < state.resetVersion) continue
     step.isChanged = true
     state.states = settle(step, state.states, at, more, isUndone)
   }
@@ -125,7 +130,8 @@ export const decide = (before: State, request: Request, now: number, wall: Wall)
     version: state.version,
     nextExpiry: expiry === Infinity ? undefined : expiry,
     isPaused: isPaused(step),
-    hasReturned
+    hasReturned,
+    left: request.asksLeft ? leftOf(step) : []
   }
   return { state, decision, notify }
 }
@@ -151,6 +157,20 @@ export const pause = (state: State, duration: number, now: number): State => ({
   ...state,
   pausedUntil: duration === 0 ? -Infinity : Math.max(state.pausedUntil, now + duration)
 })
+
+/** Forgets what is charged. */
+export const reset = (state: State, now: number): State => {
+  const version = Math.max(state.version + 1, now)
+  return {
+    ...state,
+    states: new Map(),
+    charges: new Map(),
+    beforeSlot: undefined,
+    latest: -Infinity,
+    version,
+    resetVersion: version
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Meters
@@ -343,6 +363,39 @@ const grant = (step: Step): Granted => {
     }
   }
   return end({ part })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is left
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What is left of each part. Nothing in a pause, before a reserved slot, or of permits for which a process waits. */
+const leftOf = (step: Step): ReadonlyArray<Left> => {
+  const { now, request: { owner, rules }, state, wall } = step
+  const from = Math.max(now, state.latest, state.pausedUntil)
+  const isBlocked = from - now > rateTolerance
+  const held = heldBy(step)
+  const first = firstInQueue(step)
+  return [
+    ...step.parts.map((part, i): Left => {
+      const limit = limitOf(rules.meters[i]!)
+      const before = stateOf(step, part)
+      const until = (cost: number) => finite(micros(part.meter.readyAt(before, nanos(from), cost, wall)) - now)
+      const some = isBlocked ? 0 : part.meter.remaining(before, nanos(now), wall)
+      const isMore = !isBlocked && some < limit && (until(some + 1) ?? Infinity) <= rateTolerance
+      const permits = isMore ? some + 1 : some
+      return { permits, untilMore: until(Math.min(permits + 1, limit)), untilFull: until(limit) }
+    }),
+    ...rules.pools.map(({ field, limit }): Left => {
+      const isFree = !isBlocked && (first === undefined || first === owner)
+      const used = held.get(field) ?? 0
+      return {
+        permits: isFree ? Math.max(0, limit - used) : 0,
+        untilMore: undefined,
+        untilFull: used > 0 ? undefined : finite(from - now)
+      }
+    })
+  ]
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

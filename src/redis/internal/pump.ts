@@ -22,7 +22,7 @@ import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
 import type { Limiter, Waiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
-import { admit, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
+import { admit, dropReservations, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
 import { type Answer, recheck, send } from "./request.ts"
 import { sleepFor } from "./rules.ts"
 import * as Wakeups from "./wakeups.ts"
@@ -171,7 +171,7 @@ export const report = (
   restore: Restore
 ): Effect.Effect<void, Client.Failure> =>
   Effect.suspend(() => {
-    const { phase, plan: { maxQueue }, settings, waiters } = limiter
+    const { phase, plan: { maxQueue }, resets, settings, waiters } = limiter
     const isAsking = batch.length > 0
     // A message from now on may be about what the answer does not know of.
     if (isAsking && limiter.place === "free") limiter.place = "queued"
@@ -191,6 +191,8 @@ export const report = (
     return Effect.map(answer, (answer) => {
       if (joins) limiter.place = !answer.isBusy || !isAsking ? "none" : limiter.place === "free" ? "free" : "queued"
       if (isAsking) apply(limiter, batch, demands, answer)
+      // What it reserves may be from before a reset.
+      if (limiter.resets > resets) dropReservations(limiter)
     })
   })
 

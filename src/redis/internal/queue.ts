@@ -59,6 +59,17 @@ export const giveBack = (limiter: Limiter, grant: Grant): void => {
   Shared.signal(limiter)
 }
 
+/**
+ * Drops what was reserved or granted before a reset, and was not used. Its leases are released, and the store takes back
+ * what it has charged since.
+ */
+export const dropReservations = (limiter: Limiter): void => {
+  limiter.unwanted.push(...limiter.unused, ...(limiter.slot === undefined ? [] : [limiter.slot.grant]))
+  limiter.unused = []
+  limiter.slot = undefined
+  limiter.since = undefined
+}
+
 /** Gives unused grants to the head of the queue, as long as it demands the same. */
 export const giveUnused = (limiter: Limiter): void => {
   while (limiter.unused.length > 0 && Shared.pausedFor(limiter) === 0) {

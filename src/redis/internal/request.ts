@@ -19,7 +19,7 @@ export const recheck = 250e6
 const patience = 4 * recheck
 
 /** What is asked for beside the calls. Durations are nanoseconds. */
-interface Options extends Partial<Pick<Request, "waited" | "since" | "isDry" | "joins">> {
+interface Options extends Partial<Pick<Request, "waited" | "since" | "isDry" | "asksLeft" | "joins">> {
   readonly maxWait?: number
   readonly settleWithin?: number
 }
@@ -67,7 +67,7 @@ const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
 const requestOf = (
   limiter: Limiter,
   demands: ReadonlyArray<Demand>,
-  { isDry = false, joins = false, maxWait = -1, settleWithin = 0, since, waited = 0 }: Options
+  { asksLeft = false, isDry = false, joins = false, maxWait = -1, settleWithin = 0, since, waited = 0 }: Options
 ): Request => {
   const { channel, client, key, ttl } = limiter.settings
   const returns = returnsOf(limiter)
@@ -87,6 +87,7 @@ const requestOf = (
     since,
     maxWait: micros(maxWait),
     isDry,
+    asksLeft,
     owner: client.owner,
     joins,
     channel,

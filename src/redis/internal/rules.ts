@@ -84,6 +84,9 @@ const longestLog = 1_000
 /** The step of a sliding window's log; 0 where every start is an entry of its own. */
 export const grainOf = (per: number, limit: number): number => limit > longestLog ? Math.ceil(per / longestLog) : 0
 
+/** The most permits that can be left of a part. */
+export const limitOf = (rule: Rule): number => "capacity" in rule ? rule.capacity : "limit" in rule ? rule.limit : 1
+
 const letters: { readonly [K in MeterRule["kind"]]: string } = {
   rate: "r",
   sliding: "s",
@@ -91,6 +94,9 @@ const letters: { readonly [K in MeterRule["kind"]]: string } = {
   calendar: "d",
   spacing: "p"
 }
+
+/** A pattern of Lua for the names of all parts that decide by time. */
+export const meterFields = `^[${Object.values(letters).join("")}]%d`
 
 /** The name of a part in the store: its kind, which of several alike it is, its unit and its given name. */
 const namer = () => {
@@ -125,6 +131,13 @@ export const undistributable = (plan: Plan): { readonly part: string; readonly w
     return { part: fromEnd.name, why: "a process that is killed never ends its call; use spacing from the start" }
   }
   const aligned = plan.meters.filter(isAligned)
+  const filling = plan.meters.find(({ rule }) => rule.kind === "rate" && rule.initial !== undefined)
+  if (filling !== undefined) {
+    return {
+      part: filling.name,
+      why: "\"initial\" is for the beginning of a process, but what is spent outlives processes in the store"
+    }
+  }
   return aligned.length > 1
     ? { part: aligned[1]!.name, why: "only one part may be on the clock; use the longer interval alone" }
     : undefined

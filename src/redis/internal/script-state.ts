@@ -10,7 +10,7 @@ import { rounding } from "./rules.ts"
  * The state of a key and the time. Every script begins with it.
  *
  * t: when it was last changed. o: what is added to the server's clock. v: version. l: the latest instant granted, q: the one
- * before a slot was reserved, u: the levels before that, and when. p: the end of a pause. f: the last fencing number.
+ * before a slot was reserved, z: the version that the last reset made, u: the levels before that, and when. p: the end of a pause. f: the last fencing number.
  * n: how many have joined the queue, w: until when each keeps its place. k: until when what is charged may be settled, lows:
  * the lowest levels of each bucket since. Under its own name the state of each part; rate: the level, in permits, and when;
  * sliding: the sum of its log; fixed: the end of a window and what is used of it, and the same of the one before; spacing:

@@ -12,7 +12,7 @@
  * - Every write sets how long the keys live: until the state equals the initial state. It never makes that shorter, and
  *   keeps the state of parts that it does not know: processes may have different policies, while one is rolled out.
  */
-import { notifiedPatience, rateTolerance, rounding } from "./rules.ts"
+import { meterFields, notifiedPatience, rateTolerance, rounding } from "./rules.ts"
 import { meters, state } from "./script-state.ts"
 
 /** The fields of a decision in the order in which they follow the leases in a reply. -1: false, or absent. */
@@ -77,8 +77,10 @@ local stands = returned and not back.slot and not ask.settlements
 
 -- 2. Actual costs instead of estimated ones. What comes back is what would still be there had it never been charged.
 for _, one in ipairs(ask.settlements or {}) do
-  changed = true
-  for i, rule in ipairs(M) do
+  -- What was granted before a reset is not settled.
+  local isVoid = S.z and one.version < S.z
+  changed = changed or not isVoid
+  for i, rule in ipairs(isVoid and {} or M) do
     local more, kind, s = one.more[i], rule.kind, S[rule.field]
     -- A log is kept in order: behind a slot that is still to come.
     if more > 0 and kind ~= 'spacing' then charge(i, kind == 'sliding' and max(0, l) or 0, more)
@@ -226,6 +228,33 @@ if leased then
   if oldest[2] then expiry = max(0, oldest[2] - now) end
 end
 
+-- 6. What is left: nothing in a pause, before a reserved slot, or of permits for which a process waits.
+local left = {}
+if ask.asksLeft then
+  local from = max(l, p, 0)
+  local blocked = from > ${rateTolerance}
+  local function add(permits, more, full)
+    for _, one in ipairs({ permits, more < 5e14 and up(more) or -1, full < 5e14 and up(full) or -1 }) do
+      left[#left + 1] = one
+    end
+  end
+  for i, rule in ipairs(M) do
+    local kind, s = rule.kind, S[rule.field]
+    local limit, some = rule.capacity or rule.limit or 1, 0
+    if blocked then some = 0
+    elseif kind == 'rate' then some = math.floor(min(limit, max(0, limit - max(level[i], 0))))
+    elseif kind == 'sliding' then some = max(0, limit - s)
+    elseif kind == 'fixed' then some = now >= s[1] and limit or max(0, limit - s[2]) end
+    if not blocked and some < limit and due(i, from, some + 1) <= ${rateTolerance} then some = some + 1 end
+    add(some, due(i, from, min(some + 1, limit)), due(i, from, limit))
+  end
+  if np > 0 then first() end
+  for _, pool in ipairs(P) do
+    local isFree, used = not blocked and (not head or head == me), S[pool.field]
+    add(isFree and max(0, pool.limit - used) or 0, huge, used > 0 and huge or from)
+  end
+end
+
 if changed or dirty then
   if changed then S.v = max(S.v + 1, now) end
   if changed and not reserved and not stands then S.u = nil end
@@ -265,7 +294,7 @@ local answer = {
   now = now, version = S.v, fence = firstFence, nextExpiry = expiry and ceil(expiry), isPaused = p > ${rounding},
   hasReturned = returned
 }
-return { names, ${replyFields.map((field) => `answer.${field} or -1`).join(", ")} }
+return { names, left, ${replyFields.map((field) => `answer.${field} or -1`).join(", ")} }
 `
 
 const renewal = `
@@ -286,6 +315,17 @@ save(S.p and S.p - now or 0)
 return 1
 `
 
+const resetting = `
+if not stored then return 1 end
+-- The logs of sliding windows go with the next decision, which finds no sum of them.
+for name in pairs(S) do if string.match(name, '${meterFields}') then S[name] = nil end end
+for _, name in ipairs({ 'l', 'q', 'u', 'k', 'lows' }) do S[name] = nil end
+S.v, S.t = max(S.v + 1, now), now
+S.z = S.v
+save(S.p and max(0, S.p - now) or 0)
+return 1
+`
+
 /** Decides about a request. Keys: that of the state, the logs, and where permits are leased the leases and the queue. */
 export const decide = state + meters + decision
 
@@ -294,3 +334,6 @@ export const renew = state + renewal
 
 /** Grants nothing for a while; 0 ends that. Key: that of the state. */
 export const pause = state + pausing
+
+/** Forgets what is charged. Key: that of the state. */
+export const reset = state + resetting

@@ -30,6 +30,7 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
   return {
     ...Engine.ofLimiter(limiter, {
       estimateWait: (demand) => Control.estimateWait(limiter, demand),
+      remaining: () => Control.remaining(limiter),
       pause: (nanos) => Control.pause(limiter, nanos),
       resume: () => Control.resume(limiter),
       update: (policy) => {
@@ -48,6 +49,7 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
         }
         return Control.update(limiter, plan, policy.data)
       },
+      reset: () => Control.reset(limiter),
       statistics: () => Effect.succeed(Counts.statistics(limiter.counts.own)),
       drain: (nanos) => {
         const { onStoreError } = limiter.settings

@@ -4,7 +4,7 @@
 import type * as Types from "effect/Types"
 import { shortest } from "../../internal/part/calendar.ts"
 import { calendarOf, lengthOf } from "../../internal/part/zone.ts"
-import type { Decision, Request } from "../ThrottleStore.ts"
+import type { Decision, Left, Request } from "../ThrottleStore.ts"
 import { grace, grainOf, micros, type Rule, type Rules } from "./rules.ts"
 import { replyFields } from "./scripts.ts"
 
@@ -77,10 +77,11 @@ const windowsOf = ({ field, limit, unit, zone }: Extract<Rule, { readonly kind: 
 
 /** Fields at their defaults are left out: reading JSON takes a good part of a script's time. */
 export const encodeRequest = (request: Request): string => {
-  const { isDry, maxWait, releases, returns, runs, settlements, settleWithin, since, waited } = request
+  const { asksLeft, isDry, maxWait, releases, returns, runs, settlements, settleWithin, since, waited } = request
   const encoded: Partial<Types.Mutable<Request>> = { runs, maxWait: Math.min(maxWait, forever) }
   if (waited > 0 && since !== undefined) Object.assign(encoded, { since, waited })
   if (isDry) encoded.isDry = true
+  if (asksLeft) encoded.asksLeft = true
   if (returns !== undefined) encoded.returns = returns
   if (settlements.length > 0) encoded.settlements = settlements
   if (settleWithin > 0) encoded.settleWithin = settleWithin
@@ -93,10 +94,20 @@ export const encodeRequest = (request: Request): string => {
 
 export const encodeDuration = (micros: number): string => String(Math.min(micros, forever / 1e3))
 
-/** The leases, and the values of {@link replyFields}. */
-export type Reply = readonly [leases: ReadonlyArray<string>, ...values: ReadonlyArray<number>]
+/** The leases, three numbers for what is left of each part, and the values of {@link replyFields}. */
+export type Reply = readonly [
+  leases: ReadonlyArray<string>,
+  left: ReadonlyArray<number>,
+  ...values: ReadonlyArray<number>
+]
 
-export const decodeReply = ([leases, ...values]: Reply): Decision => {
+const decodeLeft = (left: ReadonlyArray<number>): ReadonlyArray<Left> =>
+  Array.from({ length: left.length / 3 }, (_, i) => {
+    const known = (micros: number) => micros < 0 ? undefined : micros
+    return { permits: left[3 * i]!, untilMore: known(left[3 * i + 1]!), untilFull: known(left[3 * i + 2]!) }
+  })
+
+export const decodeReply = ([leases, left, ...values]: Reply): Decision => {
   const value = (name: (typeof replyFields)[number]): number => values[replyFields.indexOf(name)]!
   const optional = (name: (typeof replyFields)[number]) => value(name) < 0 ? undefined : value(name)
   const [now, slotAt] = [value("now"), optional("slotAt")]
@@ -112,6 +123,7 @@ export const decodeReply = ([leases, ...values]: Reply): Decision => {
     fence: value("fence"),
     nextExpiry: optional("nextExpiry"),
     isPaused: value("isPaused") === 1,
-    hasReturned: value("hasReturned") === 1
+    hasReturned: value("hasReturned") === 1,
+    left: decodeLeft(left)
   }
 }

@@ -29,6 +29,12 @@ const promises: Record<string, () => () => Promise<unknown>> = {
       await task()
     }
   },
+  tryRemoveTokens: () => {
+    const limiter = new RateLimiter({ tokensPerInterval: often, interval: "second" })
+    return async () => {
+      if (limiter.tryRemoveTokens(1)) await task()
+    }
+  },
   "rate-limiter-flexible": () => {
     const limiter = new RateLimiterMemory({ points: often, duration: 1 })
     return async () => {
@@ -65,6 +71,8 @@ const promises: Record<string, () => () => Promise<unknown>> = {
   }
 }
 
+const throttle = Effect.runSync(Throttle.inline(Throttle.rate({ limit: often, burst: often })))
+
 const effects: Record<string, Effect.Effect<void, unknown, EffectRateLimiter.RateLimiter>> = {
   effect,
   semaphore: Semaphore.makeUnsafe(10).withPermit(effect),
@@ -74,6 +82,8 @@ const effects: Record<string, Effect.Effect<void, unknown, EffectRateLimiter.Rat
       () => effect
     )),
   rate: Throttle.rate({ limit: often, burst: often })(effect),
+  wait: Effect.andThen(throttle.wait(), effect),
+  allow: Effect.flatMap(throttle.allow(), (isAllowed) => isAllowed ? effect : Effect.void),
   concurrency: Throttle.concurrency({ limit: 10 })(effect)
 }
 
@@ -132,6 +142,9 @@ export const section = async (): Promise<Section> => {
       barred("p-throttle", "rate"),
       barred("limiter", "rate"),
       line("Effect's RateLimiter (memory)", "rateLimiter", "rate"),
+      line("`wait`, then the call", "wait", "allow"),
+      line("`allow`, then the call", "allow", "allow"),
+      line("limiter's `tryRemoveTokens`, then the call", "tryRemoveTokens", "allow"),
       line("`concurrency`", "concurrency", "concurrency"),
       barred("p-limit", "concurrency"),
       barred("p-queue", "concurrency"),
