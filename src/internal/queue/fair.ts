@@ -87,12 +87,17 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
     }
   }
 
-  /** Reranks the first caller until it stays first. By themselves ranks only grow, so the others need no look. */
-  const refresh = (at: number): void => {
-    for (let first = Heap.first(waiting); first !== undefined; first = Heap.first(waiting)) {
+  /**
+   * Reranks the first caller until it stays first, and returns it. By themselves ranks only grow, so the others need no
+   * look. `beside`: the caller that is left out.
+   */
+  const refresh = (at: number, beside?: Account.Account<W>): Account.Account<W> | undefined => {
+    for (;;) {
+      const first = beside === undefined ? Heap.first(waiting) : Heap.firstBeside(waiting, beside.waiting)
+      if (first === undefined) return undefined
       const { rank } = first
       rerank(first, at)
-      if (first.rank === rank) return
+      if (first.rank === rank) return first
     }
   }
 
@@ -185,22 +190,27 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
       isFirst: (newcomer) => {
         const account = accounts.get(newcomer.caller.key)
         if (account?.next !== undefined && rankOf(newcomer, ageing) >= account.next.rank) return false
-        const rival = account === undefined ? Heap.first(waiting) : Heap.firstBeside(waiting, account.waiting)
+        const at = advance()
+        const rival = refresh(at, account)
         if (rival === undefined) return true
-        if (account !== undefined) Account.accrue(account, advance())
+        if (account !== undefined) Account.accrue(account, at)
         const { cost } = costs(newcomer.demand, account)
         const { weight } = newcomer.caller
         const { came, had } = account?.next === undefined ? { came: virtual, had: account?.had ?? -Infinity } : account
         return Account.rankOf({ came, had }, { cost, weight }) < rival.rank
       },
-      before: (newcomer) =>
-        before(
-          waiting.nodes.map(({ value }) => value),
-          accounts.get(newcomer.caller.key),
-          newcomer,
-          { virtual, ageing, costOf: (demand, account) => costs(demand, account).cost }
-        ),
-      refresh: () => refresh(advance()),
+      before: (newcomer) => {
+        const at = advance()
+        const callers = waiting.nodes.map(({ value }) => value)
+        const own = accounts.get(newcomer.caller.key)
+        for (const account of own === undefined ? callers : [...callers, own]) Account.accrue(account, at)
+        return before(callers, own, newcomer, {
+          virtual,
+          ageing,
+          costOf: (demand, account) => costs(demand, account).cost
+        })
+      },
+      refresh: () => void refresh(advance()),
       ended: (call) =>
         change(call, (entry, at) => {
           const { account, share, startedAt } = entry
