@@ -272,25 +272,27 @@ export class FairModel {
 
   /** By how much each caller has had more than its share. */
   ahead(): Map<string, number> {
-    const faded = this.waiting.length > 0 ? this.v : this.v + (this.now - this.emptySince) / this.lastWeight
-    return new Map(this.callers.map(({ had, key }) => [key, Math.max(0, had - faded)]))
+    return new Map(this.callers.map(({ had, key }) => [key, Math.max(0, had - this.faded())]))
+  }
+
+  /** The virtual time now. */
+  faded(): number {
+    return this.waiting.length > 0 ? this.v : this.v + (this.now - this.emptySince) / this.lastWeight
   }
 
   /** The order in which the waiting calls and this one start, if nothing else happens and no run ends. */
-  before(call: ModelCall): { readonly started: Array<number>; readonly margin: number } {
+  before(call: ModelCall): Array<number> {
     const copy = this.clone()
     copy.arrive(call)
     const started: Array<number> = []
-    let margin = copy.margin()
     for (let head = copy.head()!; head.id !== call.id; head = copy.head()!) {
       started.push(head.id)
       copy.start(head.id, true)
-      margin = Math.min(margin, copy.margin())
     }
-    return { started, margin }
+    return started
   }
 
-  /** Every waiting rank lies in [v, v + c / w]. */
+  /** The ranks of the waiting callers. */
   ranks(): ReadonlyArray<{ readonly rank: number; readonly call: Waiting }> {
     return this.callers.flatMap((caller) =>
       caller.next === undefined ? [] : [{ rank: this.rankOf(caller), call: caller.next }]
