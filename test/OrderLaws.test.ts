@@ -9,7 +9,7 @@ import * as Plan from "../src/internal/plan.ts"
 import { fair } from "../src/internal/queue/fair.ts"
 import { FairModel, type ModelCall } from "./utils/fair-model.ts"
 import { assertIdle, statisticsOf } from "./utils/kit.ts"
-import { changed, orderProgram, parts, playOrder, type Random, random, uneven } from "./utils/order-programs.ts"
+import { changed, orderProgram, parts, playOrder, random, uneven } from "./utils/order-programs.ts"
 import { expected, numbersOf, type OrderCall, type OrderProgram } from "./utils/order-reference.ts"
 import * as Sweep from "./utils/sweep.ts"
 
@@ -66,7 +66,11 @@ const compareQueue = (seed: number): void => {
       id: calls++,
       arrival: now,
       demand: Demand.make(plan, cost),
-      caller: { key, weight: isSteady ? weights[names.indexOf(key)]! : pick(...weights), priority: pick(0, 0, 1, -1, 2) },
+      caller: {
+        key,
+        weight: isSteady ? weights[names.indexOf(key)]! : pick(...weights),
+        priority: pick(0, 0, 1, -1, 2)
+      },
       settlement: chance(0.4) ? {} : undefined,
       place: undefined
     }
@@ -87,7 +91,11 @@ const compareQueue = (seed: number): void => {
       const { caller: { key, priority, weight }, demand: { cost } } = call
       log.push(`${call.id} arrives: ${JSON.stringify({ key, weight, priority, cost })}`)
       assert.strictEqual(ranking.isFirst(call), model.isFirst(modelled(call)), "whether it would be first")
-      assert.deepStrictEqual(Array.from(ranking.before(call), ({ id }) => id), model.before(modelled(call)), "before it")
+      assert.deepStrictEqual(
+        Array.from(ranking.before(call), ({ id }) => id),
+        model.before(modelled(call)),
+        "before it"
+      )
       queue.push(call)
       model.arrive(modelled(call))
       waiting.push(call)
@@ -192,7 +200,7 @@ describe("models", () => {
 // Bounds
 // ---------------------------------------------------------------------------------------------------------------------
 
-const plainCall = (source: Random, key: string, at: number): OrderCall => ({
+const plainCall = (key: string, at: number): OrderCall => ({
   at,
   runs: 0,
   cost: 1,
@@ -216,7 +224,7 @@ const crowd = (seed: number, order: object, heaviest: number, withWeights = true
   const calls = Array.from({ length: int(10, 40) }, (): OrderCall => {
     const i = int(0, keys.length - 1)
     return {
-      ...plainCall(source, keys[i]!, uneven(source, 0, 40)),
+      ...plainCall(keys[i]!, uneven(source, 0, 40)),
       cost: int(1, heaviest),
       caller: { key: keys[i]!, weight: weights[i]!, priority: 0 }
     }
@@ -240,11 +248,13 @@ describe("bounds", () => {
       const pace = paceOf(program)
       const keys = [...new Set(calls.map(({ caller }) => caller.key))]
       const of = (key: string) => calls.flatMap(({ caller }, i) => caller.key === key ? [i] : [])
-      const waits = (key: string, at: number) =>
-        of(key).some((i) => calls[i]!.at < at && outcomes[i]!.start! > at)
+      const waits = (key: string, at: number) => of(key).some((i) => calls[i]!.at < at && outcomes[i]!.start! > at)
       for (const [a, b] of keys.flatMap((a) => keys.filter((b) => a < b).map((b) => [a, b] as const))) {
-        const bound = [a, b].reduce((sum, key) =>
-          sum + Math.max(...of(key).map((i) => (calls[i]!.cost as number) * pace / calls[i]!.caller.weight)), 0)
+        const bound = [a, b].reduce(
+          (sum, key) =>
+            sum + Math.max(...of(key).map((i) => (calls[i]!.cost as number) * pace / calls[i]!.caller.weight)),
+          0
+        )
         // The difference of what both have had, since they wait together.
         let difference = 0
         let [least, most] = [0, 0]
@@ -418,7 +428,9 @@ describe("an interrupted waiter leaves no trace", () => {
   const policies = {
     "fair, permits": Throttle.concurrency({ limit: 1, order: "fair" }),
     "fair, time": Throttle.rate({ limit: 1, per: 2, order: "fair" }),
-    "fair, both": Throttle.all([Throttle.concurrency({ limit: 1 }), Throttle.rate({ limit: 1, per: 3 })], { order: "fair" }),
+    "fair, both": Throttle.all([Throttle.concurrency({ limit: 1 }), Throttle.rate({ limit: 1, per: 3 })], {
+      order: "fair"
+    }),
     "priority": Throttle.concurrency({ limit: 1, order: "priority", ageing: "1 minute" })
   }
   for (const [name, policy] of Object.entries(policies)) {

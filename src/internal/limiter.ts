@@ -105,7 +105,7 @@ export const make = (
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
     charged: Ref.makeUnsafe(Budget.initial(plan)),
-    queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
+    queue: makeQueue(plan, waiters, time),
     head: { waiter: undefined, decision: undefined, since: -Infinity },
     scheduler: Scheduler.make({
       clock: time.clock,
@@ -122,6 +122,9 @@ export const make = (
   return limiter
 }
 
+const makeQueue = (plan: Plan, waiters: List.List<Waiter>, time: Time.Time): Queue<Waiter> =>
+  Orders.make(orderOf(plan), waiters, () => Time.now(time))
+
 /** The fiber of the head of the queue, if it is parked. */
 const parkedHead = ({ queue }: Limiter): AnyFiber | undefined => {
   const head = queue.peek()
@@ -135,6 +138,8 @@ export const reset = (limiter: Limiter): void => {
   limiter.head.since = -Infinity
   limiter.lateness.until = -Infinity
   Object.assign(limiter.pauses, Pauses.none())
+  // An order remembers how long calls ran.
+  if (limiter.queue.ranking !== undefined) limiter.queue = makeQueue(limiter.plan, limiter.waiters, limiter.time)
   Counts.reset(limiter.counts.own)
 }
 

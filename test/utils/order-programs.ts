@@ -73,9 +73,9 @@ export const orderProgram = (seed: number): OrderProgram => {
     ...(chance(0.15) && { maxQueue: int(0, 6) }),
     ...(chance(0.15) && { maxQueuePerCaller: int(0, 3) })
   }
-  const policy = (policies: ReadonlyArray<any>, order: object = pick(...orders)): Throttle.PolicyData =>
+  const policy = (policies: ReadonlyArray<any>, order: object = pick<object>(...orders)): Throttle.PolicyData =>
     ({ _tag: "All", policies, ...bounds, ...order }) as never
-  const order = pick(...orders)
+  const order = pick<object>(...orders)
   const units = new Set(policies.map(({ unit }) => unit))
   const cost = (): Throttle.Cost =>
     !units.has("slots")
