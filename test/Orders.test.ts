@@ -400,7 +400,7 @@ describe("reentry", () => {
 describe("keys of a map", () => {
   it.effect("what a caller owes is remembered while calls of the key no longer wait", () =>
     Effect.scoped(Effect.gen(function*() {
-      const map = yield* ThrottleMap.make({ lookup: (_: string) => Throttle.rate({ limit: 1, order: "fair" }) })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.rate({ limit: 1, order: "fair" }) })
       const throttle = map.get("key")
       yield* throttle.wait()
       // Both come anew, and a has two starts more than b; the queue is empty for an instant.
@@ -416,7 +416,7 @@ describe("keys of a map", () => {
   it.effect("idle keys keep no limiters for ever", () =>
     Effect.scoped(Effect.gen(function*() {
       const map = yield* ThrottleMap.make({
-        lookup: (_: number) => Throttle.rate({ limit: 1, order: "fair" }),
+        lookup: (_key: number) => Throttle.rate({ limit: 1, order: "fair" }),
         maxKeys: 50
       })
       // Room for a key comes from keys that are forgotten.
@@ -437,7 +437,7 @@ describe("keys of a map", () => {
         Throttle.concurrency({ limit: 1 }),
         Throttle.rate({ limit: 1, per: "10 millis", unit: "tokens" })
       ], { order: "fair" })
-      const map = yield* ThrottleMap.make({ lookup: (_: string) => policy })
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => policy })
       const play = (key: string) =>
         Effect.gen(function*() {
           const order: Array<string> = []

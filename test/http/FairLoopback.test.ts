@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer } from "effect"
 import { Throttle } from "effect-throttle"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { statisticsOf } from "../utils/kit.ts"
 import { exchange, request, serve, statusOf } from "../utils/serve.ts"
 
 /** 100 requests a second. */
@@ -25,7 +26,7 @@ const server = (policy: Throttle.Policy<any>) =>
           Effect.orDie
         ))
     )
-    return yield* serve(route as Layer.Layer<never, never, any>)
+    return { port: yield* serve(route as Layer.Layer<never, never, any>), throttle }
   })
 
 /** The milliseconds that each of these requests of a tenant took, one every `every` milliseconds. */
@@ -48,13 +49,14 @@ const requests = (port: number, tenant: string, count: number, every: number) =>
 const percentile = (values: ReadonlyArray<number>, share: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))]!
 
-/** The light tenant's times in milliseconds, alone or beside a flood of 400 requests that come at once. */
+/** The light tenant's times in milliseconds, alone or beside a flood of requests that come at once. */
 const measure = (policy: Throttle.Policy<any>, flood: number) =>
   Effect.gen(function*() {
-    const port = yield* server(policy)
+    const { port, throttle } = yield* server(policy)
     yield* requests(port, "light", 1, 0)
     const flooding = yield* Effect.forkChild(requests(port, "flood", flood, 0))
-    yield* Effect.sleep("200 millis")
+    // Until all have arrived, since it takes the processor half a second to open so many connections.
+    while (statisticsOf(throttle).admitted + statisticsOf(throttle).waiting <= flood) yield* Effect.sleep("10 millis")
     const times = yield* requests(port, "light", 15, 60)
     yield* Fiber.interrupt(flooding)
     return times
