@@ -117,7 +117,7 @@ export const make = (
     phase: plan.shadow ? "shadow" : "inForce",
     wall: time.wall,
     charged: Ref.makeUnsafe(Budget.starting(plan, Time.now(time))),
-    queue: Orders.make(orderOf(plan), waiters, () => Time.now(time)),
+    queue: makeQueue(plan, waiters, time),
     examined: { waiter: undefined, decision: undefined, countFrom: -Infinity },
     scheduler: Scheduler.make({
       clock: time.clock,
@@ -134,6 +134,9 @@ export const make = (
   return limiter
 }
 
+const makeQueue = (plan: Plan, waiters: List.List<Waiter>, time: Time.Time): Queue<Waiter> =>
+  Orders.make(orderOf(plan), waiters, () => Time.now(time))
+
 /** The fiber of the head of the queue, if it is parked. */
 const parkedHead = ({ queue }: Limiter): AnyFiber | undefined => {
   const head = queue.peek()
@@ -147,6 +150,8 @@ export const reset = (limiter: Limiter): void => {
   limiter.examined.countFrom = -Infinity
   limiter.lateness.until = -Infinity
   Object.assign(limiter.pauses, Pauses.none())
+  // An order remembers how long calls ran.
+  if (limiter.queue.ranking !== undefined) limiter.queue = makeQueue(limiter.plan, limiter.waiters, limiter.time)
   Counts.reset(limiter.counts.own)
 }
 

@@ -13,6 +13,7 @@ const cases: Record<string, () => Promise<Case>> = {
   added: () => import("./sections/added.ts"),
   waiting: () => import("./sections/waiting.ts"),
   leaving: () => import("./sections/leaving.ts"),
+  orders: () => import("./sections/orders.ts"),
   accuracy: () => import("./sections/accuracy.ts"),
   cpu: () => import("./sections/cpu.ts"),
   keys: () => import("./sections/keys.ts"),

@@ -15,6 +15,7 @@ const sections: Record<string, () => Promise<Section>> = {
   added: async () => (await import("./sections/added.ts")).section(),
   waiting: async () => (await import("./sections/waiting.ts")).section(),
   leaving: async () => (await import("./sections/leaving.ts")).section(),
+  orders: async () => (await import("./sections/orders.ts")).section(),
   accuracy: async () => (await import("./sections/accuracy.ts")).section(),
   block: async () => (await import("./sections/block.ts")).section(),
   cpu: async () => (await import("./sections/cpu.ts")).section(),

@@ -72,9 +72,11 @@ export interface Entry<W> extends Ranked<W> {
   readonly running: Heap.Node<Entry<W>>
 }
 
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
 /** Makes the account of a caller that has had nothing. */
 export const make = <W>(key: string, now: number): Account<W> => {
-  const account: Account<W> = {
+  const account: Mutable<Account<W>> = {
     key,
     had: -Infinity,
     came: 0,
@@ -91,12 +93,14 @@ export const make = <W>(key: string, now: number): Account<W> => {
     waiting: undefined as never,
     owing: undefined as never
   }
-  return Object.assign(account, { waiting: Heap.node(account), owing: Heap.node(account) })
+  account.waiting = Heap.node(account)
+  account.owing = Heap.node(account)
+  return account
 }
 
 /** Makes the entry of a waiting call. */
 export const entry = <W>(account: Account<W>, waiter: W, weight: number, rank: number, arrived: number): Entry<W> => {
-  const entry: Entry<W> = {
+  const entry: Mutable<Entry<W>> = {
     waiter,
     account,
     weight,
@@ -114,24 +118,26 @@ export const entry = <W>(account: Account<W>, waiter: W, weight: number, rank: n
     own: undefined as never,
     running: undefined as never
   }
-  return Object.assign(entry, { own: Heap.node(entry), running: Heap.node(entry) })
+  entry.own = Heap.node(entry)
+  entry.running = Heap.node(entry)
+  return entry
 }
 
 /** The nanoseconds of the whole throttle that a demand takes of the time-based part that it uses most. */
-export const timingOf = ({ meters, plan }: Demand): number =>
-  meters.reduce((most, amount, i) => {
+export const timingOf = ({ meters, plan }: Demand): number => {
+  let most = 0
+  for (let i = 0; i < meters.length; i++) {
     const { permits, per } = plan.meters[i]!.pace
-    return Math.max(most, amount * per / permits)
-  }, 0)
+    most = Math.max(most, meters[i]! * per / permits)
+  }
+  return most
+}
 
 /** The largest share of the permits of a part that a demand takes. */
-export const shareOf = ({ plan, pools }: Demand): number =>
-  pools.reduce((most, amount, i) => Math.max(most, amount / plan.pools[i]!.limit.initial), 0)
-
-export interface Costs {
-  readonly cost: number
-  /** The part of the cost that is for the foreseen run. */
-  readonly held: number
+export const shareOf = ({ plan, pools }: Demand): number => {
+  let most = 0
+  for (let i = 0; i < pools.length; i++) most = Math.max(most, pools[i]! / plan.pools[i]!.limit.initial)
+  return most
 }
 
 /** The rank of a caller that comes at `came`: a quarter of its cost later, so that light calls go before heavy ones. */

@@ -59,9 +59,17 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
   /** The virtual time now: while no call waits it runs with the clock, so that debts fade. */
   const fadedTo = (): number => size > 0 ? virtual : virtual + Math.max(0, now() - since) / lastWeight
 
-  const costs = (demand: Demand, account: Account.Account<W> | undefined): Account.Costs => {
-    const held = Account.shareOf(demand) * (account?.run ?? run ?? unknownRun)
-    return { cost: Math.max(Account.timingOf(demand), held), held }
+  /** What a demand costs for the run that is foreseen. */
+  const heldOf = (demand: Demand, account: Account.Account<W> | undefined): number =>
+    Account.shareOf(demand) * (account?.run ?? run ?? unknownRun)
+
+  const costOf = (demand: Demand, account: Account.Account<W> | undefined): number =>
+    Math.max(Account.timingOf(demand), heldOf(demand, account))
+
+  /** Decides what the next call of a caller costs. */
+  const price = (next: Account.Entry<W>): void => {
+    next.held = heldOf(next.waiter.demand, next.account)
+    next.cost = Math.max(Account.timingOf(next.waiter.demand), next.held)
   }
 
   /** Chooses the next call of a caller, after a change of its calls. */
@@ -69,7 +77,7 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
     const next = Heap.first(account.calls)
     if (next === account.next) return
     account.next = next
-    if (next !== undefined) Object.assign(next, costs(next.waiter.demand, account))
+    if (next !== undefined) price(next)
   }
 
   const rerank = (account: Account.Account<W>, at: number): void => {
@@ -87,12 +95,17 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
     }
   }
 
-  /** Reranks the first caller until it stays first. By themselves ranks only grow, so the others need no look. */
-  const refresh = (at: number): void => {
-    for (let first = Heap.first(waiting); first !== undefined; first = Heap.first(waiting)) {
+  /**
+   * Reranks the first caller until it stays first, and returns it. By themselves ranks only grow, so the others need no
+   * look. `beside`: the caller that is left out.
+   */
+  const refresh = (at: number, beside?: Account.Account<W>): Account.Account<W> | undefined => {
+    for (;;) {
+      const first = beside === undefined ? Heap.first(waiting) : Heap.firstBeside(waiting, beside.waiting)
+      if (first === undefined) return undefined
       const { rank } = first
       rerank(first, at)
-      if (first.rank === rank) return
+      if (first.rank === rank) return first
     }
   }
 
@@ -139,8 +152,11 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
       size++
       const at = advance()
       const { caller: { key, weight } } = waiter
-      const account = accounts.get(key) ?? Account.make<W>(key, at)
-      accounts.set(key, account)
+      let account = accounts.get(key)
+      if (account === undefined) {
+        account = Account.make<W>(key, at)
+        accounts.set(key, account)
+      }
       Account.accrue(account, at)
       if (account.next === undefined) {
         Heap.remove(owing, account.owing)
@@ -185,22 +201,23 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
       isFirst: (newcomer) => {
         const account = accounts.get(newcomer.caller.key)
         if (account?.next !== undefined && rankOf(newcomer, ageing) >= account.next.rank) return false
-        const rival = account === undefined ? Heap.first(waiting) : Heap.firstBeside(waiting, account.waiting)
+        const at = advance()
+        const rival = refresh(at, account)
         if (rival === undefined) return true
-        if (account !== undefined) Account.accrue(account, advance())
-        const { cost } = costs(newcomer.demand, account)
+        if (account !== undefined) Account.accrue(account, at)
+        const cost = costOf(newcomer.demand, account)
         const { weight } = newcomer.caller
         const { came, had } = account?.next === undefined ? { came: virtual, had: account?.had ?? -Infinity } : account
         return Account.rankOf({ came, had }, { cost, weight }) < rival.rank
       },
-      before: (newcomer) =>
-        before(
-          waiting.nodes.map(({ value }) => value),
-          accounts.get(newcomer.caller.key),
-          newcomer,
-          { virtual, ageing, costOf: (demand, account) => costs(demand, account).cost }
-        ),
-      refresh: () => refresh(advance()),
+      before: (newcomer) => {
+        const at = advance()
+        const callers = waiting.nodes.map(({ value }) => value)
+        const own = accounts.get(newcomer.caller.key)
+        for (const account of own === undefined ? callers : [...callers, own]) Account.accrue(account, at)
+        return before(callers, own, newcomer, { virtual, ageing, costOf })
+      },
+      refresh: () => void refresh(advance()),
       ended: (call) =>
         change(call, (entry, at) => {
           const { account, share, startedAt } = entry
@@ -220,7 +237,7 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
       replanned: () => {
         const at = advance()
         for (const { value: account } of waiting.nodes.slice()) {
-          Object.assign(account.next!, costs(account.next!.waiter.demand, account))
+          price(account.next!)
           rerank(account, at)
         }
         refresh(at)

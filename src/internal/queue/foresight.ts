@@ -45,22 +45,21 @@ export function* before<W extends Queued>(
     arrived: Infinity,
     weight: newcomer.caller.weight
   }
-  const place = (node: Heap.Node<Foreseen<W>>): void => {
+  /** `known`: what its next call costs, if that is decided. */
+  const place = (node: Heap.Node<Foreseen<W>>, known?: number): void => {
     const { value: caller } = node
     const { waiter, weight } = caller.calls.at(-1)!
-    caller.cost = costOf((waiter ?? newcomer).demand, caller.account)
+    caller.cost = known ?? costOf((waiter ?? newcomer).demand, caller.account)
     caller.rank = Account.rankOf(caller, { cost: caller.cost, weight })
     Heap.place(order, node)
   }
-  const add = (account: Account.Account<W> | undefined, came: number, calls: ReadonlyArray<Call<W>>): void =>
-    place(Heap.node({
-      had: account?.had ?? -Infinity,
-      came,
-      account,
-      calls: calls.toSorted((a, b) => isBefore(a, b) ? 1 : -1),
-      rank: 0,
-      cost: 0
-    }))
+  const add = (account: Account.Account<W> | undefined, came: number, all: ReadonlyArray<Call<W>>): void => {
+    const calls = all.toSorted((a, b) => isBefore(a, b) ? 1 : -1)
+    place(
+      Heap.node({ had: account?.had ?? -Infinity, came, account, calls, rank: 0, cost: 0 }),
+      calls.at(-1) === added ? undefined : account!.next!.cost
+    )
+  }
   for (const account of waiting) {
     const calls = account.calls.nodes.map(({ value }) => value)
     add(account, account.came, account === own ? [...calls, added] : calls)
