@@ -41,7 +41,7 @@ import {
 import { countFallback, report, start } from "./pump.ts"
 import { dequeue, enqueue, giveBack, makeWait, observeIfParked, rejectLate } from "./queue.ts"
 import { send } from "./request.ts"
-import { rulesOf, sleepFor } from "./rules.ts"
+import { haveSameMeters, rulesOf, sleepFor } from "./rules.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls that arrive
@@ -215,7 +215,7 @@ const correct = (limiter: Limiter, held: Held, actual: ReadonlyArray<number>, is
   if (admission?._tag !== "Granted" || now(limiter) > startedAt + limiter.settings.settleWithin) return
   const { at, demand } = admission.grant
   // Another policy has other parts.
-  if (demand.plan !== limiter.plan) return
+  if (!haveSameMeters(demand.plan, limiter.plan)) return
   const more = demand.meters.map((amount, i) => (actual[i] ?? 0) - amount)
   if (more.every((amount) => amount === 0)) return
   limiter.settlements.push({ at, isUndone, more })

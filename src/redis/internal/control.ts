@@ -21,7 +21,7 @@ import type { Limiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
 import { rejectLate } from "./queue.ts"
 import { send } from "./request.ts"
-import { micros, type Rules, rulesOf } from "./rules.ts"
+import { haveSameMeters, micros, rulesOf } from "./rules.ts"
 
 /** How long a new call would wait; none where that cannot be estimated. */
 export const estimateWait = (
@@ -102,7 +102,7 @@ const locally = (
 ): Effect.Effect<void> => typeof onStoreError === "string" ? Effect.void : f(onStoreError)
 
 const setPlan = (limiter: Limiter, plan: Plan): void => {
-  const { plan: { order }, rules: former } = limiter
+  const { plan: former } = limiter
   limiter.plan = { ...plan, name: limiter.plan.name }
   limiter.rules = rulesOf(plan)
   limiter.meters = plan.meters.map(Shared.liveMeter)
@@ -112,7 +112,7 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
   limiter.slot = undefined
   limiter.unused = []
   limiter.unwanted = []
-  if (haveSameMeters(former, limiter.rules)) {
+  if (haveSameMeters(former, limiter.plan)) {
     limiter.unwanted = back.map((grant) => ({ ...grant, demand: Demand.forPlan(limiter.plan, grant.demand) }))
   } else {
     // The store would take them for those of other parts: what is spent stays spent.
@@ -127,7 +127,7 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
     if (limiter.plan.asksCaller) waiter.caller = waiter.fiber.getRef(Caller.Caller)
     Waiters.count(limiter, waiter, 1)
   }
-  limiter.queue = Orders.continued(limiter.queue, order, plan.order, limiter.waiters, () => Shared.now(limiter))
+  limiter.queue = Orders.continued(limiter.queue, former.order, plan.order, limiter.waiters, () => Shared.now(limiter))
   for (const waiter of waiters) {
     if (waiter.demand.exceeds === undefined || waiter.state !== "waiting" || waiter.admission !== undefined) continue
     Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
@@ -135,7 +135,3 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
   rejectLate(limiter)
   Shared.signal(limiter)
 }
-
-/** Whether the parts that decide by time are the same, in the same order. */
-const haveSameMeters = ({ meters }: Rules, other: Rules): boolean =>
-  meters.length === other.meters.length && meters.every(({ field }, i) => field === other.meters[i]!.field)

@@ -10,7 +10,7 @@ import type { Decision, Request, Return, Run } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
 import { type Grant, isSame, type Lease, type Limiter, now, run, signal } from "./limiter.ts"
-import { micros, nanos } from "./rules.ts"
+import { haveSameMeters, micros, nanos } from "./rules.ts"
 
 /** Nanoseconds after which what may have changed elsewhere is asked for again: 250 ms. */
 export const recheck = 250e6
@@ -114,7 +114,7 @@ const returnsOf = (limiter: Limiter): Return | undefined => {
   limiter.unwanted = []
   for (const { lease } of all) if (lease !== undefined) release(limiter, lease)
   const version = Math.max(...all.map((grant) => grant.version))
-  const newest = all.filter((grant) => grant.version === version && grant.demand.plan === limiter.plan)
+  const newest = all.filter((grant) => grant.version === version && haveSameMeters(grant.demand.plan, limiter.plan))
   if (newest.length === 0) return undefined
   const slot = newest.find(({ isSlot }) => isSlot)
   const grants = newest.filter(({ isSlot }) => !isSlot)

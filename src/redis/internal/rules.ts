@@ -112,6 +112,13 @@ export const rulesOf = ({ meters, pools }: Plan): Rules => {
   }
 }
 
+/** Whether the parts that decide by time are the same, in the same order. Their limits may differ. */
+export const haveSameMeters = (one: Plan, other: Plan): boolean => {
+  if (one === other) return true
+  const [{ meters }, others] = [rulesOf(one), rulesOf(other)]
+  return meters.length === others.meters.length && meters.every(({ field }, i) => field === others.meters[i]!.field)
+}
+
 /** Why several processes cannot share a policy; undefined if they can. */
 export const undistributable = (plan: Plan): { readonly part: string; readonly why: string } | undefined => {
   if (plan.shadow) {

@@ -1,0 +1,137 @@
+/**
+ * Rare orders of events of a throttle on a store: changes while a request is under way, infinite pauses, requests that fail.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Exit, Fiber, Option, Scheduler, Scope } from "effect"
+import { Throttle, ThrottleError } from "effect-throttle"
+import { MemoryStore, RedisStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
+import { TestClock } from "effect/testing"
+import { describeRedis, RedisLive, uniqueKey } from "../utils/redis.ts"
+
+/** A throttle as another process has it. Answers that are held back are no timeouts. */
+const make = (policy: Throttle.Policy<any>, options: Partial<RedisThrottle.Options> = {}) =>
+  RedisThrottle.make(policy, { key: "test", timeout: "1 hour", ...options })
+
+const fork = <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.forkChild(self, { startImmediately: true })
+
+const settled = TestClock.adjust(0)
+
+/** What a call that must not wait returns, although its answer may be slow. */
+const isAvailable = (throttle: Throttle.Throttle, cost: Throttle.Cost = 1) =>
+  Effect.gen(function*() {
+    const fiber = yield* fork(throttle.withPermitsIfAvailable(Effect.void, cost))
+    yield* TestClock.adjust("1 second")
+    return Option.isSome(yield* Fiber.join(fiber))
+  })
+
+/** Milliseconds from now until a call starts, in steps; undefined if it does not within so many. */
+const startWithin = <A, E>(fiber: Fiber.Fiber<A, E>, millis: number) =>
+  Effect.gen(function*() {
+    yield* settled
+    for (let at = 0; at <= millis; at++) {
+      if (fiber.pollUnsafe() !== undefined) return at
+      yield* TestClock.adjust(1)
+    }
+    return undefined
+  })
+
+const reasonOf = (exit: Exit.Exit<unknown, unknown>): ThrottleError["reason"] => {
+  const error = Option.getOrThrow(Exit.findErrorOption(exit))
+  assert.instanceOf(error, ThrottleError)
+  return (error as ThrottleError).reason
+}
+
+/** A store whose decisions pass through a function. */
+const through = (
+  change: (store: ThrottleStore.ThrottleStore) => Partial<ThrottleStore.ThrottleStore>
+) => Effect.updateService(ThrottleStore.ThrottleStore, (store) => ({ ...store, ...change(store) }))
+
+const failure = Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("no network") }))
+
+/** The first answer takes 100 ms. */
+const slow = through((store) => {
+  let answers = 0
+  return {
+    decide: (request) => Effect.tap(store.decide(request), () => answers++ === 0 ? Effect.sleep(100) : Effect.void)
+  }
+})
+
+const test = (name: string, body: () => Effect.Effect<unknown, unknown, Scope.Scope | ThrottleStore.ThrottleStore>) =>
+  it.effect(name, () => Effect.scoped(body()).pipe(Effect.provide(MemoryStore.layer)))
+
+describe("an update while a request is under way", () => {
+  test("that takes concurrency away leaves no lease behind", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.concurrency({ limit: 1 })
+      const throttle = yield* slow(make(policy))
+      const call = yield* fork(throttle.withPermit(Effect.void))
+      yield* TestClock.adjust(50)
+      yield* throttle.update(Throttle.rate({ limit: 10 }))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(call)
+      yield* throttle.awaitIdle.pipe(fork, Effect.tap(settled), Effect.flatMap(Fiber.join))
+      assert.isTrue(yield* isAvailable(yield* make(policy)))
+    }))
+
+  test("that adds concurrency lets no call start without a permit, and charges it once", () =>
+    Effect.gen(function*() {
+      const bucket = Throttle.tokenBucket({ capacity: 3, refill: 1, per: "1 day" })
+      const policy = Throttle.all([bucket, Throttle.concurrency({ limit: 1 })])
+      const throttle = yield* slow(make(bucket))
+      yield* fork(throttle.withPermit(Effect.never))
+      yield* TestClock.adjust(50)
+      yield* throttle.update(policy)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* throttle.statistics).running, 1)
+      assert.isFalse(yield* isAvailable(yield* make(policy)))
+      assert.isTrue(yield* isAvailable(yield* make(bucket), 2))
+    }))
+
+  test("that adds concurrency makes waiting calls start as soon as permits are free", () =>
+    Effect.gen(function*() {
+      const rate = Throttle.rate({ limit: 1 })
+      const both = Throttle.all([rate, Throttle.concurrency({ limit: 1 })])
+      const other = yield* make(both)
+      const holder = yield* fork(other.withPermit(Effect.never))
+      yield* settled
+      const throttle = yield* make(rate)
+      const call = yield* fork(throttle.withPermit(Effect.void))
+      yield* TestClock.adjust(500)
+      yield* throttle.update(both)
+      // It is subscribed to wake-ups by then, and asks without them every 200 to 250 ms.
+      for (let i = 0; i < 50; i++) yield* TestClock.adjust(100)
+      for (let i = 0; i < 5; i++) yield* TestClock.adjust(10)
+      assert.isUndefined(call.pollUnsafe())
+      yield* Fiber.interrupt(holder)
+      assert.strictEqual(yield* startWithin(call, 250), 0)
+    }))
+})
+
+describe("an update to the same parts", () => {
+  const bucket = (capacity: number) => Throttle.tokenBucket({ capacity, refill: 1, per: "1 day" })
+
+  test("keeps what a call that started before is settled or cancelled by", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(bucket(10))
+      const settles = yield* throttle.takeScoped(5)
+      const cancels = yield* throttle.takeScoped(4)
+      yield* throttle.update(bucket(12))
+      yield* settles.settle(2)
+      yield* cancels.cancel
+      yield* settled
+      assert.isTrue(yield* isAvailable(throttle, 10))
+      assert.isFalse(yield* isAvailable(throttle, 1))
+    }))
+
+  test("keeps what is returned by a call that was interrupted as it started", () =>
+    Effect.gen(function*() {
+      const throttle = yield* slow(make(bucket(10)))
+      const call = yield* fork(throttle.withPermits(Effect.never, 10))
+      yield* TestClock.adjust(50)
+      yield* throttle.update(bucket(11))
+      yield* Fiber.interrupt(call)
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(yield* isAvailable(throttle, 11))
+    }))
+})
+
