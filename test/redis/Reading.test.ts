@@ -135,3 +135,87 @@ describe("an update to the same parts", () => {
     }))
 })
 
+describe("an infinite pause of another process", () => {
+  const isFew = (requests: number) => assert.isBelow(requests, 50)
+
+  test("keeps calls waiting, without a request after the other", () =>
+    Effect.gen(function*() {
+      let requests = 0
+      const counting = through((store) => ({
+        decide: (request) => Effect.suspend(() => ++requests < 200 ? store.decide(request) : Effect.never)
+      }))
+      const other = yield* make(Throttle.rate({ limit: 10 }))
+      yield* other.pause(Duration.infinity)
+      const throttle = yield* counting(make(Throttle.rate({ limit: 10 })))
+      const call = yield* fork(throttle.withPermit(Effect.void))
+      yield* TestClock.adjust(1_000)
+      isFew(requests)
+      assert.isUndefined(call.pollUnsafe())
+      assert.isTrue(Option.isNone(yield* throttle.estimateWait()))
+      yield* other.resume
+      for (let i = 0; i < 5; i++) yield* TestClock.adjust(100)
+      assert.isDefined(call.pollUnsafe())
+    }))
+
+  for (const where of ["here", "elsewhere"] as const) {
+    test(`${where}: rejects as in memory, without a time to retry after`, () =>
+      Effect.gen(function*() {
+        for (
+          const [bounds, expected] of [
+            [{ maxWait: "1 hour" }, "WaitTooLong"],
+            [{ maxQueue: 0 }, "QueueFull"],
+            [{ timeout: "1 second" }, "TimedOut"]
+          ] as const
+        ) {
+          const policy = Throttle.rate({ limit: 10, ...bounds })
+          const reasons = []
+          for (const on of ["store", "memory"] as const) {
+            const throttle = on === "store" ? yield* make(policy, { key: expected }) : yield* Throttle.make(policy)
+            const pausing = on === "store" && where === "elsewhere" ? yield* make(policy, { key: expected }) : throttle
+            yield* pausing.pause(Duration.infinity)
+            const call = yield* fork(Effect.exit(throttle.withPermit(Effect.void)))
+            yield* TestClock.adjust("2 seconds")
+            const reason = reasonOf(yield* Fiber.join(call))
+            assert.strictEqual(reason._tag, expected)
+            reasons.push([reason.parts, "retryAfter" in reason ? reason.retryAfter : undefined])
+            assert.isTrue(Option.isNone(yield* throttle.estimateWait()))
+          }
+          assert.deepStrictEqual(reasons[0], reasons[1])
+        }
+      }))
+  }
+})
+
+describeRedis("an infinite pause in Redis", () => {
+  it.live("has no end in errors and estimates", () =>
+    Effect.gen(function*() {
+      const policy = Throttle.rate({ limit: 10, maxQueue: 0 })
+      const key = uniqueKey("infinite")
+      const [throttle, other] = [yield* make(policy, { key }), yield* make(policy, { key })]
+      yield* other.pause(Duration.infinity)
+      const reason = reasonOf(yield* Effect.exit(throttle.withPermit(Effect.void)))
+      assert.strictEqual(reason._tag, "QueueFull")
+      assert.notProperty(reason, "retryAfter")
+      assert.isTrue(Option.isNone(yield* throttle.estimateWait()))
+    }).pipe(Effect.scoped, Effect.provide(RedisStore.layer), Effect.provide(RedisLive)))
+})
+
+describe("a slot", () => {
+  test("that was reserved for a call without a permit is not given to one that may be settled", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.tokenBucket({ capacity: 10, refill: 10, per: "10 seconds" }))
+      yield* throttle.withPermits(Effect.void, 10)
+      const first = yield* fork(throttle.withPermits(Effect.void, 5))
+      yield* settled
+      const second = yield* fork(throttle.takeScoped(5))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.interrupt(first)
+      yield* TestClock.adjust("4 seconds")
+      const permit = yield* Fiber.join(second)
+      yield* TestClock.adjust("2 seconds")
+      yield* permit.settle(0)
+      yield* settled
+      assert.isTrue(yield* isAvailable(throttle, 7))
+    }))
+})
+

@@ -32,11 +32,12 @@ export const estimateWait = (
   return Effect.uninterruptibleMask((restore) =>
     Effect.match(send(limiter, [demand], { isDry: true }, restore), {
       onFailure: () => Option.none(),
-      onSuccess: ({ isBusy, wait }) => {
-        if (isBusy || wait === undefined) return Option.none()
+      onSuccess: ({ isBusy, wait = Infinity }) => {
+        const paused = Shared.pausedFor(limiter)
+        if (isBusy || Math.max(paused, wait) === Infinity) return Option.none()
         // The store knows of the slot; of the calls behind it, only this process does.
         const behind = Errors.timeFor(limiter.plan, limiter.meters, limiter.slot?.grant.demand, undefined)
-        return Option.some(Duration.millis(Math.max(Shared.pausedFor(limiter), wait + behind) / 1e6))
+        return Option.some(Duration.millis(Math.max(paused, wait + behind) / 1e6))
       }
     })
   )

@@ -44,6 +44,8 @@ export interface Grant {
   /** The version of the key in which it can be returned. */
   version: number
   readonly isSlot: boolean
+  /** Whether the store lets a call with it settle its cost, or there is nothing to settle. */
+  readonly maySettle: boolean
   readonly lease: Lease | undefined
 }
 

@@ -209,7 +209,7 @@ const apply = (
   demands: ReadonlyArray<Demand>,
   { grants, granted, isBusy, isPaused, nextExpiry, now: at, part, receivedAt, slot, wait }: Answer
 ): void => {
-  const pausedUntil = isPaused && wait !== undefined ? receivedAt + wait : -Infinity
+  const pausedUntil = isPaused ? receivedAt + wait! : -Infinity
   limiter.answer = { part, nextExpiry, pausedUntil }
   if (pausedUntil > receivedAt) Pauses.extend(limiter.pauses, receivedAt, pausedUntil)
   else if (Shared.pausedFor(limiter) === 0) Pauses.end(limiter.pauses, receivedAt)

@@ -24,7 +24,7 @@ interface Options extends Partial<Pick<Request, "waited" | "since" | "isDry" | "
   readonly settleWithin?: number
 }
 
-/** An answer of the store, with durations in nanoseconds. */
+/** An answer of the store, with durations in nanoseconds. `wait` is Infinity in a pause without an end. */
 export interface Answer extends Omit<Decision, "slot">, Pick<Limiter, "slot"> {
   readonly receivedAt: number
   /** Those of the calls that may start at once. */
@@ -129,29 +129,31 @@ const returnsOf = (limiter: Limiter): Return | undefined => {
 const receive = (
   limiter: Limiter,
   demands: ReadonlyArray<Demand>,
-  { returns }: Request,
+  { returns, rules, settleWithin }: Request,
   decision: Decision,
   sentAt: number
 ): Answer => {
-  const { granted, hasReturned, nextExpiry, now: at, slot, version, wait } = decision
+  const { granted, hasReturned, isPaused, nextExpiry, now: at, slot, version, wait } = decision
   const standing = limiter.slot?.grant
   const receivedAt = now(limiter)
   limiter.silentSince = undefined
   // What came back has changed the key, but not the slot.
   if (hasReturned && standing !== undefined && standing.version === returns?.version) standing.version = version
+  const maySettle = settleWithin > 0 || rules.meters.length === 0
   let leases = 0
   const grantOf = (demand: Demand, at: number, isSlot: boolean): Grant => ({
     demand,
     at,
     version,
     isSlot,
+    maySettle,
     lease: demand.holdsPermits
       ? lease(limiter, decision.leases[leases]!, decision.fence + leases++, demand, sentAt)
       : undefined
   })
   return {
     ...decision,
-    wait: wait === undefined ? undefined : nanos(wait),
+    wait: wait !== undefined ? nanos(wait) : isPaused ? Infinity : undefined,
     nextExpiry: nextExpiry === undefined ? undefined : nanos(nextExpiry),
     receivedAt,
     grants: demands.slice(0, granted).map((demand) => grantOf(demand, at, false)),
