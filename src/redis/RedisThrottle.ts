@@ -340,8 +340,8 @@ export const make = (
  * Options of {@link makeMap} and {@link layerMap}.
  *
  * A key's budget is in Redis, under the prefix, the map's name and the key as text (so 1 and "1" are one), and expires
- * there when its state equals the initial state. A process remembers a key only while calls wait for it or hold its permits.
- * So there is no `maxKeys`.
+ * there when its state equals the initial state. A process remembers a key only while its calls wait or run, or a pause of it
+ * could not be reported. So there is no `maxKeys`, and an `update` of a key lasts only as long: then `lookup` is asked again.
  *
  * @category options
  * @since 0.1.0

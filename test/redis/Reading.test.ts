@@ -219,3 +219,43 @@ describeRedis("a slot in Redis", () => {
     }).pipe(Effect.scoped, Effect.provide(RedisStore.layer), Effect.provide(RedisLive)))
 })
 
+describe("a map", () => {
+  test("keeps the limiter that a call has found, in whatever step it is dropped otherwise", () =>
+    Effect.gen(function*() {
+      const map = yield* RedisThrottle.makeMap({
+        name: "map",
+        timeout: "1 hour",
+        lookup: (_key: string) => Throttle.concurrency({ limit: 1 })
+      })
+      for (let steps = 0; steps < 40; steps++) {
+        const call = yield* Effect.forkChild(
+          Effect.provideService(map.withPermit("a")(Effect.never), Scheduler.MaxOpsBeforeYield, 3)
+        )
+        for (let i = 0; i < steps; i++) yield* Effect.yieldNow
+        yield* map.statistics
+        // Such a fiber takes a turn for every few steps.
+        for (let i = 0; i < 100; i++) yield* TestClock.adjust(1)
+        assert.strictEqual((yield* map.get("a").statistics).running, 1, `after ${steps} steps`)
+        yield* Fiber.interrupt(call)
+      }
+    }))
+
+  test("remembers the update of a key while calls of the key wait or run", () =>
+    Effect.gen(function*() {
+      const map = yield* RedisThrottle.makeMap({
+        name: "map",
+        timeout: "1 hour",
+        lookup: (_key: string) => Throttle.concurrency({ limit: 1 })
+      })
+      const tries = Effect.forEach([1, 2], () => isAvailable(map.get("a")))
+      const call = yield* fork(map.withPermit("a")(Effect.never))
+      yield* settled
+      yield* map.update("a", Throttle.concurrency({ limit: 2 }))
+      assert.deepStrictEqual(yield* tries, [true, true])
+      yield* Fiber.interrupt(call)
+      yield* settled
+      yield* fork(map.withPermit("a")(Effect.never))
+      yield* settled
+      assert.deepStrictEqual(yield* tries, [false, false])
+    }))
+})

@@ -306,7 +306,8 @@ export const makeUnsafe = (
     answer: { part: 0, nextExpiry: undefined, pausedUntil: -Infinity },
     place: "none",
     pausedUntil: -Infinity,
-    unreportedPause: -Infinity
+    unreportedPause: -Infinity,
+    users: 0
   }
   return limiter
 }

@@ -140,6 +140,8 @@ export interface Limiter extends Backend.Host<Limiter> {
   pausedUntil: number
   /** The end of the pause that the store may not know of: until then this process has to remember it. */
   unreportedPause: number
+  /** The operations of a map that have found it, and are not over. */
+  users: number
 }
 
 export const liveMeter = (): LiveMeter => ({ waitingCalls: 0, waitingCost: 0 })
@@ -186,8 +188,8 @@ export const signal = ({ pump }: Limiter): void => {
 export const hasReports = ({ place, releases, settlements, unused, unwanted, waiters }: Limiter): boolean =>
   releases.length + settlements.length + unused.length + unwanted.length > 0 || (place !== "none" && waiters.size === 0)
 
-/** Whether no call waits, nothing is held or to be reported, and the store knows of every pause. */
+/** Whether nothing uses it, no call waits, nothing is held or to be reported, and the store knows of every pause. */
 export const isIdle = (limiter: Limiter): boolean =>
-  limiter.waiters.size === 0 && limiter.leases.size === 0 && limiter.pump.state === "idle" &&
+  limiter.users === 0 && limiter.waiters.size === 0 && limiter.leases.size === 0 && limiter.pump.state === "idle" &&
   limiter.slot === undefined &&
   limiter.renewer === undefined && !hasReports(limiter) && limiter.unreportedPause <= now(limiter) + Budget.tolerance
