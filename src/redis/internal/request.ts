@@ -4,6 +4,7 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type { Restore } from "../../internal/backend.ts"
 import type { Demand } from "../../internal/demand.ts"
 import type { Decision, Request, Return, Run } from "../ThrottleStore.ts"
@@ -44,14 +45,22 @@ export const send = (
     const sentAt = now(limiter)
     const answerOf = (decision: Decision) => receive(limiter, demands, request, decision, sentAt)
     const onUnwanted = (decision: Decision) => discard(limiter, answerOf(decision))
-    return Effect.mapBoth(Client.send(client, key, timeout, client.store.decide(request), onUnwanted, restore), {
-      onFailure: (failure) => {
-        limiter.releases.unshift(...request.releases)
-        return failure
-      },
-      onSuccess: answerOf
-    })
+    const answered = Client.send(client, key, timeout, client.store.decide(request), onUnwanted, restore)
+    return Effect.map(
+      Effect.onExitPrimitive(answered, (exit) => {
+        if (Exit.isFailure(exit)) releaseAgain(limiter, request.releases)
+        return undefined
+      }),
+      answerOf
+    )
   })
+
+/** Reports releases once more, since the store may not know of them. A pump at work looks at them by itself. */
+const releaseAgain = (limiter: Limiter, releases: ReadonlyArray<string>): void => {
+  limiter.releases.unshift(...releases)
+  const { state } = limiter.pump
+  if (releases.length > 0 && (state === "idle" || state === "resting")) signal(limiter)
+}
 
 /** Returns what an answer has granted too late. */
 const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
