@@ -243,6 +243,51 @@ describe("leases whose release was sent with a request that failed", () => {
   }
 })
 
+describe("a nested call", () => {
+  test("bypass: runs without permits if the call at the head waits for those of its fiber", () =>
+    Effect.gen(function*() {
+      const throttle = yield* make(Throttle.concurrency({ limit: 2, onReentry: "bypass" }))
+      const go = yield* Deferred.make<void>()
+      const outer = yield* fork(throttle.withPermit(
+        Effect.andThen(Deferred.await(go), throttle.withPermit(Effect.succeed("nested")))
+      ))
+      yield* settled
+      const head = yield* fork(throttle.withPermits(Effect.succeed("head"), 2))
+      yield* settled
+      yield* Deferred.succeed(go, undefined)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(outer.pollUnsafe(), Exit.succeed("nested"))
+      assert.deepStrictEqual(head.pollUnsafe(), Exit.succeed("head"))
+    }))
+
+  for (const onReentry of ["die", "bypass"] as const) {
+    test(`${onReentry}: beside a permit that a function has, behaves as in memory`, () =>
+      Effect.gen(function*() {
+        const policy = Throttle.concurrency({ limit: 1, onReentry })
+        for (const throttle of [yield* make(policy), yield* Throttle.make(policy)]) {
+          const call = yield* fork(throttle.usePermits(1)(() => throttle.withPermit(Effect.succeed("nested"))))
+          yield* TestClock.adjust("1 second")
+          assert.deepStrictEqual(call.pollUnsafe(), onReentry === "die" ? undefined : Exit.succeed("nested"))
+          yield* Fiber.interrupt(call)
+        }
+      }))
+
+    test(`${onReentry}: is found also after an update`, () =>
+      Effect.gen(function*() {
+        const policy = (limit: number) => Throttle.concurrency({ limit, onReentry })
+        for (const throttle of [yield* make(policy(2)), yield* Throttle.make(policy(2))]) {
+          const nested = Effect.andThen(throttle.update(policy(1)), throttle.withPermit(Effect.succeed("nested")))
+          const call = yield* fork(throttle.withPermit(nested))
+          yield* TestClock.adjust("1 second")
+          const exit = call.pollUnsafe()
+          assert.isDefined(exit)
+          assert.strictEqual(Exit.hasDies(exit!), onReentry === "die")
+          yield* Fiber.interrupt(call)
+        }
+      }))
+  }
+})
+
 describe("a map", () => {
   test("keeps the limiter that a call has found, in whatever step it is dropped otherwise", () =>
     Effect.gen(function*() {

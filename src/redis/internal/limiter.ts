@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Backend from "../../internal/backend.ts"
 import * as Budget from "../../internal/budget.ts"
 import type { Demand } from "../../internal/demand.ts"
-import type { AnyFiber, LiveMeter } from "../../internal/grant.ts"
+import type { AnyFiber, EndedBy, LiveMeter } from "../../internal/grant.ts"
 import * as List from "../../internal/list.ts"
 import type { Queue } from "../../internal/queue/queue.ts"
 import type { Scheduler } from "../../internal/scheduler.ts"
@@ -60,6 +60,8 @@ export interface Lease {
   readonly lost: Deferred.Deferred<never, ThrottleError>
   /** The fiber that works under it, whose end is that of the lease. */
   fiber: AnyFiber | undefined
+  /** What ends it, once the call has started. */
+  endedBy: EndedBy | undefined
 }
 
 /** Why a waiter may start. */

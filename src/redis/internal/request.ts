@@ -178,7 +178,8 @@ const lease = (limiter: Limiter, name: string, fence: number, demand: Demand, se
     demand,
     until: sentAt + limiter.settings.ttl,
     lost: Deferred.makeUnsafe(),
-    fiber: undefined
+    fiber: undefined,
+    endedBy: undefined
   }
   limiter.leases.add(lease)
   startRenewer(limiter)
