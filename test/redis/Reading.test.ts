@@ -288,6 +288,30 @@ describe("a nested call", () => {
   }
 })
 
+describe("a pause", () => {
+  test("that begins while a resume is under way lasts, also for a call that has a slot", () =>
+    Effect.gen(function*() {
+      const slowToResume = through((store) => ({
+        pause: (key, duration) =>
+          duration === 0 ? Effect.tap(store.pause(key, duration), () => Effect.sleep(100)) : store.pause(key, duration)
+      }))
+      const throttle = yield* slowToResume(make(Throttle.rate({ limit: 1 })))
+      yield* throttle.withPermit(Effect.void)
+      const call = yield* fork(throttle.withPermit(Effect.void))
+      yield* settled
+      yield* throttle.pause("1 hour")
+      const resumed = yield* fork(throttle.resume)
+      yield* TestClock.adjust(50)
+      yield* throttle.pause("10 seconds")
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(resumed)
+      yield* TestClock.adjust("9 seconds")
+      assert.isUndefined(call.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.isDefined(call.pollUnsafe())
+    }))
+})
+
 describe("a map", () => {
   test("keeps the limiter that a call has found, in whatever step it is dropped otherwise", () =>
     Effect.gen(function*() {

@@ -74,20 +74,20 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
       )
   })
 
+/** Ends a pause: of what this process knows at once, so that a pause which begins before the store has answered lasts. */
 export const resume = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { client, key, timeout } = limiter.settings
-    return Effect.andThen(
-      Effect.ignore(Client.send(client, key, timeout, client.store.pause(key, 0))),
-      Effect.suspend(() => {
-        limiter.pausedUntil = -Infinity
-        limiter.unreportedPause = -Infinity
-        limiter.answer = { ...limiter.answer, pausedUntil: -Infinity }
-        Pauses.end(limiter.pauses, Shared.now(limiter))
-        Shared.signal(limiter)
-        return locally(limiter, ({ throttle }) => throttle.resume)
-      })
-    )
+    limiter.pausedUntil = -Infinity
+    limiter.unreportedPause = -Infinity
+    const reported = Effect.ignore(Client.send(client, key, timeout, client.store.pause(key, 0)))
+    const ended = Effect.sync(() => {
+      if (Shared.pausedFor(limiter) > 0) return
+      limiter.answer = { ...limiter.answer, pausedUntil: -Infinity }
+      Pauses.end(limiter.pauses, Shared.now(limiter))
+      Shared.signal(limiter)
+    })
+    return Effect.andThen(locally(limiter, ({ throttle }) => throttle.resume), Effect.andThen(reported, ended))
   })
 
 /** Sets other limits, in this process. What is spent stays spent in the store. */
