@@ -93,7 +93,9 @@ describe("keys that go", () => {
     Effect.gen(function*() {
       const map = yield* ThrottleMap.make({
         lookup: (key: string) =>
-          key === "aligned" ? Throttle.spacing({ interval: 1_000, align: true }) : Throttle.rate({ limit: 1, per: 10_000 }),
+          key === "aligned"
+            ? Throttle.spacing({ interval: 1_000, align: true })
+            : Throttle.rate({ limit: 1, per: 10_000 }),
         maxKeys: 1,
         onFull: "evict"
       })

@@ -221,25 +221,28 @@ describeRedis("a slot in Redis", () => {
 
 describe("leases whose release was sent with a request that failed", () => {
   for (const isInterrupted of [false, true]) {
-    test(isInterrupted ? "after its caller was interrupted are released" : "are released", () =>
-      Effect.gen(function*() {
-        let hasReleased = false
-        const failing = through((store) => ({
-          decide: (request) => {
-            if (!request.isDry) return store.decide(request)
-            hasReleased ||= request.releases.length > 0
-            return Effect.flatMap(Effect.sleep(50), () => failure)
-          }
-        }))
-        const policy = Throttle.concurrency({ limit: 1 })
-        const throttle = yield* failing(make(policy))
-        const call = yield* fork(Effect.andThen(throttle.withPermit(Effect.void), throttle.estimateWait()))
-        yield* settled
-        assert.isTrue(hasReleased)
-        if (isInterrupted) yield* Fiber.interrupt(call)
-        yield* TestClock.adjust(100)
-        assert.isTrue(yield* isAvailable(yield* make(policy)))
-      }))
+    test(
+      isInterrupted ? "after its caller was interrupted are released" : "are released",
+      () =>
+        Effect.gen(function*() {
+          let hasReleased = false
+          const failing = through((store) => ({
+            decide: (request) => {
+              if (!request.isDry) return store.decide(request)
+              hasReleased ||= request.releases.length > 0
+              return Effect.flatMap(Effect.sleep(50), () => failure)
+            }
+          }))
+          const policy = Throttle.concurrency({ limit: 1 })
+          const throttle = yield* failing(make(policy))
+          const call = yield* fork(Effect.andThen(throttle.withPermit(Effect.void), throttle.estimateWait()))
+          yield* settled
+          assert.isTrue(hasReleased)
+          if (isInterrupted) yield* Fiber.interrupt(call)
+          yield* TestClock.adjust(100)
+          assert.isTrue(yield* isAvailable(yield* make(policy)))
+        })
+    )
   }
 })
 

@@ -43,7 +43,7 @@ import {
 import { countFallback, report, start } from "./pump.ts"
 import { dequeue, enqueue, giveBack, makeWait, observeIfParked, rejectLate } from "./queue.ts"
 import { send } from "./request.ts"
-import { haveSameMeters, rulesOf, sleepFor } from "./rules.ts"
+import { haveSameMeters, rulesOf, sleepAtLeast } from "./rules.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls that arrive
@@ -360,7 +360,7 @@ export const close = (limiter: Limiter): Effect.Effect<void> =>
     const stopped = Fiber.interruptAll([limiter.pump.fiber, limiter.renewer].filter((fiber) => fiber !== undefined))
     const ended = working.length === 0 ? Effect.void : Effect.raceFirst(
       Fiber.awaitAll(working.map(({ fiber }) => fiber!)),
-      limiter.time.clock.sleep(sleepFor(left))
+      limiter.time.clock.sleep(sleepAtLeast(left))
     )
     return Effect.andThen(
       Effect.andThen(stopped, ended),

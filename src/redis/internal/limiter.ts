@@ -129,7 +129,10 @@ export interface Limiter extends Backend.Host<Limiter> {
   renewer: AnyFiber | undefined
   /** Since when the store has answered nothing; undefined after an answer. */
   silentSince: number | undefined
-  /** The store's instant at which the last slot was due: since then the next waiter has been the head. */
+  /**
+   * The store's instant of the latest grant of calls, or at which the last slot was due: since then the next waiter has been
+   * the head. Undefined where that makes up for no time, as after a pause.
+   */
   since: number | undefined
   /** What the store has said of the head: the part that it waits for, when the next lease ends, and the end of a pause. */
   answer: { readonly part: number; readonly nextExpiry: number | undefined; readonly pausedUntil: number }

@@ -24,7 +24,7 @@ import type { Limiter, Waiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
 import { admit, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
 import { type Answer, recheck, send } from "./request.ts"
-import { sleepFor } from "./rules.ts"
+import { sleepAtLeast } from "./rules.ts"
 import * as Wakeups from "./wakeups.ts"
 
 export const start = (limiter: Limiter): void => {
@@ -126,7 +126,7 @@ const rest = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
     if (pump.state === "resting") pump.state = "active"
   })
   return Effect.ensuring(
-    nanos === Infinity ? signalled : Effect.raceFirst(signalled, clock.sleep(sleepFor(nanos))),
+    nanos === Infinity ? signalled : Effect.raceFirst(signalled, clock.sleep(sleepAtLeast(nanos))),
     ended
   )
 }

@@ -11,7 +11,7 @@ export const micros = (nanos: number): number => nanos / 1e3
 export const nanos = (micros: number): number => micros * 1e3
 
 /** A sleep, which ends no sooner than a store that counts in whole microseconds says. */
-export const sleepFor = (nanos: number): Duration.Duration =>
+export const sleepAtLeast = (nanos: number): Duration.Duration =>
   Duration.millis(Math.max(1, Math.ceil(micros(nanos))) / 1e3)
 
 /**
