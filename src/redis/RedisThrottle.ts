@@ -567,4 +567,4 @@ export const layerClient = <A, E, R>(client: (preset: ClientPreset) => Layer.Lay
  * @category observing
  * @since 0.1.0
  */
-export const metrics = { requests: Client.decisions, fallbacks: Client.fallbacks } as const
+export const metrics = { requests: Client.requests, fallbacks: Client.fallbacks } as const
