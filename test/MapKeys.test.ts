@@ -89,6 +89,23 @@ describe("keys that go", () => {
     assert.deepStrictEqual(results, ["evicted"])
   })
 
+  it.effect("no key is evicted for a call that must not wait and does not start", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({
+        lookup: (key: string) =>
+          key === "aligned"
+            ? Throttle.spacing({ interval: 1_000, align: true })
+            : Throttle.rate({ limit: 1, per: 10_000 }),
+        maxKeys: 1,
+        onFull: "evict"
+      })
+      yield* TestClock.adjust(500)
+      yield* map.withPermit("a")(Effect.void)
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable("aligned", 1)(Effect.void)))
+      assert.strictEqual((yield* map.statistics).keysEvicted, 0)
+      assert.isTrue(Option.isNone(yield* map.withPermitsIfAvailable("a", 1)(Effect.void)))
+    }))
+
   it.effect("a key that is as good as new does not count as evicted", () =>
     Effect.gen(function*() {
       const map = yield* ThrottleMap.make({

@@ -71,7 +71,7 @@ export const drainAt = (scheduler: Scheduler, context: AnyFiber["context"], now:
   if (scheduler.timer?.until === until) return
   stop(scheduler)
   if (until === Infinity) return
-  const fiber = Effect.runForkWith(context)(scheduler.clock.sleep(sleepFor(until - now)))
+  const fiber = Effect.runForkWith(context)(scheduler.clock.sleep(sleepAtMost(until - now)))
   const timer: Timer = { fiber, until }
   scheduler.timer = timer
   const end = () => {
@@ -91,7 +91,7 @@ export const stop = (scheduler: Scheduler): void => {
 }
 
 /** A duration in whole microseconds, rounded down, at least one. */
-const sleepFor = (nanos: number): Duration.Duration => {
+const sleepAtMost = (nanos: number): Duration.Duration => {
   const whole = Math.max(1, Math.floor(nanos / 1e3 + 0.1)) * 1e3
   // Multiples of 1/8 ms are exact as floating-point milliseconds. Others are shortened by 1 ns: no sum is then too late.
   return Duration.millis((whole % 125e3 === 0 ? whole : whole - 1) / 1e6)

@@ -341,8 +341,8 @@ export const make = (
  * Options of {@link makeMap} and {@link layerMap}.
  *
  * A key's budget is in Redis, under the prefix, the map's name and the key as text (so 1 and "1" are one), and expires
- * there when its state equals the initial state. A process remembers a key only while calls wait for it or hold its permits.
- * So there is no `maxKeys`.
+ * there when its state equals the initial state. A process remembers a key only while its calls wait or run, or a pause of it
+ * could not be reported. So there is no `maxKeys`, and an `update` of a key lasts only as long: then `lookup` is asked again.
  *
  * @category options
  * @since 0.1.0
@@ -568,4 +568,4 @@ export const layerClient = <A, E, R>(client: (preset: ClientPreset) => Layer.Lay
  * @category observing
  * @since 0.1.0
  */
-export const metrics = { requests: Client.decisions, fallbacks: Client.fallbacks } as const
+export const metrics = { requests: Client.requests, fallbacks: Client.fallbacks } as const

@@ -127,7 +127,7 @@ export interface Decision {
   readonly granted: number
   /** When the next call may start, and in how many microseconds. It has been charged for that instant. */
   readonly slot: { readonly at: number; readonly wait: number } | undefined
-  /** How long the first call that may not start has to wait for time; undefined where permits are missing. */
+  /** How long the first call that may not start has to wait for time; undefined where permits are missing, and in a pause without an end. */
   readonly wait: number | undefined
   /** Whether permits are missing for the first call that may not start. */
   readonly isBusy: boolean

@@ -99,9 +99,10 @@ const startIdle = <K>(
   const excess = exceeds(keyed, kind, demand)
   if (excess !== undefined) return excess
   if (!kind.holdsNothing) return "needs a limiter"
-  if (!idle.isRemembered && !Sweep.makeRoom(keyed)) return exhausted(keyed, demand.cost)
   const next = Budget.chargeIfReady(kind.view, idle.charged, demand, now)
+  // Before room is made: no key is evicted for a call that does not start.
   if (next === undefined) return "not ready"
+  if (!idle.isRemembered && !Sweep.makeRoom(keyed)) return exhausted(keyed, demand.cost)
   admit(keyed, idle, next)
   return "started"
 }

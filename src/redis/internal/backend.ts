@@ -27,7 +27,9 @@ import { lose, release as releaseLease, underLease } from "./leases.ts"
 import {
   type Admission,
   hasReports,
+  headOf,
   isIdle,
+  type Lease,
   type Limiter,
   liveMeter,
   now,
@@ -41,7 +43,7 @@ import {
 import { countFallback, report, start } from "./pump.ts"
 import { dequeue, enqueue, giveBack, makeWait, observeIfParked, rejectLate } from "./queue.ts"
 import { send } from "./request.ts"
-import { rulesOf, sleepFor } from "./rules.ts"
+import { haveSameMeters, rulesOf, sleepAtLeast } from "./rules.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Calls that arrive
@@ -77,15 +79,16 @@ const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.
   if (demand.exceeds !== undefined) {
     return Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
   }
-  const own = ownPool(limiter, call)
+  const waiter = makeWaiter(limiter, call, undefined)
+  Bounds.apply<Backend.Waiter>(fiber, waiter)
+  const isFirst = limiter.queue.ranking?.isFirst(waiter) === true
+  const own = ownPool(limiter, waiter, isFirst ? undefined : headOf(limiter))
   if (own?.onReentry === "die") return Effect.die(Reentry.deadlock(limiter.plan.name, own.name))
   if (own !== undefined) {
     Counts.admitted(limiter.counts, false)
     return self
   }
-  const waiter = makeWaiter(limiter, call, undefined)
-  Bounds.apply<Backend.Waiter>(fiber, waiter)
-  const mustWait = queuedCalls(limiter) > 0 && limiter.queue.ranking?.isFirst(waiter) !== true
+  const mustWait = queuedCalls(limiter) > 0 && !isFirst
   const expected = mustWait ? Errors.expectedWait(limiter, demand) : undefined
   const ofCaller = limiter.callers.get(waiter.caller.key) ?? 0
   const error = mustWait ? Errors.rejectionOf(limiter, waiter, ofCaller, expected) : undefined
@@ -97,16 +100,30 @@ const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.
   return waiter
 }
 
-/** The part whose permits the fiber of a call holds itself, so many that the call would wait for ever. */
-const ownPool = ({ leases, plan }: Limiter, { demand, fiber }: Backend.Call): PoolPart | undefined => {
-  if (!demand.holdsPermits || leases.size === 0 || plan.timeout < Infinity) return undefined
-  const own = [...leases].filter((lease) => lease.fiber === fiber && lease.demand.plan === plan)
-  const exhausted = plan.pools.filter(({ limit }, j) => {
-    const held = own.reduce((sum, lease) => sum + lease.demand.pools[j]!, 0)
-    return held > 0 && demand.pools[j]! > 0 && held + demand.pools[j]! > limit.initial
+/**
+ * The part whose permits the fiber of a call holds itself, so many that the call would wait for ever, as in memory
+ * (`reentry.ts`). `head`: the call that it waits behind.
+ */
+const ownPool = (
+  { leases, plan }: Limiter,
+  { demand, fiber, own: bounds }: Waiter,
+  head: Waiter | undefined
+): PoolPart | undefined => {
+  if (leases.size === 0 || Bounds.timeoutOf(plan, bounds) < Infinity) return undefined
+  const own = [...leases].filter((lease) => lease.fiber === fiber)
+  const exhausted = plan.pools.filter((part, j) => {
+    const canBypass = part.onReentry === "bypass"
+    const wanted = canBypass ? Math.max(demand.pools[j]!, head?.demand.pools[j] ?? 0) : demand.pools[j]!
+    const counted = own.filter(({ endedBy }) => endedBy === "call" || canBypass)
+    const held = counted.reduce((sum, lease) => sum + heldOf(lease, part), 0)
+    return held > 0 && wanted > 0 && held + wanted > part.limit.initial
   })
   return exhausted.find(({ onReentry }) => onReentry === "die") ?? exhausted[0]
 }
+
+/** The permits of a part that a lease holds, also if an update has replaced the plan since. */
+const heldOf = ({ demand: { plan, pools } }: Lease, { identity }: PoolPart): number =>
+  pools[plan.pools.findIndex((part) => part.identity === identity)] ?? 0
 
 /** Asks the store for a call that must not wait. */
 const resolveIfAvailable = (
@@ -165,6 +182,8 @@ const startIfReady = (limiter: Limiter, started: Backend.Waiter): boolean => {
   }
   waiter.state = "started"
   waiter.startedAt = now(limiter)
+  const lease = leaseOf(waiter)
+  if (lease !== undefined) lease.endedBy = waiter.endedBy
   Counts.admitted(limiter.counts, demand.holdsPermits)
   if (queued !== undefined) Counts.waited(limiter.counts, waiter.startedAt - arrival)
   return true
@@ -215,7 +234,7 @@ const correct = (limiter: Limiter, held: Held, actual: ReadonlyArray<number>, is
   if (admission?._tag !== "Granted" || now(limiter) > startedAt + limiter.settings.settleWithin) return
   const { at, demand, version } = admission.grant
   // Another policy has other parts.
-  if (demand.plan !== limiter.plan) return
+  if (!haveSameMeters(demand.plan, limiter.plan)) return
   const more = demand.meters.map((amount, i) => (actual[i] ?? 0) - amount)
   if (more.every((amount) => amount === 0)) return
   limiter.settlements.push({ version, at, isUndone, more })
@@ -307,7 +326,8 @@ export const makeUnsafe = (
     place: "none",
     pausedUntil: -Infinity,
     resets: 0,
-    unreportedPause: -Infinity
+    unreportedPause: -Infinity,
+    users: 0
   }
   return limiter
 }
@@ -341,7 +361,7 @@ export const close = (limiter: Limiter): Effect.Effect<void> =>
     const stopped = Fiber.interruptAll([limiter.pump.fiber, limiter.renewer].filter((fiber) => fiber !== undefined))
     const ended = working.length === 0 ? Effect.void : Effect.raceFirst(
       Fiber.awaitAll(working.map(({ fiber }) => fiber!)),
-      limiter.time.clock.sleep(sleepFor(left))
+      limiter.time.clock.sleep(sleepAtLeast(left))
     )
     return Effect.andThen(
       Effect.andThen(stopped, ended),

@@ -97,7 +97,7 @@ export const shared = (server: object, storeOf: () => ThrottleStore): Effect.Eff
 
 const time = (client: Client): number => Number(client.clock.monotonicTimeNanosUnsafe())
 
-export const decisions = Metric.counter("throttle_store_requests_total", {
+export const requests = Metric.counter("throttle_store_requests_total", {
   description: "Requests to the store, by outcome",
   incremental: true
 })
@@ -110,11 +110,11 @@ export const fallbacks = Metric.counter("throttle_store_fallbacks_total", {
 type Outcome = "answered" | "refused" | "timeout" | "unavailable" | "open"
 
 const outcomes: { readonly [O in Outcome]: Metric.Counter<number> } = {
-  answered: Metric.withAttributes(decisions, { outcome: "answered" }),
-  refused: Metric.withAttributes(decisions, { outcome: "refused" }),
-  timeout: Metric.withAttributes(decisions, { outcome: "timeout" }),
-  unavailable: Metric.withAttributes(decisions, { outcome: "unavailable" }),
-  open: Metric.withAttributes(decisions, { outcome: "open" })
+  answered: Metric.withAttributes(requests, { outcome: "answered" }),
+  refused: Metric.withAttributes(requests, { outcome: "refused" }),
+  timeout: Metric.withAttributes(requests, { outcome: "timeout" }),
+  unavailable: Metric.withAttributes(requests, { outcome: "unavailable" }),
+  open: Metric.withAttributes(requests, { outcome: "open" })
 }
 
 /** Why there is no answer. */

@@ -24,7 +24,7 @@ import type { Limiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
 import { dropReservations, rejectLate } from "./queue.ts"
 import { send } from "./request.ts"
-import { micros, nanos, type Rules, rulesOf } from "./rules.ts"
+import { haveSameMeters, micros, nanos, rulesOf } from "./rules.ts"
 
 /** How long a new call would wait; none where that cannot be estimated. */
 export const estimateWait = (
@@ -35,11 +35,12 @@ export const estimateWait = (
   return Effect.uninterruptibleMask((restore) =>
     Effect.match(send(limiter, [demand], { isDry: true }, restore), {
       onFailure: () => Option.none(),
-      onSuccess: ({ isBusy, wait }) => {
-        if (isBusy || wait === undefined) return Option.none()
+      onSuccess: ({ isBusy, wait = Infinity }) => {
+        const paused = Shared.pausedFor(limiter)
+        if (isBusy || Math.max(paused, wait) === Infinity) return Option.none()
         // The store knows of the slot; of the calls behind it, only this process does.
         const behind = Errors.timeFor(limiter.plan, limiter.meters, limiter.slot?.grant.demand, undefined)
-        return Option.some(Duration.millis(Math.max(Shared.pausedFor(limiter), wait + behind) / 1e6))
+        return Option.some(Duration.millis(Math.max(paused, wait + behind) / 1e6))
       }
     })
   )
@@ -120,20 +121,20 @@ export const pause = (limiter: Limiter, nanos: number): Effect.Effect<void> =>
       )
   })
 
+/** Ends a pause: of what this process knows at once, so that a pause which begins before the store has answered lasts. */
 export const resume = (limiter: Limiter): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { client, key, timeout } = limiter.settings
-    return Effect.andThen(
-      Effect.ignore(Client.send(client, key, timeout, client.store.pause(key, 0))),
-      Effect.suspend(() => {
-        limiter.pausedUntil = -Infinity
-        limiter.unreportedPause = -Infinity
-        limiter.answer = { ...limiter.answer, pausedUntil: -Infinity }
-        Pauses.end(limiter.pauses, Shared.now(limiter))
-        Shared.signal(limiter)
-        return locally(limiter, ({ throttle }) => throttle.resume)
-      })
-    )
+    limiter.pausedUntil = -Infinity
+    limiter.unreportedPause = -Infinity
+    const reported = Effect.ignore(Client.send(client, key, timeout, client.store.pause(key, 0)))
+    const ended = Effect.sync(() => {
+      if (Shared.pausedFor(limiter) > 0) return
+      limiter.answer = { ...limiter.answer, pausedUntil: -Infinity }
+      Pauses.end(limiter.pauses, Shared.now(limiter))
+      Shared.signal(limiter)
+    })
+    return Effect.andThen(locally(limiter, ({ throttle }) => throttle.resume), Effect.andThen(reported, ended))
   })
 
 /** Sets other limits, in this process. What is spent stays spent in the store. */
@@ -149,7 +150,7 @@ const locally = (
 ): Effect.Effect<void> => typeof onStoreError === "string" ? Effect.void : f(onStoreError)
 
 const setPlan = (limiter: Limiter, plan: Plan): void => {
-  const { plan: { order }, rules: former } = limiter
+  const { plan: former } = limiter
   limiter.plan = { ...plan, name: limiter.plan.name }
   limiter.rules = rulesOf(plan)
   limiter.meters = plan.meters.map(Shared.liveMeter)
@@ -159,7 +160,7 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
   limiter.slot = undefined
   limiter.unused = []
   limiter.unwanted = []
-  if (haveSameMeters(former, limiter.rules)) {
+  if (haveSameMeters(former, limiter.plan)) {
     limiter.unwanted = back.map((grant) => ({ ...grant, demand: Demand.forPlan(limiter.plan, grant.demand) }))
   } else {
     // The store would take them for those of other parts: what is spent stays spent.
@@ -174,7 +175,7 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
     if (limiter.plan.asksCaller) waiter.caller = waiter.fiber.getRef(Caller.Caller)
     Waiters.count(limiter, waiter, 1)
   }
-  limiter.queue = Orders.continued(limiter.queue, order, plan.order, limiter.waiters, () => Shared.now(limiter))
+  limiter.queue = Orders.continued(limiter.queue, former.order, plan.order, limiter.waiters, () => Shared.now(limiter))
   for (const waiter of waiters) {
     if (waiter.demand.exceeds === undefined || waiter.state !== "waiting" || waiter.admission !== undefined) continue
     Waiters.reject(limiter, waiter, () => Errors.exceeds(limiter, waiter.demand))
@@ -182,7 +183,3 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
   rejectLate(limiter)
   Shared.signal(limiter)
 }
-
-/** Whether the parts that decide by time are the same, in the same order. */
-const haveSameMeters = ({ meters }: Rules, other: Rules): boolean =>
-  meters.length === other.meters.length && meters.every(({ field }, i) => field === other.meters[i]!.field)

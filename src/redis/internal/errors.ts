@@ -68,7 +68,7 @@ const retryable = (limiter: Limiter, demand: Demand, wait: number | undefined) =
   const isPaused = answer.pausedUntil > now(limiter) || pausedFor(limiter) > 0
   return {
     ...common(limiter, demand, isPaused ? ["pause"] : part === undefined ? [] : [part.name]),
-    ...(wait === undefined || wait <= Budget.tolerance
+    ...(wait === undefined || wait <= Budget.tolerance || wait === Infinity
       ? undefined
       : { retryAfter: Duration.millis(Math.ceil((wait - Budget.tolerance) / 1e6)) })
   }

@@ -13,7 +13,7 @@ import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Client from "./client.ts"
 import * as Errors from "./errors.ts"
 import { type Lease, type Limiter, now, run, signal } from "./limiter.ts"
-import { micros, sleepFor } from "./rules.ts"
+import { micros, sleepAtLeast } from "./rules.ts"
 
 /** The lease under which an effect runs: its fencing number is larger than that of the former holders of its permits. */
 export const CurrentLease = Context.Reference<{ readonly key: string; readonly fence: number } | undefined>(
@@ -86,7 +86,7 @@ const renewing = (limiter: Limiter): Effect.Effect<void> =>
     const { client, key, timeout, ttl } = limiter.settings
     let interval = ttl / 3
     while (limiter.leases.size > 0) {
-      yield* limiter.time.clock.sleep(sleepFor(Math.min(interval, firstEnd(limiter) - now(limiter))))
+      yield* limiter.time.clock.sleep(sleepAtLeast(Math.min(interval, firstEnd(limiter) - now(limiter))))
       const sentAt = now(limiter)
       for (const lease of limiter.leases) if (lease.until <= sentAt + Budget.tolerance) lose(limiter, lease)
       const leases = [...limiter.leases]

@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Backend from "../../internal/backend.ts"
 import * as Budget from "../../internal/budget.ts"
 import type { Demand } from "../../internal/demand.ts"
-import type { AnyFiber, LiveMeter } from "../../internal/grant.ts"
+import type { AnyFiber, EndedBy, LiveMeter } from "../../internal/grant.ts"
 import * as List from "../../internal/list.ts"
 import type { Queue } from "../../internal/queue/queue.ts"
 import type { Scheduler } from "../../internal/scheduler.ts"
@@ -44,6 +44,8 @@ export interface Grant {
   /** The version of the key in which it can be returned. */
   version: number
   readonly isSlot: boolean
+  /** Whether the store lets a call with it settle its cost, or there is nothing to settle. */
+  readonly maySettle: boolean
   readonly lease: Lease | undefined
 }
 
@@ -58,6 +60,8 @@ export interface Lease {
   readonly lost: Deferred.Deferred<never, ThrottleError>
   /** The fiber that works under it, whose end is that of the lease. */
   fiber: AnyFiber | undefined
+  /** What ends it, once the call has started. */
+  endedBy: EndedBy | undefined
 }
 
 /** Why a waiter may start. */
@@ -125,7 +129,10 @@ export interface Limiter extends Backend.Host<Limiter> {
   renewer: AnyFiber | undefined
   /** Since when the store has answered nothing; undefined after an answer. */
   silentSince: number | undefined
-  /** The store's instant at which the last slot was due: since then the next waiter has been the head. */
+  /**
+   * The store's instant of the latest grant of calls, or at which the last slot was due: since then the next waiter has been
+   * the head. Undefined where that makes up for no time, as after a pause.
+   */
   since: number | undefined
   /** What the store has said of the head: the part that it waits for, when the next lease ends, and the end of a pause. */
   answer: { readonly part: number; readonly nextExpiry: number | undefined; readonly pausedUntil: number }
@@ -140,6 +147,8 @@ export interface Limiter extends Backend.Host<Limiter> {
   pausedUntil: number
   /** The end of the pause that the store may not know of: until then this process has to remember it. */
   unreportedPause: number
+  /** The operations of a map that have found it, and are not over. */
+  users: number
 }
 
 export const liveMeter = (): LiveMeter => ({ waitingCalls: 0, waitingCost: 0 })
@@ -186,8 +195,8 @@ export const signal = ({ pump }: Limiter): void => {
 export const hasReports = ({ place, releases, settlements, unused, unwanted, waiters }: Limiter): boolean =>
   releases.length + settlements.length + unused.length + unwanted.length > 0 || (place !== "none" && waiters.size === 0)
 
-/** Whether no call waits, nothing is held or to be reported, and the store knows of every pause. */
+/** Whether nothing uses it, no call waits, nothing is held or to be reported, and the store knows of every pause. */
 export const isIdle = (limiter: Limiter): boolean =>
-  limiter.waiters.size === 0 && limiter.leases.size === 0 && limiter.pump.state === "idle" &&
+  limiter.users === 0 && limiter.waiters.size === 0 && limiter.leases.size === 0 && limiter.pump.state === "idle" &&
   limiter.slot === undefined &&
   limiter.renewer === undefined && !hasReports(limiter) && limiter.unreportedPause <= now(limiter) + Budget.tolerance

@@ -1,6 +1,6 @@
 /**
- * Maps of throttles on a store. The budgets of the keys are in the store; a process has a limiter for a key only while calls
- * wait for it or hold its permits.
+ * Maps of throttles on a store. The budgets of the keys are in the store; a process has a limiter for a key only while its
+ * calls wait or run, or something is to be reported.
  */
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -81,10 +81,9 @@ export const make = <K>(
           : { throttle: shares.get(key), share: onStoreError.local }
         const settings = Options.settings(checked, client, name, String(key), fallback)
         const limiter: Limiter = Backend.makeUnsafe(prepare(key).plan, settings, context, series, () => {
-          // A call that has found it may still begin: it counts anew.
+          if (limiters.get(key) !== limiter) return
           Counts.add(past, limiter.counts.own)
-          Counts.reset(limiter.counts.own)
-          if (limiters.get(key) === limiter) limiters.delete(key)
+          limiters.delete(key)
         }, keys.watchers)
         limiter.phase = keys.phase
         limiters.set(key, limiter)
@@ -119,14 +118,18 @@ const mapOf = <K>(
     }
   }
   const engineFor = (key: K): Engine => {
-    const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
-      sweep()
-      const limiter = limiterFor(key)
-      return Effect.ensuring(
-        Effect.suspend(() => f(Shared.engine(limiter, true))),
-        Effect.sync(() => limiter.afterCall?.())
-      )
-    }
+    /** Uses the limiter of the key, which keeps it until the operation is over. */
+    const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.uninterruptibleMask((restore) => {
+        sweep()
+        const limiter = limiterFor(key)
+        limiter.users++
+        return Effect.onExitPrimitive(restore(Effect.suspend(() => f(Shared.engine(limiter, true)))), () => {
+          limiter.users--
+          limiter.afterCall?.()
+          return undefined
+        }, true)
+      })
     return {
       name,
       plan: () => limiterFor(key).plan,

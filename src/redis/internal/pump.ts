@@ -24,7 +24,7 @@ import type { Limiter, Waiter } from "./limiter.ts"
 import * as Shared from "./limiter.ts"
 import { admit, dropReservations, give, giveSlot, giveUnused, makeWait } from "./queue.ts"
 import { type Answer, recheck, send } from "./request.ts"
-import { sleepFor } from "./rules.ts"
+import { sleepAtLeast } from "./rules.ts"
 import * as Wakeups from "./wakeups.ts"
 
 export const start = (limiter: Limiter): void => {
@@ -41,25 +41,33 @@ export const start = (limiter: Limiter): void => {
   })
 }
 
-/** Subscribes for as long as the pump is alive: a message may come before the answer that tells the process to wait. */
+/**
+ * Subscribes before the first request for permits, for as long as the pump is alive: a message may come before the answer
+ * that tells the process to wait.
+ */
 const pumping = (limiter: Limiter): Effect.Effect<void> => {
-  if (limiter.rules.pools.length === 0) return steps(limiter)
   const { client, key } = limiter.settings
-  const stop = Wakeups.listen(client, key, () => {
-    limiter.place = "free"
-    if (limiter.pump.state === "resting") limiter.pump.wake()
-  })
-  return Effect.ensuring(steps(limiter), Effect.sync(stop))
+  let stop: (() => void) | undefined
+  const listen = () => {
+    // An update may have added the parts whose permits are leased.
+    if (stop !== undefined || limiter.rules.pools.length === 0) return
+    stop = Wakeups.listen(client, key, () => {
+      limiter.place = "free"
+      if (limiter.pump.state === "resting") limiter.pump.wake()
+    })
+  }
+  return Effect.ensuring(steps(limiter, listen), Effect.sync(() => stop?.()))
 }
 
-const steps = (limiter: Limiter): Effect.Effect<void> =>
+const steps = (limiter: Limiter, listen: () => void): Effect.Effect<void> =>
   Effect.gen(function*() {
     const { pump } = limiter
     // Calls that arrive together are asked for together. A microtask, where `yieldNow` would be a turn of the event loop.
     yield* Effect.promise(() => Promise.resolve())
     while (true) {
       pump.state = "active"
-      const step = nextStep(limiter)
+      listen()
+      const step = nextStep(limiter, listen)
       if (step === undefined) break
       yield* step
     }
@@ -71,7 +79,7 @@ const steps = (limiter: Limiter): Effect.Effect<void> =>
   })
 
 /** What to do next; undefined for nothing. */
-const nextStep = (limiter: Limiter): Effect.Effect<void> | undefined => {
+const nextStep = (limiter: Limiter, listen: () => void): Effect.Effect<void> | undefined => {
   giveUnused(limiter)
   giveSlot(limiter)
   const { answer, place, slot } = limiter
@@ -92,9 +100,10 @@ const nextStep = (limiter: Limiter): Effect.Effect<void> | undefined => {
     : storePaused > Budget.tolerance
     ? rest(limiter, Math.min(recheck, storePaused))
     : undefined
-  const asked = Effect.suspend(() =>
-    limiter.slot === undefined && Shared.pausedFor(limiter) === 0 ? ask(limiter, batchOf(limiter)) : Effect.void
-  )
+  const asked = Effect.suspend(() => {
+    listen()
+    return limiter.slot === undefined && Shared.pausedFor(limiter) === 0 ? ask(limiter, batchOf(limiter)) : Effect.void
+  })
   return rested === undefined ? asked : Effect.andThen(rested, asked)
 }
 
@@ -117,7 +126,7 @@ const rest = (limiter: Limiter, nanos: number): Effect.Effect<void> => {
     if (pump.state === "resting") pump.state = "active"
   })
   return Effect.ensuring(
-    nanos === Infinity ? signalled : Effect.raceFirst(signalled, clock.sleep(sleepFor(nanos))),
+    nanos === Infinity ? signalled : Effect.raceFirst(signalled, clock.sleep(sleepAtLeast(nanos))),
     ended
   )
 }
@@ -202,7 +211,7 @@ const apply = (
   demands: ReadonlyArray<Demand>,
   { grants, granted, isBusy, isPaused, nextExpiry, now: at, part, receivedAt, slot, wait }: Answer
 ): void => {
-  const pausedUntil = isPaused && wait !== undefined ? receivedAt + wait : -Infinity
+  const pausedUntil = isPaused ? receivedAt + wait! : -Infinity
   limiter.answer = { part, nextExpiry, pausedUntil }
   if (pausedUntil > receivedAt) Pauses.extend(limiter.pauses, receivedAt, pausedUntil)
   else if (Shared.pausedFor(limiter) === 0) Pauses.end(limiter.pauses, receivedAt)
@@ -211,7 +220,9 @@ const apply = (
   else if (granted > 0) limiter.since = at
   grants.forEach((grant, i) => {
     const waiter = batch[i]!
-    if (isWaiting(waiter)) give(limiter, waiter, grant)
+    // Unless an update since the request has added or removed the limit of running calls.
+    const suits = waiter.demand.holdsPermits === (grant.lease !== undefined)
+    if (isWaiting(waiter) && suits) give(limiter, waiter, grant)
     else limiter.unused.push(grant)
   })
   if (slot !== undefined) limiter.slot = slot

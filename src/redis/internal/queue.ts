@@ -39,7 +39,9 @@ export const makeWait = (limiter: Limiter, waiter: Waiter, expected: number | un
 export const observeIfParked = (limiter: Limiter, waiter: Waiter): void => {
   const { arrival, fiber, observation, queued, resume } = waiter
   if (queued === undefined || observation !== undefined || resume === undefined) return
-  waiter.observation = Waiters.observation(limiter, fiber, arrival, queued.position, () => queued.expected)
+  const { expected, position } = queued
+  const finite = expected === Infinity ? undefined : expected
+  waiter.observation = Waiters.observation(limiter, fiber, arrival, position, () => finite)
   if (waiter.observation !== undefined) Waiters.resumeWith(waiter, Waiters.waitAndRun(limiter, waiter))
 }
 
@@ -70,25 +72,29 @@ export const dropReservations = (limiter: Limiter): void => {
   limiter.since = undefined
 }
 
-/** Gives unused grants to the head of the queue, as long as it demands the same. */
+/** Whether a call may start with a grant that was made for another. */
+const suits = ({ demand, maySettle }: Grant, waiter: Waiter): boolean =>
+  Shared.isSame(demand, waiter.demand) && (maySettle || waiter.settlement === undefined)
+
+/** Gives unused grants to the head of the queue, as long as they suit it. */
 export const giveUnused = (limiter: Limiter): void => {
   while (limiter.unused.length > 0 && Shared.pausedFor(limiter) === 0) {
     const head = Shared.headOf(limiter)
     if (head === undefined) return
-    const i = limiter.unused.findIndex(({ demand, lease }) =>
-      Shared.isSame(demand, head.demand) && (lease === undefined || !Deferred.isDoneUnsafe(lease.lost))
+    const i = limiter.unused.findIndex((grant) =>
+      suits(grant, head) && (grant.lease === undefined || !Deferred.isDoneUnsafe(grant.lease.lost))
     )
     if (i < 0) return
     give(limiter, head, limiter.unused.splice(i, 1)[0]!)
   }
 }
 
-/** Gives the slot to the head of the queue when it is due. If the head demands something else, it is returned. */
+/** Gives the slot to the head of the queue when it is due. If it does not suit the head, it is returned. */
 export const giveSlot = (limiter: Limiter): void => {
   const { slot } = limiter
   const head = Shared.headOf(limiter)
   if (slot === undefined) return
-  if (head === undefined || !Shared.isSame(slot.grant.demand, head.demand)) {
+  if (head === undefined || !suits(slot.grant, head)) {
     limiter.slot = undefined
     limiter.unwanted.push(slot.grant)
   } else if (slot.due <= Shared.now(limiter) + Budget.tolerance && Shared.pausedFor(limiter) === 0) {

@@ -4,13 +4,14 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type { Restore } from "../../internal/backend.ts"
 import type { Demand } from "../../internal/demand.ts"
 import type { Decision, Request, Return, Run } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
 import { type Grant, isSame, type Lease, type Limiter, now, run, signal } from "./limiter.ts"
-import { micros, nanos } from "./rules.ts"
+import { haveSameMeters, micros, nanos } from "./rules.ts"
 
 /** Nanoseconds after which what may have changed elsewhere is asked for again: 250 ms. */
 export const recheck = 250e6
@@ -24,7 +25,7 @@ interface Options extends Partial<Pick<Request, "waited" | "since" | "isDry" | "
   readonly settleWithin?: number
 }
 
-/** An answer of the store, with durations in nanoseconds. */
+/** An answer of the store, with durations in nanoseconds. `wait` is Infinity in a pause without an end. */
 export interface Answer extends Omit<Decision, "slot">, Pick<Limiter, "slot"> {
   readonly receivedAt: number
   /** Those of the calls that may start at once. */
@@ -44,14 +45,22 @@ export const send = (
     const sentAt = now(limiter)
     const answerOf = (decision: Decision) => receive(limiter, demands, request, decision, sentAt)
     const onUnwanted = (decision: Decision) => discard(limiter, answerOf(decision))
-    return Effect.mapBoth(Client.send(client, key, timeout, client.store.decide(request), onUnwanted, restore), {
-      onFailure: (failure) => {
-        limiter.releases.unshift(...request.releases)
-        return failure
-      },
-      onSuccess: answerOf
-    })
+    const answered = Client.send(client, key, timeout, client.store.decide(request), onUnwanted, restore)
+    return Effect.map(
+      Effect.onExitPrimitive(answered, (exit) => {
+        if (Exit.isFailure(exit)) releaseAgain(limiter, request.releases)
+        return undefined
+      }),
+      answerOf
+    )
   })
+
+/** Reports releases once more, since the store may not know of them. A pump at work looks at them by itself. */
+const releaseAgain = (limiter: Limiter, releases: ReadonlyArray<string>): void => {
+  limiter.releases.unshift(...releases)
+  const { state } = limiter.pump
+  if (releases.length > 0 && (state === "idle" || state === "resting")) signal(limiter)
+}
 
 /** Returns what an answer has granted too late. */
 const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
@@ -115,7 +124,7 @@ const returnsOf = (limiter: Limiter): Return | undefined => {
   limiter.unwanted = []
   for (const { lease } of all) if (lease !== undefined) release(limiter, lease)
   const version = Math.max(...all.map((grant) => grant.version))
-  const newest = all.filter((grant) => grant.version === version && grant.demand.plan === limiter.plan)
+  const newest = all.filter((grant) => grant.version === version && haveSameMeters(grant.demand.plan, limiter.plan))
   if (newest.length === 0) return undefined
   const slot = newest.find(({ isSlot }) => isSlot)
   const grants = newest.filter(({ isSlot }) => !isSlot)
@@ -130,29 +139,31 @@ const returnsOf = (limiter: Limiter): Return | undefined => {
 const receive = (
   limiter: Limiter,
   demands: ReadonlyArray<Demand>,
-  { returns }: Request,
+  { returns, rules, settleWithin }: Request,
   decision: Decision,
   sentAt: number
 ): Answer => {
-  const { granted, hasReturned, nextExpiry, now: at, slot, version, wait } = decision
+  const { granted, hasReturned, isPaused, nextExpiry, now: at, slot, version, wait } = decision
   const standing = limiter.slot?.grant
   const receivedAt = now(limiter)
   limiter.silentSince = undefined
   // What came back has changed the key, but not the slot.
   if (hasReturned && standing !== undefined && standing.version === returns?.version) standing.version = version
+  const maySettle = settleWithin > 0 || rules.meters.length === 0
   let leases = 0
   const grantOf = (demand: Demand, at: number, isSlot: boolean): Grant => ({
     demand,
     at,
     version,
     isSlot,
+    maySettle,
     lease: demand.holdsPermits
       ? lease(limiter, decision.leases[leases]!, decision.fence + leases++, demand, sentAt)
       : undefined
   })
   return {
     ...decision,
-    wait: wait === undefined ? undefined : nanos(wait),
+    wait: wait !== undefined ? nanos(wait) : isPaused ? Infinity : undefined,
     nextExpiry: nextExpiry === undefined ? undefined : nanos(nextExpiry),
     receivedAt,
     grants: demands.slice(0, granted).map((demand) => grantOf(demand, at, false)),
@@ -168,7 +179,8 @@ const lease = (limiter: Limiter, name: string, fence: number, demand: Demand, se
     demand,
     until: sentAt + limiter.settings.ttl,
     lost: Deferred.makeUnsafe(),
-    fiber: undefined
+    fiber: undefined,
+    endedBy: undefined
   }
   limiter.leases.add(lease)
   startRenewer(limiter)

@@ -11,7 +11,7 @@ export const micros = (nanos: number): number => nanos / 1e3
 export const nanos = (micros: number): number => micros * 1e3
 
 /** A sleep, which ends no sooner than a store that counts in whole microseconds says. */
-export const sleepFor = (nanos: number): Duration.Duration =>
+export const sleepAtLeast = (nanos: number): Duration.Duration =>
   Duration.millis(Math.max(1, Math.ceil(micros(nanos))) / 1e3)
 
 /**
@@ -116,6 +116,13 @@ export const rulesOf = ({ meters, pools }: Plan): Rules => {
     meters: meters.map((part) => ({ ...convert(part.rule, micros), field: nameOf(letters[part.rule.kind], part) })),
     pools: pools.map((part) => ({ field: nameOf("c", part), limit: part.limit.initial }))
   }
+}
+
+/** Whether the parts that decide by time are the same, in the same order. Their limits may differ. */
+export const haveSameMeters = (one: Plan, other: Plan): boolean => {
+  if (one === other) return true
+  const [{ meters }, others] = [rulesOf(one), rulesOf(other)]
+  return meters.length === others.meters.length && meters.every(({ field }, i) => field === others.meters[i]!.field)
 }
 
 /** Why several processes cannot share a policy; undefined if they can. */

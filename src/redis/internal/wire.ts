@@ -92,7 +92,10 @@ export const encodeRequest = (request: Request): string => {
   return JSON.stringify(encoded)
 }
 
-export const encodeDuration = (micros: number): string => String(Math.min(micros, forever / 1e3))
+/** Of a pause: so long, 31 years, is without an end. */
+const longest = forever / 1e3
+
+export const encodeDuration = (micros: number): string => String(Math.min(micros, longest))
 
 /** The leases, three numbers for what is left of each part, and the values of {@link replyFields}. */
 export type Reply = readonly [
@@ -110,11 +113,12 @@ const decodeLeft = (left: ReadonlyArray<number>): ReadonlyArray<Left> =>
 export const decodeReply = ([leases, left, ...values]: Reply): Decision => {
   const value = (name: (typeof replyFields)[number]): number => values[replyFields.indexOf(name)]!
   const optional = (name: (typeof replyFields)[number]) => value(name) < 0 ? undefined : value(name)
-  const [now, slotAt] = [value("now"), optional("slotAt")]
+  const [now, slotAt, wait] = [value("now"), optional("slotAt"), optional("wait")]
+  const isPaused = value("isPaused") === 1
   return {
     granted: value("granted"),
     slot: slotAt === undefined ? undefined : { at: slotAt, wait: slotAt - now },
-    wait: optional("wait"),
+    wait: isPaused && wait !== undefined && wait > longest / 2 ? undefined : wait,
     isBusy: value("isBusy") === 1,
     part: value("part"),
     now,
@@ -122,7 +126,7 @@ export const decodeReply = ([leases, left, ...values]: Reply): Decision => {
     leases,
     fence: value("fence"),
     nextExpiry: optional("nextExpiry"),
-    isPaused: value("isPaused") === 1,
+    isPaused,
     hasReturned: value("hasReturned") === 1,
     left: decodeLeft(left)
   }
