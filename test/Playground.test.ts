@@ -82,7 +82,7 @@ describe("the address", () => {
     const nothing: State = {
       policies: [],
       arrivals: [],
-      whole: { together: "all", shadow: false },
+      whole: { together: "all", order: "arrival", shadow: false },
       bounds: {},
       run: {}
     }

@@ -132,6 +132,18 @@ export const whole: Fields = {
     initial: "all",
     otherwise: "all"
   },
+  order: {
+    type: "choice",
+    label: "order of the queue",
+    choices: ["arrival", "priority", "fair"],
+    names: {
+      arrival: "arrival: first come, first served",
+      priority: "priority: urgent calls first",
+      fair: "fair among callers"
+    },
+    initial: "arrival",
+    otherwise: "arrival"
+  },
   shadow: {
     type: "switch",
     label: "in shadow: only counts; of a chain the last",
@@ -154,14 +166,33 @@ const cost: Fields = {
   of: { type: "choice", label: "of the unit", choices: units, initial: "tokens", otherwise: "tokens" }
 }
 
+/** Whose calls they are. */
+const caller: Fields = {
+  caller: {
+    type: "choice",
+    label: "their caller",
+    choices: ["none", "ada", "grace", "batch"],
+    initial: "none",
+    otherwise: "none"
+  },
+  priority: number("and their priority", 0, 9, { min: 0, max: 9, otherwise: 0 })
+}
+
 export const arrivals: Kinds = {
   poisson: {
     about: "Independent of each other, as many users together.",
-    fields: { rate: rate("per second", 6), duration, start, seed: number("seed", 1, 99, { otherwise: 1 }), ...cost }
+    fields: {
+      rate: rate("per second", 6),
+      duration,
+      start,
+      seed: number("seed", 1, 99, { otherwise: 1 }),
+      ...cost,
+      ...caller
+    }
   },
   steady: {
     about: "At an even pace.",
-    fields: { rate: rate("per second", 6), duration, start, ...cost }
+    fields: { rate: rate("per second", 6), duration, start, ...cost, ...caller }
   },
   bursts: {
     about: "Many at once, and again after a while.",
@@ -170,7 +201,8 @@ export const arrivals: Kinds = {
       every: seconds("every", 2_000, 30_000),
       duration,
       start,
-      ...cost
+      ...cost,
+      ...caller
     }
   },
   ramp: {
@@ -180,7 +212,8 @@ export const arrivals: Kinds = {
       to: rate("per second, at last", 10, { min: 0 }),
       duration,
       start,
-      ...cost
+      ...cost,
+      ...caller
     }
   }
 }
@@ -189,7 +222,9 @@ export const arrivals: Kinds = {
 export const bounds: Fields = {
   maxQueue: number("maxQueue: so many may wait", 10, 100, { min: 0 }),
   maxWait: seconds("maxWait: the longest wait foreseen", 1_000, 20_000),
-  timeout: seconds("timeout: the longest wait", 1_000, 20_000)
+  timeout: seconds("timeout: the longest wait", 1_000, 20_000),
+  maxQueuePerCaller: number("maxQueuePerCaller: so many of one caller", 5, 100, { min: 0 }),
+  ageing: seconds("ageing: the wait that one step of priority is worth", 5_000, 60_000)
 }
 
 /** Of the calls and of what happens meanwhile; each may be left away. */

@@ -211,6 +211,21 @@ export const examples: ReadonlyArray<{ readonly name: string; readonly hash: str
       "#policy=rate,limit:12,burst:5&policy=rate,limit:6,burst:2&arrivals=poisson,rate:8,duration:5000&runs=100&together=chain&shadow=true&maxQueue=3"
   },
   {
+    name: "a busy tenant beside a light one, by arrival",
+    hash:
+      "#policy=rate,limit:10&arrivals=bursts,size:25,every:5000,duration:5000,caller:batch&arrivals=steady,rate:2,duration:2500,start:300,caller:ada&runs=80"
+  },
+  {
+    name: "the same, and fair",
+    hash:
+      "#policy=rate,limit:10&arrivals=bursts,size:25,every:5000,duration:5000,caller:batch&arrivals=steady,rate:2,duration:2500,start:300,caller:ada&order=fair&runs=80"
+  },
+  {
+    name: "urgent calls first",
+    hash:
+      "#policy=rate,limit:5&arrivals=bursts,size:15,every:5000,duration:5000,caller:batch&arrivals=steady,rate:1,duration:3000,start:500,caller:grace,priority:1&order=priority&ageing=60000&runs=80"
+  },
+  {
     name: "callers who give up",
     hash: "#policy=concurrency,limit:2&arrivals=poisson,rate:8,duration:4000&runs=400&interruptAfter=1000"
   }
@@ -242,7 +257,11 @@ const costOf = ({ amount = 0, of = "tokens", permits = 1 }: Options): number | R
 
 const patternsOf = (state: State): ReadonlyArray<Call> =>
   state.arrivals.map((item) => {
-    const { name, options: { amount: _, of: __, permits: ___, ...options } } = callOf(arrivals, item)
+    const { name, options: { amount: _, caller: key, of: __, permits: ___, priority, ...options } } = callOf(
+      arrivals,
+      item
+    )
+    const caller = { ...(key === undefined ? {} : { key }), ...(priority === undefined ? {} : { priority }) }
     const { interruptAfter } = state.run
     const cost = costOf(item.options)
     return {
@@ -250,6 +269,7 @@ const patternsOf = (state: State): ReadonlyArray<Call> =>
       options: {
         ...options,
         ...(cost === undefined ? {} : { cost }),
+        ...(key === undefined && priority === undefined ? {} : { caller }),
         ...(interruptAfter === undefined ? {} : { interruptAfter })
       }
     }
@@ -276,7 +296,8 @@ interface Pass {
 }
 
 const passesOf = (state: State): ReadonlyArray<Pass> => {
-  const { bounds, whole: { shadow: isShadow, together } } = state
+  const { whole: { order, shadow: isShadow, together } } = state
+  const bounds = { ...(order === "arrival" ? {} : { order: order! }), ...state.bounds }
   const parts = partsOf(state)
   return together === "chain" && parts.length > 1
     ? parts.map((part, i) => ({ parts: [part], bounds, isShadow: isShadow === true && i === parts.length - 1 }))
@@ -312,6 +333,7 @@ const durations = new Set([
   "interval",
   "maxWait",
   "timeout",
+  "ageing",
   "duration",
   "start",
   "every",
@@ -360,9 +382,12 @@ const policyCode = ({ bounds, isShadow, parts }: Pass): string => {
 
 /** The policies by name, and the function that an app would have; with a class for each, where calls have a cost. */
 const appCode = (state: State, names: ReadonlyArray<string>): string => {
+  const hasCallers = state.arrivals.some(({ options: { caller = "none" } }) => caller !== "none")
   const cost = state.arrivals.map(({ options }) => costOf(options)).find((cost) => cost !== undefined)
-  const piped = (steps: ReadonlyArray<string>) =>
-    `export const fetchUser = (id: number) => Effect.succeed({ id }).pipe(${steps.toReversed().join(", ")})`
+  const piped = (steps: ReadonlyArray<string>) => {
+    const all = [...steps.toReversed(), ...(hasCallers ? ["Throttle.withCaller({ key: `tenant ${id}` })"] : [])]
+    return `export const fetchUser = (id: number) => Effect.succeed({ id }).pipe(${all.join(", ")})`
+  }
   if (cost === undefined) return piped(names)
   const classes = names.map((_, i) => (names.length === 1 ? "Api" : `Api${i + 1}`))
   return [

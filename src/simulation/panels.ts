@@ -39,6 +39,20 @@ export const comparable = ({ kind, label }: StepsPanel): string =>
 
 const mostRows = 40
 
+/** Maximum number of callers whose calls are drawn apart. */
+const mostCallers = 6
+
+/** The calls of each caller, by first arrival; empty if the calls have one caller, or too many. */
+const callersOf = (
+  { calls }: Result
+): ReadonlyArray<{ readonly label: string; readonly calls: ReadonlyArray<Call> }> => {
+  const keys = [...new Set(calls.map(({ caller = "" }) => caller))]
+  return keys.length < 2 || keys.length > mostCallers ? [] : keys.map((key) => ({
+    label: key === "" ? "no caller" : key,
+    calls: calls.filter(({ caller = "" }) => caller === key)
+  }))
+}
+
 /** The panels of a simulation. `chosen`: all of them that may be drawn; undefined for those with content. */
 export const panelsOf = (
   run: Result,
@@ -61,7 +75,12 @@ export const panelsOf = (
   ) => {
     panels.push({ _tag: "Steps", kind, label, steps, limits, word })
   }
-  if (wants("calls", !isLong)) panels.push({ _tag: "Calls", label: "calls", calls: run.calls })
+  const callers = callersOf(run)
+  if (wants("calls", !isLong)) {
+    for (const { calls, label } of callers.length === 0 ? [{ label: "calls", calls: run.calls }] : callers) {
+      panels.push({ _tag: "Calls", label, calls })
+    }
+  }
   if (wants("arrivals", isLong)) {
     steps(
       "arrivals",
@@ -74,6 +93,7 @@ export const panelsOf = (
   }
   if (wants("waiting", Series.highest(waiting) > 0 && (isLong || queue.length > 0))) {
     steps("waiting", "waiting", waiting, queue, "maxQueue")
+    for (const { calls, label } of callers) steps("waiting", `of ${label}`, Series.waiting({ ...run, calls }))
   }
   if (wants("running", isLong && held.length === 0 && run.calls.some(Series.lasts))) {
     steps("running", "running", Series.running(run))

@@ -233,7 +233,7 @@ interface Visit {
   readonly interruptAt: number
   readonly runs: number
   readonly cost: Throttle.Cost | undefined
-  readonly caller: Partial<Throttle.Caller>
+  readonly caller: Partial<Throttle.Caller> | undefined
   fiber: Fiber.Fiber<void, ThrottleError> | undefined
   start: number | undefined
   end: number | undefined
@@ -256,7 +256,7 @@ const visit = (arrival: Arrival, i: number, usually: number): Visit => {
     interruptAt: World.rounded(at + value("interruptAfter", Infinity)),
     runs: value("runs", usually),
     cost: arrival.cost,
-    caller: arrival.caller === undefined ? {} : Caller.read(`${where}, ${name}.caller`, arrival.caller),
+    caller: arrival.caller === undefined ? undefined : Caller.read(`${where}, ${name}.caller`, arrival.caller),
     fiber: undefined,
     start: undefined,
     end: undefined,
@@ -270,12 +270,11 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
     visit.start = world.now()
     return world.pass(visit.runs)
   })
-  visit.fiber = world.fork(
-    throttles.reduceRight<Effect.Effect<void, ThrottleError>>(
-      (inner, throttle) => cost === undefined ? throttle.withPermit(inner) : throttle.withPermits(inner, cost),
-      work
-    ).pipe(Throttle.withCaller(caller))
+  const call = throttles.reduceRight<Effect.Effect<void, ThrottleError>>(
+    (inner, throttle) => cost === undefined ? throttle.withPermit(inner) : throttle.withPermits(inner, cost),
+    work
   )
+  visit.fiber = world.fork(caller === undefined ? call : Throttle.withCaller(caller)(call))
   visit.fiber.addObserver((exit) => {
     visit.end = world.now()
     visit.outcome = outcomeOf(exit)
@@ -284,7 +283,7 @@ const enter = (world: World.World, throttles: ReadonlyArray<Throttle.Throttle>, 
   })
 }
 
-const callOf = ({ arrival, caller: { key = "" }, cost = 1, end, outcome, start }: Visit): Call => {
+const callOf = ({ arrival, caller: { key = "" } = {}, cost = 1, end, outcome, start }: Visit): Call => {
   const over = start ?? end
   const wait = over === undefined ? Infinity : World.rounded(over - arrival)
   return { arrival, start, end, wait, cost, ...(key === "" ? undefined : { caller: key }), outcome }
