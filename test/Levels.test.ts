@@ -9,6 +9,7 @@ import { TestClock } from "effect/testing"
 import { assertIdle, estimateOf, fork, now, rangeErrorOf, reasonOf, throttleErrorOf, throttleIn } from "./utils/kit.ts"
 import { randomNumbers } from "./utils/random-program.ts"
 import * as Simulator from "./utils/simulator.ts"
+import * as Sweep from "./utils/sweep.ts"
 
 const admittedOf = (...throttles: ReadonlyArray<Throttle.Throttle>) =>
   Effect.forEach(throttles, ({ statistics }) => Effect.map(statistics, ({ admitted }) => admitted))
@@ -310,7 +311,7 @@ describe("an interruption, an update or a pause at every scheduler step", () => 
     for (const [way, use] of Object.entries(uses)) {
       for (const [what, act] of Object.entries(actions)) {
         it(`${name}, ${way}: ${what} leaves nothing behind`, () => {
-          for (let step = 0;; step += 2) {
+          for (let step = Sweep.offset();; step += 2 * Sweep.stride) {
             let first = Infinity
             let hit = false
             const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
