@@ -51,8 +51,9 @@ interface Implementation<E> extends Policy<E> {
 export const make = <E>(data: PolicyData, mayReject = Plan.isBounded(Plan.make(data))): Policy<E> => {
   const plan = Plan.make(data)
   const { description } = plan
-  // Keys of a Context are compared by identity, so with a symbol no other policy has this key.
-  const key = Context.Service<never, Found>(Symbol(plan.name) as unknown as string)
+  // Keys of a Context are compared by identity, so with an object no other policy has this key. With a symbol neither, but
+  // `HttpRouter` and `HttpApiBuilder` call string methods of every key.
+  const key = Context.Service<never, Found>(Object(`effect-throttle/Policy/${plan.name}`) as string)
   const inline = new WeakMap<Clock.Clock, Found>()
   // Looking for a key that was never provided would take 60 ns, a sixth of a call.
   let everProvided = false
