@@ -157,15 +157,26 @@ const valueOf = (headers: Headers.Headers, lowerCased: string): string | undefin
  * @category keys
  * @since 0.1.0
  */
-export const header = <R = HttpServerRequest>(
+export const header: {
+  /**
+   * The value of a header, as a key: the header's name and its value; where it is missing or empty, the client's address.
+   * Throws a `RangeError` for a name that is no text.
+   */
+  (name: string): Effect.Effect<string, never, HttpServerRequest>
+  /**
+   * The value of a header, as a key: the header's name and its value; where it is missing or empty, another key. Throws a
+   * `RangeError` for a name that is no text.
+   */
+  <R>(name: string, orElse: Effect.Effect<string, never, R>): Effect.Effect<string, never, R | HttpServerRequest>
+} = <R>(
   name: string,
-  orElse: Effect.Effect<string, never, R> = clientAddress() as Effect.Effect<string, never, any>
+  orElse: Effect.Effect<string, never, R | HttpServerRequest> = clientAddress()
 ): Effect.Effect<string, never, R | HttpServerRequest> => {
   if (typeof name !== "string" || name === "") {
     throw new RangeError(`HttpThrottle.header: "name" must be a non-empty string, received ${Formatter.format(name)}`)
   }
   const lowerCased = name.toLowerCase()
-  return Effect.flatMap(HttpServerRequest, ({ headers }): Effect.Effect<string, never, R> => {
+  return Effect.flatMap(HttpServerRequest, ({ headers }): Effect.Effect<string, never, R | HttpServerRequest> => {
     const value = valueOf(headers, lowerCased)
     return value === undefined || value === "" ? orElse : Effect.succeed(`${lowerCased}:${value}`)
   })

@@ -17,18 +17,28 @@ import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import type { Limiter } from "../internal/limiter.ts"
 import * as Local from "../internal/local.ts"
 import * as Plan from "../internal/plan.ts"
 import { partsOf } from "../internal/remaining.ts"
 import * as Throttle from "../Throttle.ts"
 import * as ThrottleMap from "../ThrottleMap.ts"
 import * as Address from "./internal/address.ts"
+import type { Asked, Limit } from "./internal/announce.ts"
 import * as Fields from "./internal/fields.ts"
 import * as Gate from "./internal/gate.ts"
 import { memoised } from "./internal/memoised.ts"
 import * as Rules from "./internal/rules.ts"
 import { clientAddress } from "./keys.ts"
-import type { ApiOptions, Options } from "./serverOptions.ts"
+import type {
+  ApiOptions,
+  Level,
+  LevelMapError,
+  LevelMapServices,
+  Levels,
+  LevelServices,
+  Options
+} from "./serverOptions.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // From options to a gate
@@ -37,55 +47,92 @@ import type { ApiOptions, Options } from "./serverOptions.ts"
 const nameGiven = (data: Throttle.PolicyData): string | undefined =>
   data.name ?? (data._tag === "Shadow" ? nameGiven(data.policy) : undefined)
 
-const makeGate = <R, EX, RX, RA, EA>(
-  caller: string,
-  options: Options<R, EX, RX, RA, EA>
-): Effect.Effect<Gate.Gate<EA, RA>, EX, RX | Scope.Scope> => {
-  Rules.check(caller, options)
-  const { concurrencyStatus = 429, fields = "draft-10", global, maxWait, name = "default", shadow = false } = options
-  const inForce = (policy: Throttle.Policy<any>): Throttle.Policy<any> => {
-    const kept = Rules.bounded(policy, maxWait)
-    return shadow && kept.data._tag !== "Shadow" ? Throttle.shadow(kept) : kept
-  }
-  const ofKey = memoised((policy: Throttle.Policy<any>) => {
-    if (options.lookup !== undefined) Rules.checkPolicy(caller, "lookup", policy, options.cost, maxWait)
-    return inForce(policy)
-  })
-  const everybody = global && inForce(global)
+/** The options of a limit: of the one of the clients' keys, or of a level. */
+type LimitOptions = Pick<Options<any, any, any, any, any>, "policy" | "lookup" | "throttles"> & {
+  readonly cost?: unknown
+  readonly maxKeys?: number | undefined
+  readonly onFull?: "evict" | "refuse" | undefined
+}
+
+interface Server {
+  readonly caller: string
+  readonly fields: NonNullable<Options["fields"]>
+  readonly maxWait: Options["maxWait"]
+  /** The policy as it is in force here. */
+  readonly inForce: (policy: Throttle.Policy<any>) => Throttle.Policy<any>
+}
+
+const makeLimit = (
+  { caller, fields, inForce, maxWait }: Server,
+  name: string,
+  options: LimitOptions
+): Effect.Effect<Limit, any, any> => {
   const common = {
     name,
-    globalName: (global && nameGiven(global.data)) ?? "global",
-    shadow,
-    dialect: fields,
     writerOf: fields === "none" ? undefined : memoised((plan: Plan.Plan) => Fields.writerOf(fields, plan, name)),
     namesOf: memoised((plan: Plan.Plan) => {
       const names = Fields.namesOf(plan, name)
       // Of parts of one name the first counts.
       return new Map(partsOf(plan).map((part, i) => [part.name, names[i]!] as const).toReversed())
-    }),
-    onStoreError: options.onStoreError ?? "allow",
-    concurrencyStatus,
-    onRejected: options.onRejected,
-    countIf: options.countIf
-  } as const
-  return Effect.gen(function*() {
-    const limit = everybody === undefined
-      ? undefined
-      : yield* Local.make({ ...Plan.make(everybody.data), name: common.globalName })
-    if (options.throttles !== undefined) {
-      // What the policies of this map hold is not known here.
-      return { ...common, everybody: limit, map: yield* options.throttles, holds: () => true }
-    }
-    const { lookup, maxKeys = 100_000, onFull = "evict", policy } = options
-    const policyOf = (key: string): Throttle.Policy<any> => {
-      const given = policy ?? lookup(key)
-      if (Throttle.isPolicy(given)) return given
-      throw Rules.bad(caller, `"lookup" must return a policy, received ${Formatter.format(given)}`)
-    }
-    const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).pools.length > 0)
-    const map = yield* ThrottleMap.make({ lookup: (key: string) => ofKey(policyOf(key)), maxKeys, onFull, name })
-    return { ...common, everybody: limit, map, holds: (key: string) => holds(policyOf(key)) }
+    })
+  }
+  const { cost, lookup, maxKeys = 100_000, onFull = "evict", policy, throttles } = options
+  // What the policies of a map of others hold is not known here.
+  if (throttles !== undefined) return Effect.map(throttles, (map): Limit => ({ ...common, map, holds: () => true }))
+  const ofKey = memoised((policy: Throttle.Policy<any>) => {
+    if (lookup !== undefined) Rules.checkPolicy(caller, "lookup", policy, cost, maxWait)
+    return inForce(policy)
   })
+  const policyOf = (key: string): Throttle.Policy<any> => {
+    const given = policy ?? lookup!(key)
+    if (Throttle.isPolicy(given)) return given
+    throw Rules.bad(caller, `"lookup" must return a policy, received ${Formatter.format(given)}`)
+  }
+  const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).pools.length > 0)
+  return Effect.map(
+    ThrottleMap.make({ lookup: (key: string) => ofKey(policyOf(key)), maxKeys, onFull, name }),
+    (map): Limit => ({ ...common, map, holds: (key) => holds(policyOf(key)) })
+  )
+}
+
+const makeGate = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
+  caller: string,
+  options: Options<R, EX, RX, RA, EA, L, EG, RG>
+): Effect.Effect<Gate.Gate<EA, RA>, EX | EG | LevelMapError<L>, RX | RG | LevelMapServices<L> | Scope.Scope> => {
+  const { concurrencyStatus = 429, fields = "draft-10", global, maxWait, name = "default", shadow = false } = options
+  const inForce = (policy: Throttle.Policy<any>): Throttle.Policy<any> => {
+    const kept = Rules.bounded(policy, maxWait)
+    return shadow && kept.data._tag !== "Shadow" ? Throttle.shadow(kept) : kept
+  }
+  const server: Server = { caller, fields, maxWait, inForce }
+  const levels: Levels = options.levels ?? []
+  const everybody: Effect.Effect<Limiter | undefined, any, any> = global === undefined
+    ? Effect.undefined
+    : Throttle.isPolicy(global)
+    ? Local.make({ ...Plan.make(inForce(global).data), name: nameGiven(global.data) ?? "global" })
+    : Effect.map(
+      Effect.isEffect(global) ? global : Effect.succeed(global as Throttle.Throttle),
+      (throttle) => Rules.limiterOfGlobal(caller, throttle)
+    )
+  return Effect.gen(function*() {
+    const limits = [yield* makeLimit(server, name, options)]
+    for (const [i, level] of levels.entries()) {
+      limits.push(
+        yield* makeLimit({ ...server, caller: Rules.ofLevel(caller, i) }, level.name ?? `level ${i + 2}`, level)
+      )
+    }
+    if (levels.length > 0) Rules.checkMaps(caller, limits.map(({ map }) => map))
+    return {
+      shadow,
+      limits,
+      everybody: yield* everybody,
+      dialect: fields,
+      onStoreError: options.onStoreError ?? "allow",
+      concurrencyStatus,
+      onRejected: options.onRejected,
+      countIf: options.countIf
+    }
+  }) as Effect.Effect<Gate.Gate<EA, RA>, any, any>
 }
 
 /** Longer keys are shortened: with 100,000 of them a header of 16 kB each would be 1.6 GB. */
@@ -101,22 +148,34 @@ const shortened = (key: string): string =>
 type Handler<E, R> = Effect.Effect<HttpServerResponse, E, R>
 
 /** Puts a handler behind the gate. */
-type Limit<R, E> = <E1, R1>(
+type Throttled<R, E> = <E1, R1>(
   handler: Handler<E1, R1>
 ) => Handler<E1 | E, R1 | R | HttpServerRequest.HttpServerRequest | Scope.Scope>
 
-const makeLimit = <R, EX, RX, RA, EA>(
+const makeThrottled = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
   caller: string,
-  options: Options<R, EX, RX, RA, EA>
-): Effect.Effect<Limit<R | RA, EA>, EX, RX | Scope.Scope> => {
-  const { cost, skip } = options
-  const key: Effect.Effect<string, never, R> = options.key === undefined
+  options: Options<R, EX, RX, RA, EA, L, EG, RG>
+): Effect.Effect<
+  Throttled<R | RA | LevelServices<L>, EA>,
+  EX | EG | LevelMapError<L>,
+  RX | RG | LevelMapServices<L> | Scope.Scope
+> => {
+  Rules.check(caller, options)
+  const { setCaller = false, skip } = options
+  const levels: Levels = options.levels ?? []
+  type Key = Effect.Effect<string, never, R | LevelServices<L>>
+  const key: Key = options.key === undefined
     ? clientAddress() as Effect.Effect<string, never, any>
     : Effect.interruptible(options.key)
-  const costOf = (): Throttle.Cost | undefined => {
+  const keysOfLevels = levels.map((level): Key => Effect.interruptible(level.key))
+  const costs = [options.cost, ...levels.map(({ cost }) => cost)]
+  const costOf = (level: number): Throttle.Cost | undefined => {
+    const cost = costs[level]
     if (typeof cost !== "function") return cost
     const given: unknown = cost(currentRequest())
-    if (Predicate.isPromiseLike(given)) throw Rules.bad(caller, `"cost" must return a cost, received a promise`)
+    if (Predicate.isPromiseLike(given)) {
+      throw Rules.bad(Rules.ofLevel(caller, level - 1), `"cost" must return a cost, received a promise`)
+    }
     return given as Throttle.Cost
   }
   const isSkipped = (skip: NonNullable<typeof options.skip>): boolean => {
@@ -124,24 +183,36 @@ const makeLimit = <R, EX, RX, RA, EA>(
     if (typeof given === "boolean") return given
     throw Rules.bad(caller, `"skip" must return a boolean, received ${Formatter.format(given)}`)
   }
-  return Effect.map(makeGate(caller, options), (gate): Limit<R | RA, EA> => {
+  const callerOf = ([first, ...others]: ReadonlyArray<Asked>): Partial<Throttle.Caller> =>
+    typeof setCaller === "function" ? setCaller(first!.key, others.map(({ key }) => key)) : { key: first!.key }
+  return Effect.map(makeGate(caller, options), (gate): Throttled<R | RA | LevelServices<L>, EA> => {
     // Said once for each server, not for each request.
     let isUnknownAddressTold = false
+    const warnOnce = (asked: ReadonlyArray<Asked>): Effect.Effect<void> | undefined => {
+      if (isUnknownAddressTold) return undefined
+      // A key may be made of the address.
+      const by = asked.find(({ key }) => key.includes(Address.unknown))
+      if (by === undefined || !hasNoAddress(currentRequest())) return undefined
+      isUnknownAddressTold = true
+      return unknownAddressWarning(by.limit.name)
+    }
+    const askedAt = (key: unknown, level: number): Asked => {
+      if (typeof key === "string") return { limit: gate.limits[level]!, key: shortened(key), cost: costOf(level) }
+      const where = Rules.ofLevel(caller, level - 1)
+      throw Rules.bad(where, `"key" must give a string, received ${Formatter.format(key)}`)
+    }
     return (handler) => {
-      const limited = Effect.flatMap(key, (key) => {
-        if (typeof key !== "string") {
-          throw Rules.bad(caller, `"key" must give a string, received ${Formatter.format(key)}`)
-        }
-        // A key may be made of the address.
-        if (!isUnknownAddressTold && key.includes(Address.unknown) && hasNoAddress(currentRequest())) {
-          isUnknownAddressTold = true
-          return Effect.andThen(
-            unknownAddressWarning(gate.name),
-            Effect.suspend(() => Gate.pass(gate, shortened(key), costOf(), handler))
-          )
-        }
-        return Gate.pass(gate, shortened(key), costOf(), handler)
-      })
+      const pass = (keys: ReadonlyArray<string>) => {
+        const asked = keys.map(askedAt)
+        const warning = warnOnce(asked)
+        if (warning === undefined && setCaller === false) return Gate.pass(gate, asked, handler)
+        const passed = Effect.suspend(() => Gate.pass(gate, asked, handler))
+        const asCaller = setCaller === false ? passed : Throttle.withCaller(callerOf(asked))(passed)
+        return warning === undefined ? asCaller : Effect.andThen(warning, asCaller)
+      }
+      const limited = levels.length === 0
+        ? Effect.flatMap(key, (key) => pass([key]))
+        : Effect.flatMap(Effect.all([key, ...keysOfLevels]), pass)
       return skip === undefined ? limited : Effect.suspend(() => isSkipped(skip) ? handler : limited)
     }
   })
@@ -175,9 +246,10 @@ const currentRequest = (): HttpServerRequest.HttpServerRequest =>
  *
  * **Details**
  *
- * Each key has its own budget and waiting line; the key is the client's address unless `key` says otherwise. A request
- * over the limit is answered at once, or after `maxWait`: with 429 if its key's limit refused it, with 503 if the
- * `global` one did, and with problem details (RFC 9457), `Retry-After` in whole seconds, rounded up, at least 1, and
+ * Each key has its own budget and waiting line; the key is the client's address unless `key` says otherwise. `levels` adds
+ * limits with other keys, such as that of the user's organisation, and `global` one for all requests together; all of them
+ * admit and charge a request in one step, or none does. A request over a limit is answered at once, or after `maxWait`:
+ * with 429 if the limit of a key refused it, with 503 if the `global` one did, and with problem details (RFC 9457), `Retry-After` in whole seconds, rounded up, at least 1, and
  * `Cache-Control: no-store`; `onRejected` gives another answer. This throttle has then charged it nowhere; a throttle
  * further out has counted it, and its fields remain. Every other answer, also the handler's errors and every 429, carries
  * `RateLimit-Policy` and `RateLimit`, with what is left when it is sent; not, however, what `skip` lets through, what a
@@ -231,35 +303,54 @@ export const middleware: {
    * Throttles the requests of a server, each client by itself: a middleware whose `layer` is provided to the routes that it
    * is for. A refused request is answered with 429 or 503; a `RangeError` is thrown for bad options.
    */
-  <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never, RA = never>(
-    options: Options<R, EX, RX, RA>,
+  <
+    R = HttpServerRequest.HttpServerRequest,
+    EX = never,
+    RX = never,
+    RA = never,
+    const L extends Levels = Levels,
+    EG = never,
+    RG = never
+  >(
+    options: Options<R, EX, RX, RA, never, L, EG, RG>,
     which?: { readonly global?: false | undefined }
   ): HttpRouter.Middleware<{
     provides: never
     handles: never
     error: never
-    requires: Exclude<R | RA, HttpRouter.Provided>
-    layerError: EX
-    layerRequires: Exclude<RX, Scope.Scope>
+    requires: Exclude<R | RA | LevelServices<L>, HttpRouter.Provided>
+    layerError: EX | EG | LevelMapError<L>
+    layerRequires: Exclude<RX | RG | LevelMapServices<L>, Scope.Scope>
   }>
   /**
    * Throttles the requests of a server, each client by itself: a Layer that stands in front of all routes, those that do not
    * exist included. A refused request is answered with 429 or 503; a `RangeError` is thrown for bad options.
    */
-  <R = HttpServerRequest.HttpServerRequest, EX = never, RX = never, RA = never>(
-    options: Options<R, EX, RX, RA>,
+  <
+    R = HttpServerRequest.HttpServerRequest,
+    EX = never,
+    RX = never,
+    RA = never,
+    const L extends Levels = Levels,
+    EG = never,
+    RG = never
+  >(
+    options: Options<R, EX, RX, RA, never, L, EG, RG>,
     which: { readonly global: true }
   ): Layer.Layer<
     never,
-    EX,
+    EX | EG | LevelMapError<L>,
     | HttpRouter.HttpRouter
-    | Exclude<RX, Scope.Scope>
-    | HttpRouter.Request.From<"GlobalRequires", Exclude<R | RA, HttpRouter.GlobalProvided>>
+    | Exclude<RX | RG | LevelMapServices<L>, Scope.Scope>
+    | HttpRouter.Request.From<"GlobalRequires", Exclude<R | RA | LevelServices<L>, HttpRouter.GlobalProvided>>
   >
-} = <R, EX, RX, RA>(options: Options<R, EX, RX, RA>, which?: { readonly global?: boolean | undefined }): any =>
+} = <R, EX, RX, RA, L extends Levels, EG, RG>(
+  options: Options<R, EX, RX, RA, never, L, EG, RG>,
+  which?: { readonly global?: boolean | undefined }
+): any =>
   HttpRouter.middleware(
     Effect.map(
-      makeLimit("HttpThrottle.middleware", options),
+      makeThrottled("HttpThrottle.middleware", options),
       (limit) => (handler: Handler<Types.unhandled, never>) => limit(handler)
     ),
     which
@@ -316,15 +407,18 @@ export const layerApi = <
   R extends Requires | HttpRouter.Provided = HttpServerRequest.HttpServerRequest,
   EX = never,
   RX = never,
-  RA extends Requires | HttpRouter.Provided = never
+  RA extends Requires | HttpRouter.Provided = never,
+  const L extends ReadonlyArray<Level<Requires | HttpRouter.Provided, any, any>> = Levels,
+  EG = never,
+  RG = never
 >(
   service: Context.Service<Id, HttpApiMiddleware.HttpApiMiddleware<never, E, Requires>>,
-  options: ApiOptions<HttpApiMiddleware.Error<Id>, R, EX, RX, RA>
-): Layer.Layer<Id, EX, Exclude<RX, Scope.Scope>> =>
+  options: ApiOptions<HttpApiMiddleware.Error<Id>, R, EX, RX, RA, L, EG, RG>
+): Layer.Layer<Id, EX | EG | LevelMapError<L>, Exclude<RX | RG | LevelMapServices<L>, Scope.Scope>> =>
   Layer.effect(
     service,
     Effect.map(
-      makeLimit("HttpThrottle.layerApi", options),
+      makeThrottled("HttpThrottle.layerApi", options),
       (limit) => (handler: Handler<Types.unhandled, never>) => limit(handler)
     ) as any
   )

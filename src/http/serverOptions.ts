@@ -12,33 +12,174 @@ import type * as ThrottleMap from "../ThrottleMap.ts"
 import type { Rejection, ServiceUnavailable, TooManyRequests } from "./problems.ts"
 
 /**
+ * What every level has besides its policies.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export interface CommonLevel<R = HttpServerRequest.HttpServerRequest> {
+  /**
+   * The key that a request is counted for at this level, such as the organisation of its user. Of a key longer than 256
+   * characters both ends count.
+   */
+  readonly key: Effect.Effect<string, never, R>
+  /** What a request costs this level. Default: one permit, which the policy has to count then. */
+  readonly cost?: Throttle.Cost | ((request: HttpServerRequest.HttpServerRequest) => Throttle.Cost) | undefined
+  /** What clients and logs call the level. Printable ASCII. Default: "level 2" for the first one, and so on. */
+  readonly name?: string | undefined
+}
+
+/**
+ * A level with the same policy for every key, or with a policy for each key.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export type PolicyLevel<R = HttpServerRequest.HttpServerRequest> =
+  & CommonLevel<R>
+  & {
+    /** The number of keys remembered at once. An integer ≥ 1. Default: 100,000. */
+    readonly maxKeys?: number | undefined
+    /** As for {@link MapOptions}. Default: "evict". */
+    readonly onFull?: "evict" | "refuse" | undefined
+    readonly throttles?: undefined
+  }
+  & (
+    | {
+      /** The policy of every key. */
+      readonly policy: Throttle.Policy<any>
+      readonly lookup?: undefined
+    }
+    | {
+      /** The policy of a key. Give keys that are alike the same policy value, made once. */
+      readonly lookup: (key: string) => Throttle.Policy<any>
+      readonly policy?: undefined
+    }
+  )
+
+/**
+ * A level whose budgets are those of a map that others use as well.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export interface ThrottlesLevel<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never>
+  extends CommonLevel<R>
+{
+  /** The map, of this process, such as a `ThrottleMap.Service` class. Requests wait as long as its policies say. */
+  readonly throttles: Effect.Effect<ThrottleMap.ThrottleMap<string>, EX, RX>
+  readonly policy?: undefined
+  readonly lookup?: undefined
+  readonly maxKeys?: undefined
+  readonly onFull?: undefined
+}
+
+/**
+ * A limit that a request has to pass besides that of its key: with another key, such as the organisation of its user.
+ *
+ * @see {@link CommonOptions} for `levels`
+ * @category options
+ * @since 0.2.0
+ */
+export type Level<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never> =
+  | PolicyLevel<R>
+  | ThrottlesLevel<R, EX, RX>
+
+/**
+ * A list of levels.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export type Levels = ReadonlyArray<Level<any, any, any>>
+
+/**
+ * What the keys of levels need; nothing for {@link Levels} itself, the type that is inferred where there are none.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export type LevelServices<L extends Levels> = Levels extends L ? never :
+  L[number] extends infer One ? One extends { readonly key: Effect.Effect<string, never, infer R> } ? R : never
+  : never
+
+/**
+ * What the maps of levels need to be made.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export type LevelMapServices<L extends Levels> = Levels extends L ? never :
+  L[number] extends infer One ? One extends { readonly throttles: Effect.Effect<any, any, infer RX> } ? RX : never
+  : never
+
+/**
+ * What the maps of levels may fail with when they are made.
+ *
+ * @category options
+ * @since 0.2.0
+ */
+export type LevelMapError<L extends Levels> = Levels extends L ? never :
+  L[number] extends infer One ? One extends { readonly throttles: Effect.Effect<any, infer EX, any> } ? EX : never
+  : never
+
+/**
  * Options of every server throttle.
  *
  * @category options
  * @since 0.1.0
  */
-export interface CommonOptions<R = HttpServerRequest.HttpServerRequest, RA = never, EA = never> {
+export interface CommonOptions<
+  R = HttpServerRequest.HttpServerRequest,
+  RA = never,
+  EA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> {
   /** The key that a request is counted for. Default: {@link clientAddress}. Of a key longer than 256 characters both ends count. */
   readonly key?: Effect.Effect<string, never, R> | undefined
   /** What a request costs its key. Default: one permit, which the policy has to count then. */
   readonly cost?: Throttle.Cost | ((request: HttpServerRequest.HttpServerRequest) => Throttle.Cost) | undefined
   /**
-   * Whether a request counts for its key, by the response that is sent: `({ status }) => status === 401` counts failed
-   * logins. A request is charged when it starts, and what it was charged is given back when the response does not count; so
-   * no more run at once than could all be counted. Responses to errors count by their status; a client that hangs up gets
-   * 499. A `global` policy counts them all. Default: every request counts.
+   * Whether a request counts for its key, and for those of `levels`, by the response that is sent:
+   * `({ status }) => status === 401` counts failed logins. A request is charged when it starts, and what it was charged is
+   * given back when the response does not count; so no more run at once than could all be counted. Responses to errors count
+   * by their status; a client that hangs up gets 499. The `global` limit counts them all. Default: every request counts.
    */
   readonly countIf?:
     | ((response: HttpServerResponse, request: HttpServerRequest.HttpServerRequest) => boolean)
     | undefined
   /**
-   * A limit for all requests together, one permit each; logs and metrics call it by the policy's name, or "global". A request that its key's limit refuses does not count here, and one
-   * that is refused here does not count for its key. Default: none.
+   * A limit for all requests together, one permit each: a policy, which logs and metrics call by its name, or "global"; or a
+   * throttle of this process that others use as well, such as a `Throttle.Service` class, whose own bounds say how long a
+   * request waits for it. A request that its key's limit refuses does not count here, and one that is refused here does not
+   * count for its key. Default: none.
    */
-  readonly global?: Throttle.Policy<any> | undefined
+  readonly global?:
+    | Throttle.Policy<any>
+    | Throttle.Throttle
+    | Effect.Effect<Throttle.Throttle, EG, RG>
+    | undefined
   /**
-   * How long a request may wait for its key, and once more for `global`; with `throttles` for `global` alone, which then has
-   * to be there, since the map's policies say how long for a key. Default: not at all.
+   * Further limits with keys of their own, from the narrower to the wider: between that of `key` and the `global` one. All
+   * limits are charged in one step, or none. Default: none.
+   *
+   * @since 0.2.0
+   */
+  readonly levels?: L | undefined
+  /**
+   * Whether throttles know whose call it is: with `true` the handler runs as within `Throttle.withCaller({ key })`, so that
+   * those with the order "fair" are shared by client; so does the wait for the limits here. Or a function from the key of the
+   * request, and those of its levels, to the caller: the caller's key is in events, logs and spans, so where the key of a
+   * request is a secret, return another name. Default: false.
+   *
+   * @since 0.2.0
+   */
+  readonly setCaller?: boolean | ((key: string, levels: ReadonlyArray<string>) => Partial<Throttle.Caller>) | undefined
+  /**
+   * How long a request may wait, for all its limits together. A map of `throttles` decides itself how long for its keys; so
+   * with `throttles` another limit has to be there. Default: not at all.
    */
   readonly maxWait?: Duration.Input | undefined
   /**
@@ -73,9 +214,14 @@ export interface CommonOptions<R = HttpServerRequest.HttpServerRequest, RA = nev
  * @category options
  * @since 0.1.0
  */
-export interface MapOptions<R = HttpServerRequest.HttpServerRequest, RA = never, EA = never>
-  extends CommonOptions<R, RA, EA>
-{
+export interface MapOptions<
+  R = HttpServerRequest.HttpServerRequest,
+  RA = never,
+  EA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> extends CommonOptions<R, RA, EA, L, EG, RG> {
   /** The number of keys remembered at once. An integer ≥ 1. Default: 100,000. */
   readonly maxKeys?: number | undefined
   /**
@@ -93,9 +239,14 @@ export interface MapOptions<R = HttpServerRequest.HttpServerRequest, RA = never,
  * @category options
  * @since 0.1.0
  */
-export interface PolicyOptions<R = HttpServerRequest.HttpServerRequest, RA = never, EA = never>
-  extends MapOptions<R, RA, EA>
-{
+export interface PolicyOptions<
+  R = HttpServerRequest.HttpServerRequest,
+  RA = never,
+  EA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> extends MapOptions<R, RA, EA, L, EG, RG> {
   /** The policy of every key. Spacing that is aligned to the clock needs a `maxWait` of at least its interval. */
   readonly policy: Throttle.Policy<any>
   readonly lookup?: undefined
@@ -108,9 +259,14 @@ export interface PolicyOptions<R = HttpServerRequest.HttpServerRequest, RA = nev
  * @category options
  * @since 0.1.0
  */
-export interface LookupOptions<R = HttpServerRequest.HttpServerRequest, RA = never, EA = never>
-  extends MapOptions<R, RA, EA>
-{
+export interface LookupOptions<
+  R = HttpServerRequest.HttpServerRequest,
+  RA = never,
+  EA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> extends MapOptions<R, RA, EA, L, EG, RG> {
   /**
    * The policy of a key. Give keys that are alike the same policy value, made once: each value costs some kilobytes. Spacing
    * that is aligned to the clock needs a `maxWait` of at least its interval.
@@ -131,8 +287,11 @@ export interface ThrottlesOptions<
   EX = never,
   RX = never,
   RA = never,
-  EA = never
-> extends CommonOptions<R, RA, EA> {
+  EA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> extends CommonOptions<R, RA, EA, L, EG, RG> {
   /**
    * The map, such as a `ThrottleMap.Service` class. Requests wait as long as its policies say. A handler that asks the same
    * key for permits which its own request holds would wait for itself: as everywhere, that is a defect, unless the part says
@@ -147,16 +306,25 @@ export interface ThrottlesOptions<
 }
 
 /**
- * Options of {@link middleware}. `R` is what `key` needs, `EX` and `RX` are those of `throttles`, `RA`
- * and `EA` those of `onRejected`.
+ * Options of {@link middleware}. `R` is what `key` needs, `EX` and `RX` are those of `throttles`, `RA` and `EA` those of
+ * `onRejected`, `L` is the type of `levels`, and `EG` and `RG` are those of `global`.
  *
  * @category options
  * @since 0.1.0
  */
-export type Options<R = HttpServerRequest.HttpServerRequest, EX = never, RX = never, RA = never, EA = never> =
-  | PolicyOptions<R, RA, EA>
-  | LookupOptions<R, RA, EA>
-  | ThrottlesOptions<R, EX, RX, RA, EA>
+export type Options<
+  R = HttpServerRequest.HttpServerRequest,
+  EX = never,
+  RX = never,
+  RA = never,
+  EA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> =
+  | PolicyOptions<R, RA, EA, L, EG, RG>
+  | LookupOptions<R, RA, EA, L, EG, RG>
+  | ThrottlesOptions<R, EX, RX, RA, EA, L, EG, RG>
 
 /**
  * Options of {@link layerApi}, for a middleware that declares the errors `E`. Where those of {@link errors} are not among
@@ -165,8 +333,17 @@ export type Options<R = HttpServerRequest.HttpServerRequest, EX = never, RX = ne
  * @category options
  * @since 0.1.0
  */
-export type ApiOptions<E, R = HttpServerRequest.HttpServerRequest, EX = never, RX = never, RA = never> =
-  & Options<R, EX, RX, RA, E>
+export type ApiOptions<
+  E,
+  R = HttpServerRequest.HttpServerRequest,
+  EX = never,
+  RX = never,
+  RA = never,
+  L extends Levels = ReadonlyArray<Level>,
+  EG = never,
+  RG = never
+> =
+  & Options<R, EX, RX, RA, E, L, EG, RG>
   & ([TooManyRequests | ServiceUnavailable] extends [E] ? unknown : { readonly onRejected: {} })
 
 /**

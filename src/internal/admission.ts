@@ -152,17 +152,19 @@ export interface Permit {
   readonly cancel: Effect.Effect<void>
 }
 
+export type OnGranted = (permit: Permit, grant: Grant) => void
+
 /**
  * Takes permits until the scope closes.
  *
  * `onGranted` receives the permit in the region in which it is taken, even if the call is interrupted as it starts. A
- * caller that takes permits of several limiters can thus cancel all of them.
+ * caller that runs an effect afterwards can thus cancel it if that effect has not begun.
  */
 export const take = <Self>(
   limiter: LimiterOf<Self>,
   demand: Demand.Demand,
   endedBy: EndedBy,
-  onGranted?: (permit: Permit) => void
+  onGranted?: OnGranted
 ): Effect.Effect<Permit, ThrottleError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) => {
     const { backend } = limiter
@@ -178,7 +180,7 @@ export const take = <Self>(
       if (waiter.state === "started") {
         if (Exit.isSuccess(exit)) return undefined
         if (onGranted === undefined) return end(limiter, waiter, exit)
-        onGranted(permitOf(limiter, demand, waiter))
+        onGranted(permitOf(limiter, demand, waiter), waiter)
         return undefined
       }
       const notice = waiter.state === "waiting" ? Waiters.abandon(limiter, waiter) : undefined
@@ -198,12 +200,12 @@ const keep = <Self>(
   demand: Demand.Demand,
   grant: Grant,
   scope: Scope.Scope,
-  onGranted: ((permit: Permit) => void) | undefined
+  onGranted: OnGranted | undefined
 ): Effect.Effect<Permit> => {
   const permit = permitOf(limiter, demand, grant)
   if (grant === noGrant) return Effect.succeed(permit)
   const kept = (): Effect.Effect<Permit> => {
-    onGranted?.(permit)
+    onGranted?.(permit, grant)
     return Effect.as(Scope.addFinalizerExit(scope, (exit) => end(limiter, grant, exit)), permit)
   }
   const held = limiter.backend.takeForScope(limiter, grant)
@@ -231,7 +233,8 @@ const end = <Self>(
   return Effect.void
 }
 
-const permitOf = <Self>(limiter: LimiterOf<Self>, demand: Demand.Demand, grant: Grant): Permit => {
+/** Makes the permit of a grant that has a settlement. */
+export const permitOf = <Self>(limiter: LimiterOf<Self>, demand: Demand.Demand, grant: Grant): Permit => {
   const { backend } = limiter
   const isOpen = (): boolean => grant.settlement?.state === "open"
   const permit: Permit = {

@@ -916,7 +916,7 @@ describe("bad options", () => {
     ],
     [
       { policy, limit: 5 },
-      `HttpThrottle.middleware: unknown option "limit"; the options are policy, lookup, throttles, key, cost, global, countIf, skip, onRejected, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
+      `HttpThrottle.middleware: unknown option "limit"; the options are policy, lookup, throttles, key, cost, global, levels, setCaller, countIf, skip, onRejected, name, fields, concurrencyStatus, onStoreError, maxWait, maxKeys, onFull, shadow`
     ],
     [
       { lookup: policy },
@@ -978,7 +978,10 @@ describe("bad options", () => {
         `("maxWait" ≥ ${interval}); window({ limit: 1, per, kind: "fixed" }) counts by slots; received ${String(given)}`
       ])
     ),
-    [{ policy, global: 5 }, `HttpThrottle.middleware: "global" must be a policy, received 5`],
+    [
+      { policy, global: 5 },
+      `HttpThrottle.middleware: "global" must be a policy, a throttle, or an effect that returns a throttle, received 5`
+    ],
     [
       { policy, cost: "a" },
       `HttpThrottle.middleware: "cost" must be a cost, or a function from a request to a cost, received "a"`

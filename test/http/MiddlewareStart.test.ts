@@ -19,7 +19,7 @@ const startAtOnce = <K>(
   key: K,
   cost: Throttle.Cost | undefined,
   other: Limiter | undefined
-): boolean => Together.startAtOnce(keyedOf(map)!, key, demanding(cost), other)
+): boolean => Together.startAtOnce([{ keyed: keyedOf(map)!, key, demandOf: demanding(cost) }], other)
 
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 

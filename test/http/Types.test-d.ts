@@ -127,9 +127,10 @@ describe("a throttled server", () => {
   const sorry = Effect.map(Words, ({ sorry }) => HttpServerResponse.text(sorry))
   const response = HttpServerResponse.empty()
 
+  const requires = <M>(middleware: M) =>
+    middleware as M extends HttpRouter.Middleware<infer C> ? C["requires"] : "no middleware"
+
   test("needs what its key and its answers need", () => {
-    const requires = <M>(middleware: M) =>
-      middleware as M extends HttpRouter.Middleware<infer C> ? C["requires"] : "no middleware"
     expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded }))).toEqualTypeOf<never>()
     expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded, key }))).toEqualTypeOf<User>()
     expectTypeOf(requires(HttpThrottle.middleware({ policy: unbounded, onRejected: () => response })))
@@ -144,6 +145,55 @@ describe("a throttled server", () => {
       >()
     expectTypeOf(HttpThrottle.middleware({ throttles: Hosts }, { global: true }))
       .toEqualTypeOf<Layer.Layer<never, never, HttpRouter.HttpRouter | Hosts>>()
+  })
+
+  test("needs what the keys and maps of its levels need, and the throttle of all", () => {
+    class Organisation extends Context.Service<Organisation, string>()("test/Organisation") {}
+    class Region extends Context.Service<Region, string>()("test/Region") {}
+    class Everybody extends Throttle.Service<Everybody>()("test/Everybody", unbounded) {}
+    const middleware = HttpThrottle.middleware({
+      policy: unbounded,
+      key,
+      levels: [
+        {
+          key: Organisation,
+          policy: Throttle.tokenBucket({ capacity: 9, refill: 9, unit: "bytes" }),
+          cost: (request) => {
+            expectTypeOf(request).toEqualTypeOf<HttpServerRequest.HttpServerRequest>()
+            return { bytes: 1 }
+          }
+        },
+        {
+          key: HttpThrottle.header("x-team"),
+          lookup: (team) => team === "a" ? unbounded : Throttle.rate({ limit: 9 })
+        },
+        { key: Region, throttles: Hosts }
+      ],
+      global: Everybody
+    })
+    expectTypeOf(requires(middleware)).toEqualTypeOf<User | Organisation | Region>()
+    expectTypeOf(
+      HttpThrottle.middleware({ policy: unbounded, levels: [{ key: Region, throttles: Hosts }], global: Everybody }, {
+        global: true
+      })
+    ).toEqualTypeOf<
+      Layer.Layer<
+        never,
+        never,
+        HttpRouter.HttpRouter | Hosts | Everybody | HttpRouter.Request.From<"GlobalRequires", Region>
+      >
+    >()
+    expectTypeOf(
+      HttpThrottle.layerApi(Default, {
+        policy: unbounded,
+        levels: [{ key: HttpThrottle.header("x-org"), throttles: Hosts }]
+      })
+    )
+      .toEqualTypeOf<Layer.Layer<Default, never, Hosts>>()
+    // @ts-expect-error its api does not provide this service
+    HttpThrottle.layerApi(Default, { policy: unbounded, levels: [{ key: Region, policy: unbounded }] })
+    // @ts-expect-error a level has a key
+    HttpThrottle.middleware({ policy: unbounded, levels: [{ policy: unbounded }] })
   })
 
   test("answers a refusal with a response, or an effect that gives one and cannot fail", () => {

@@ -19,36 +19,55 @@ import * as Fields from "./fields.ts"
 
 type Response = HttpServerResponse.HttpServerResponse
 
-export interface Announced {
+/** A limit with a budget for each key. */
+export interface Limit {
+  /** What clients call it. */
+  readonly name: string
   readonly map: ThrottleMap.ThrottleMap<string>
   /** Whether calls of this key may hold permits, which a request does until its response is sent. */
   readonly holds: (key: string) => boolean
-  readonly dialect: Fields.Dialect
   /** What writes the fields of a plan; undefined where there are none to write. */
   readonly writerOf: ((plan: Plan) => Fields.Writer) | undefined
-  /** Whether a response counts for its key; undefined where all do. */
+  /** The names that clients know the parts of a plan by. */
+  readonly namesOf: (plan: Plan) => ReadonlyMap<string, string>
+}
+
+/** A request at one of the limits. */
+export interface Asked {
+  readonly limit: Limit
+  readonly key: string
+  readonly cost: Throttle.Cost | undefined
+}
+
+export interface Announced {
+  readonly dialect: Fields.Dialect
+  /** Whether a response counts for its keys; undefined where all do. */
   readonly countIf: ((response: Response, request: HttpServerRequest) => boolean) | undefined
 }
 
 /**
- * Registers what is done when the answer is sent. `permit`: what the key's limit granted, where that may still be cancelled. To
- * be called in a step of the fiber that answers the request.
+ * Registers what is done when the answer is sent. `cancel`: cancels what the limits of the keys granted, where that may still
+ * be done. To be called in a step of the fiber that answers the request.
  */
-export const announce = (announced: Announced, key: string, permit?: Throttle.Permit): void => {
+export const announce = (
+  announced: Announced,
+  asked: ReadonlyArray<Asked>,
+  cancel?: Effect.Effect<void>
+): void => {
   const { context } = Fiber.getCurrent()!
-  const countIf = permit && announced.countIf
-  if (announced.writerOf === undefined && countIf === undefined) return
+  const countIf = cancel && announced.countIf
+  if (announced.dialect === "none" && countIf === undefined) return
   HttpEffect.appendPreResponseHandlerUnsafe(context, (request, response) => {
-    const withFields = () => Effect.succeed(withHeaders(response, fieldsOf(announced, key, response.headers)))
+    const withFields = () => Effect.succeed(withHeaders(response, fieldsOf(announced.dialect, asked, response.headers)))
     if (countIf === undefined) return withFields()
     // What is held is held until a body that streams has been sent, so only then the permit can be cancelled.
-    const isLater = response.body._tag === "Stream" && announced.holds(key)
-    const cancel = isLater
-      ? Scope.addFinalizer(Context.getUnsafe(context, Scope.Scope), permit!.cancel)
-      : permit!.cancel
+    const isLater = response.body._tag === "Stream" && asked.some(({ key, limit }) => limit.holds(key))
+    const cancelled = isLater
+      ? Scope.addFinalizer(Context.getUnsafe(context, Scope.Scope), cancel!)
+      : cancel!
     return Effect.flatMap(
       isCounted(countIf, request, response),
-      (counts) => counts ? withFields() : Effect.flatMap(cancel, withFields)
+      (counts) => counts ? withFields() : Effect.flatMap(cancelled, withFields)
     )
   })
 }
@@ -70,15 +89,25 @@ const isCounted = (
   )
 
 const fieldsOf = (
-  { dialect, map, writerOf }: Announced,
-  key: string,
+  dialect: Fields.Dialect,
+  asked: ReadonlyArray<Asked>,
   headers: Fields.Fields
 ): Fields.Fields | undefined => {
-  const view = writerOf === undefined ? undefined : Maps.peek(map, key)
-  // A policy in shadow holds back no call, so its limits are not announced.
-  if (view === undefined || view.view.plan.shadow) return undefined
-  const left = remaining(view.view, view.now)
-  return left.length === 0 ? undefined : Fields.addTo(dialect, headers, writerOf!(view.view.plan)(left))
+  const limits: Array<Fields.Left> = []
+  for (const { key, limit: { map, writerOf } } of asked) {
+    const peeked = writerOf === undefined ? undefined : Maps.peek(map, key)
+    // A policy in shadow holds back no call, so its limits are not announced.
+    if (peeked === undefined || peeked.view.plan.shadow) continue
+    const left = remaining(peeked.view, peeked.now)
+    if (left.length > 0) limits.push({ writer: writerOf!(peeked.view.plan), left })
+  }
+  const [first] = limits
+  if (first === undefined) return undefined
+  return Fields.addTo(
+    dialect,
+    headers,
+    limits.length === 1 ? first.writer(first.left) : Fields.ofAll(dialect, limits)
+  )
 }
 
 /** One by one: `setHeaders` takes 3 to 5 µs for two of them, `setHeader` twice 1 µs. */

@@ -106,6 +106,22 @@ const writers: Record<Exclude<Dialect, "none">, (plan: Plan, name: string) => Wr
 export const writerOf = (dialect: Exclude<Dialect, "none">, plan: Plan, name: string): Writer =>
   writers[dialect](plan, name)
 
+/** A limit, and what is left of each of its parts. */
+export interface Left {
+  readonly writer: Writer
+  readonly left: ReadonlyArray<Remaining>
+}
+
+/** The fields of several limits, from the narrowest to the widest: earlier versions tell of the one that is met first. */
+export const ofAll = (dialect: Dialect, limits: ReadonlyArray<Left>): Fields => {
+  const written = limits.map(({ left, writer }) => writer(left))
+  const join = (field: string) => written.flatMap((fields) => fields[field] ?? []).join(", ")
+  if (dialect === "draft-10") return { "ratelimit-policy": join("ratelimit-policy"), ratelimit: join("ratelimit") }
+  const policy = join("ratelimit-policy")
+  const first = tightest(limits.map(({ left }) => left[tightest(left)]!))
+  return policy === "" ? written[first]! : { ...written[first], "ratelimit-policy": policy }
+}
+
 /** Whether more may be added to what a field says: to names, not to what it said in an earlier version. */
 const isListOfNames = (text: string): boolean =>
   Structured.list(text)?.every(({ value }) => typeof value === "string") === true

@@ -1,19 +1,20 @@
 /**
- * Runs a handler behind two limits, that of its key and the global one, or answers instead of it.
+ * Runs a handler behind the limits of its keys, from the narrowest to the widest, and the global one, or answers instead
+ * of it.
  */
 import * as Effect from "effect/Effect"
 import type { HttpServerRequest } from "effect/http/HttpServerRequest"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
 import * as Admission from "../../internal/admission.ts"
+import * as Calls from "../../internal/keyed/calls.ts"
 import { demanding } from "../../internal/keyed/engine.ts"
 import * as Maps from "../../internal/keyed/map.ts"
 import * as Together from "../../internal/keyed/together.ts"
+import * as Levels from "../../internal/levels/engine.ts"
 import type { Limiter } from "../../internal/limiter.ts"
-import type { Plan } from "../../internal/plan.ts"
-import type * as Throttle from "../../Throttle.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
-import { announce, type Announced } from "./announce.ts"
+import { announce, type Announced, type Asked, type Limit } from "./announce.ts"
 import * as Fields from "./fields.ts"
 import { reducedCapacity } from "./problem.ts"
 import * as Refusal from "./refusal.ts"
@@ -21,110 +22,184 @@ import * as Refusal from "./refusal.ts"
 type Response = HttpServerResponse
 
 export interface Gate<E, R> extends Announced {
-  readonly name: string
   readonly shadow: boolean
+  /** The limits of the keys, from the narrowest to the widest: one, or several that are all in this process. */
+  readonly limits: ReadonlyArray<Limit>
   /** The global limit. */
   readonly everybody: Limiter | undefined
-  readonly globalName: string
-  /** The names that clients know the parts of a plan by. */
-  readonly namesOf: (plan: Plan) => ReadonlyMap<string, string>
   readonly onStoreError: "allow" | "refuse"
   readonly concurrencyStatus: 429 | 503
   /** The app's own answer to a refusal; undefined for the problem document. */
   readonly onRejected: Refusal.OnRejected<E, R> | undefined
 }
 
+/** A request at a limit in this process. */
+type Call = Asked & Together.KeyCall<string>
+
 /**
- * Runs the handler if both limits admit it. Refused or interrupted before it has started, it has cost nothing. To be called
- * in a step of the fiber that will run it: for a request that need not wait and holds nothing, this step is all there is, and
- * so it is for one that may not wait.
+ * Runs the handler if all limits admit it. `asked`: the request at the limit of each key. Refused or interrupted before it
+ * has started, it has cost nothing. To be called in a step of the fiber that will run it: for a request that need not wait
+ * and holds nothing, this step is all there is, and so it is for one that may not wait.
  */
 export const pass = <E, R, E2, R2>(
   gate: Gate<E2, R2>,
-  key: string,
-  cost: Throttle.Cost | undefined,
+  asked: ReadonlyArray<Asked>,
   handler: Effect.Effect<Response, E, R>
 ): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> => {
-  const { countIf, everybody, map } = gate
-  const keyed = Maps.keyedOf(map)
-  if (keyed === undefined) return wait(gate, key, cost, handler)
-  const demandOf = demanding(cost)
-  if (countIf === undefined && Together.startAtOnce(keyed, key, demandOf, everybody)) {
-    announce(gate, key)
+  const { countIf, everybody } = gate
+  // Such a throttle would interrupt the request, since the type of its calls has no error.
+  if (everybody?.phase === "closing" || everybody?.phase === "closed") {
+    return refuse(gate, asked, { _tag: "Draining", parts: [] }, asked.length)
+  }
+  const calls: Array<Call> = []
+  for (const { cost, key, limit } of asked) {
+    const keyed = Maps.keyedOf(limit.map)
+    if (keyed === undefined) return wait(gate, asked, takeInTurn(gate, asked[0]!), handler)
+    calls.push({ limit, key, cost, keyed, demandOf: demanding(cost) })
+  }
+  if (countIf === undefined && Together.startAtOnce(calls, everybody)) {
+    announce(gate, asked)
     return handler
   }
-  const rejected = Together.rejectAtOnce(keyed, key, demandOf, everybody)
-  return rejected === undefined
-    ? wait(gate, key, cost, handler)
-    : refuse(gate, key, rejected.summary, rejected.isOther ? "global" : "key")
+  const rejected = Together.rejectAtOnce(calls, everybody)
+  if (rejected !== undefined) return refuse(gate, asked, rejected.summary, rejected.level)
+  return wait(
+    gate,
+    asked,
+    calls.length === 1 && everybody === undefined ? takeOne(calls[0]!) : takeAll(gate, calls),
+    handler
+  )
 }
 
-/** The same for a request that may have to wait, that holds permits, or whose outcome counts. */
+// ---------------------------------------------------------------------------------------------------------------------
+// Permits of the limits
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What a request holds. */
+interface Held {
+  /** Cancels it all. */
+  readonly cancel: Effect.Effect<void>
+  /** Cancels what the limits of the keys granted; the global one stays charged. */
+  readonly cancelOfKeys: Effect.Effect<void>
+}
+
+/**
+ * Takes the permits of a request until its scope closes. Only this fiber closes it, or the one that sends a body when this
+ * fiber is over, so it can never wait for itself.
+ */
+type Take = (onGranted: (held: Held) => void) => Effect.Effect<unknown, Levels.Rejected, Scope.Scope>
+
+const takeOne = ({ cost, key, limit }: Asked): Take => (onGranted) =>
+  Effect.mapError(
+    Maps.take(limit.map, key, cost, ({ cancel }) => onGranted({ cancel, cancelOfKeys: cancel })),
+    (error): Levels.Rejected => ({ error, level: 0 })
+  )
+
+/** In one step of all limits. */
+const takeAll = ({ everybody }: Gate<any, any>, calls: ReadonlyArray<Call>): Take => (onGranted) => {
+  const levels = calls.map(({ demandOf, key, keyed }): Levels.Level => ({
+    name: keyed.name,
+    demandOf,
+    open: () => Calls.open(keyed, key, demandOf(Calls.peek(keyed, key)))
+  }))
+  if (everybody !== undefined) {
+    levels.push({
+      name: everybody.plan.name,
+      demandOf: ({ one }) => one,
+      open: () => ({ limiter: everybody, close: () => {} })
+    })
+  }
+  return Levels.takeEach(levels, ({ cancel }, cancelAt) =>
+    onGranted({
+      cancel,
+      cancelOfKeys: everybody === undefined ? cancel : Effect.forEach(calls, (_, i) => cancelAt(i), { discard: true })
+    }))
+}
+
+/** Those of the key first, then the global ones: a store does not decide in one step with this process. */
+const takeInTurn = ({ everybody, onStoreError }: Gate<any, any>, asked: Asked): Take => {
+  if (everybody === undefined) return takeOne(asked)
+  return (onGranted) => {
+    let ofKey: Effect.Effect<void> = Effect.void
+    const taken = takeOne(asked)((held) => {
+      ofKey = held.cancel
+      onGranted(held)
+    })
+    const takenOrAllowed = onStoreError === "refuse"
+      ? taken
+      : Effect.catchIf(taken, ({ error }) => Refusal.isOfStore(error.reason), () => Effect.void)
+    const everybodys = Admission.take(
+      everybody,
+      everybody.one,
+      "call",
+      ({ cancel }) => onGranted({ cancel: Effect.andThen(ofKey, cancel), cancelOfKeys: ofKey })
+    )
+    return Effect.andThen(
+      takenOrAllowed,
+      Effect.mapError(everybodys, (error): Levels.Rejected => ({ error, level: 1 }))
+    )
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Waits and refusals
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** As `pass`, for a request that may have to wait, that holds permits, or whose outcome counts. */
 const wait = <E, R, E2, R2>(
   gate: Gate<E2, R2>,
-  key: string,
-  cost: Throttle.Cost | undefined,
+  asked: ReadonlyArray<Asked>,
+  take: Take,
   handler: Effect.Effect<Response, E, R>
 ): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> =>
   // A request whose client has gone must not stay in line, and in front of all routes nothing can be interrupted.
   Effect.interruptibleMask((restore) => {
-    const { countIf, everybody, map } = gate
+    const { countIf, everybody } = gate
     let started = false
-    let own: Throttle.Permit | undefined
+    let held: Held | undefined
     const run = Effect.suspend(() => {
       started = true
-      announce(gate, key, own)
+      announce(gate, asked, held?.cancelOfKeys)
       return restore(handler)
     })
-    const refused = ({ reason }: ThrottleError, by: Refusal.By) =>
+    const refused = ({ error: { reason }, level }: Levels.Rejected): Effect.Effect<Response, E | E2, R | R2> =>
       gate.shadow || (Refusal.isOfStore(reason) && gate.onStoreError === "allow")
-        ? undefined
-        : Effect.suspend(() => refuse(gate, key, reason, by))
-    if (everybody === undefined && countIf === undefined && !gate.holds(key)) {
+        ? run
+        : Effect.suspend(() => refuse(gate, asked, reason, level))
+    const { cost, key, limit: { holds, map } } = asked[0]!
+    if (asked.length === 1 && everybody === undefined && countIf === undefined && !holds(key)) {
       // What the handler fails with is its own, also where it is a ThrottleError.
       const isRefusal = (_error: E | ThrottleError): _error is ThrottleError => !started
       return Effect.catchIf(
         cost === undefined ? map.withPermit(key)(run) : map.withPermits(key, cost)(run),
         isRefusal,
-        (error): Effect.Effect<Response, E | E2, R | R2> => refused(error, "key") ?? run
+        (error) => refused({ error, level: 0 })
       )
     }
-    const permits: Array<Throttle.Permit> = []
-    const granted = (permit: Throttle.Permit): void => void permits.push(permit)
-    const grantedOwn = (permit: Throttle.Permit): void => granted(own = permit)
-    const after = (
-      taken: Effect.Effect<unknown, ThrottleError, Scope.Scope>,
-      by: Refusal.By,
-      next: Effect.Effect<Response, E | E2, R | R2 | Scope.Scope>
-    ) => Effect.matchEffect(taken, { onFailure: (error) => refused(error, by) ?? next, onSuccess: () => next })
-    // This fiber gives them back, or the one that sends a body when this fiber is over: it can never wait for itself.
-    const thenEverybody = everybody === undefined
-      ? run
-      : after(Admission.take(everybody, everybody.one, "call", granted), "global", run)
-    // With both in shadow: what the key's would have refused would never have come as far as the global one.
-    const areInShadow = everybody?.plan.shadow === true && Maps.peek(map, key)?.view.plan.shadow === true
-    const next = areInShadow
-      ? Effect.suspend(() => permits.length === 0 ? run : thenEverybody)
-      : thenEverybody
     return Effect.onExit(
-      after(Maps.take(map, key, cost, grantedOwn), "key", next),
-      () => started ? Effect.void : Effect.forEach(permits, (permit) => permit.cancel, { discard: true })
+      Effect.matchEffect(take((given) => void (held = given)), { onFailure: refused, onSuccess: () => run }),
+      () => started || held === undefined ? Effect.void : held.cancel
     )
   })
 
-/** To be called in a step of the fiber that answers the request. */
+/** `level`: which limit refused; the global one comes last. To be called in a step of the fiber that answers the request. */
 const refuse = <E, R>(
   gate: Gate<E, R>,
-  key: string,
+  asked: ReadonlyArray<Asked>,
   reason: Refusal.Reason,
-  by: Refusal.By
+  level: number
 ): Effect.Effect<Response, E, R> => {
-  const plan = Maps.peek(gate.map, key)?.view.plan
-  const names = plan && gate.namesOf(plan)
-  const problem = Refusal.problemOf(reason, by, gate, (part) => names?.get(part) ?? Fields.ascii(part))
+  const by = asked[level]
+  const plan = by && Maps.peek(by.limit.map, by.key)?.view.plan
+  const names = plan && by.limit.namesOf(plan)
+  const problem = Refusal.problemOf(reason, {
+    globalName: by === undefined ? gate.everybody!.plan.name : undefined,
+    concurrencyStatus: gate.concurrencyStatus,
+    nameOf: (part) => names?.get(part) ?? Fields.ascii(part)
+  })
   // A 503 says nothing of the client's own limits: they are not what it met.
-  if (problem.kind !== reducedCapacity) announce(gate, key)
+  if (problem.kind !== reducedCapacity) announce(gate, asked)
   return gate.onRejected === undefined
     ? Effect.succeed(Refusal.responseOf(problem))
-    : Refusal.ownResponseOf(gate.onRejected, key, problem)
+    : Refusal.ownResponseOf(gate.onRejected, asked[0]!.key, problem)
 }

@@ -13,8 +13,14 @@ import { type Problem, quotaExceeded, reducedCapacity } from "./problem.ts"
 
 type Response = HttpServerResponse.HttpServerResponse
 
-/** Which of the two limits refused. */
-export type By = "key" | "global"
+/** The limit that refused. */
+export interface By {
+  /** The name of the global limit; undefined for the limit of a key. */
+  readonly globalName: string | undefined
+  readonly concurrencyStatus: 429 | 503
+  /** The name that clients know a part by. */
+  readonly nameOf: (part: string) => string
+}
 
 /** What is read of the reason of a `ThrottleError`, or of a refusal without an error. */
 export interface Reason {
@@ -35,13 +41,7 @@ const reasons: ReadonlySet<string> = new Set([
 
 export const isOfStore = ({ _tag }: Reason): boolean => !reasons.has(_tag)
 
-/** `partName`: the name that clients know a part by. */
-export const problemOf = (
-  reason: Reason,
-  by: By,
-  options: { readonly globalName: string; readonly concurrencyStatus: 429 | 503 },
-  partName: (name: string) => string
-): Problem => {
+export const problemOf = (reason: Reason, by: By): Problem => {
   const { _tag, parts } = reason
   // The end of a running call cannot be foreseen. A second is soon enough to ask again, and late enough not to hammer.
   const retryAfter = reason.retryAfter === undefined ? 1 : Math.max(1, Math.ceil(Duration.toSeconds(reason.retryAfter)))
@@ -50,15 +50,17 @@ export const problemOf = (
   if (_tag === "Draining" || _tag === "KeysExhausted" || isOfStore(reason)) {
     return { kind: reducedCapacity, violatedPolicies: [], ...again }
   }
-  if (by === "global") return { kind: reducedCapacity, violatedPolicies: [options.globalName], ...again }
-  const violatedPolicies = parts.map(partName)
+  if (by.globalName !== undefined) {
+    return { kind: reducedCapacity, violatedPolicies: [by.globalName], ...again }
+  }
+  const violatedPolicies = parts.map(by.nameOf)
   if (_tag === "PermitsExceedCapacity") {
     return { kind: quotaExceeded, violatedPolicies, retryAfter: undefined, retryAfterMillis: undefined }
   }
   // Nor can the end of a pause without an end be foreseen, but that does not depend on running calls.
   const isForPermitsToSay = reason.retryAfter === undefined && !parts.includes("pause")
   return {
-    kind: isForPermitsToSay && options.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
+    kind: isForPermitsToSay && by.concurrencyStatus === 503 ? reducedCapacity : quotaExceeded,
     violatedPolicies,
     ...again
   }

@@ -4,9 +4,14 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
+import * as Predicate from "effect/Predicate"
+import { keyedOf } from "../../internal/keyed/map.ts"
+import type { Limiter } from "../../internal/limiter.ts"
 import * as Options from "../../internal/options.ts"
 import * as Plan from "../../internal/plan.ts"
+import { limiterOf } from "../../internal/throttle.ts"
 import * as Throttle from "../../Throttle.ts"
+import type { ThrottleMap } from "../../ThrottleMap.ts"
 import * as Fields from "./fields.ts"
 
 const isFunction = (value: unknown): boolean => typeof value === "function"
@@ -20,7 +25,17 @@ const rules = {
     "a cost, or a function from a request to a cost",
     (value) => ["number", "function"].includes(typeof value) || (typeof value === "object" && value !== null)
   ),
-  global: Options.rule("a policy", Throttle.isPolicy),
+  global: Options.rule(
+    "a policy, a throttle, or an effect that returns a throttle",
+    (value) =>
+      Throttle.isPolicy(value) || Effect.isEffect(value) ||
+      (Predicate.isObject(value) && Predicate.hasProperty(value, "withPermit"))
+  ),
+  levels: Options.array,
+  setCaller: Options.rule(
+    "a boolean, or a function from a key to a caller",
+    (value) => typeof value === "boolean" || isFunction(value)
+  ),
   countIf: Options.func("a function from a response and its request to a boolean"),
   skip: Options.func("a function from a request to a boolean"),
   onRejected: Options.func("a function from a rejection to a response, or to an effect that returns one"),
@@ -37,14 +52,54 @@ const rules = {
   shadow: Options.boolean
 }
 
+const { cost, key, lookup, maxKeys, name, onFull, policy, throttles } = rules
+
+const levelRules = { key, policy, lookup, throttles, cost, name, maxKeys, onFull }
+
 /** Options of a map that the middleware makes itself. */
 const ofOwnMap = ["maxKeys", "onFull", "shadow"]
 
 /** The options of `caller` are wrong. */
 export const bad = (caller: string, what: string): RangeError => new RangeError(`${caller}: ${what}`)
 
-export const check = (caller: string, options: Readonly<Record<string, any>>): void => {
-  Options.readAll(caller, rules, options)
+/** What errors of a level's options begin with; -1 for the limit of the client's key, which is no level. */
+export const ofLevel = (caller: string, level: number): string => level < 0 ? caller : `${caller}, levels[${level}]`
+
+type Given = Readonly<Record<string, any>>
+
+export const check = (caller: string, options: Given): void => {
+  const { levels = [] } = Options.readAll(caller, rules, options) as { readonly levels?: ReadonlyArray<Given> }
+  const { global, maxWait } = options
+  checkLimit(caller, options, maxWait)
+  levels.forEach((level, i) => {
+    const where = ofLevel(caller, i)
+    Options.readAll(where, levelRules, level)
+    Options.read(where, "key", key, level["key"])
+    checkLimit(where, level, maxWait)
+  })
+  const mayWaitHere = Throttle.isPolicy(global) || levels.some(({ throttles }) => throttles === undefined)
+  if (options["throttles"] !== undefined && maxWait !== undefined && !mayWaitHere) {
+    throw bad(caller, `"maxWait" goes with "policy", "lookup" and "global"; with "throttles" alone the map decides`)
+  }
+  if (Throttle.isPolicy(global)) checkPolicy(caller, "global", global, undefined, maxWait)
+  else if (global !== undefined && options["shadow"] === true) {
+    throw bad(caller, `"shadow" needs a policy as "global"; a throttle decides itself`)
+  }
+}
+
+/** The limiter of a throttle that all requests pass. */
+export const limiterOfGlobal = (caller: string, throttle: Throttle.Throttle): Limiter => {
+  const limiter = Predicate.isObject(throttle) ? limiterOf(throttle) : undefined
+  if (limiter === undefined) {
+    throw bad(caller, `"global" must be a throttle of this process, received ${Formatter.format(throttle)}`)
+  }
+  const { description, units } = limiter.plan
+  if (units === undefined || units.has(Plan.permits)) return limiter
+  throw bad(caller, `"global" must count permits, since a request is one permit; received ${description}`)
+}
+
+/** Where the policies of a limit come from. */
+const checkLimit = (caller: string, options: Given, maxWait: Duration.Input | undefined): void => {
   if (["policy", "lookup", "throttles"].filter((option) => options[option] !== undefined).length !== 1) {
     throw bad(caller, `exactly one of "policy", "lookup" and "throttles" must be given`)
   }
@@ -53,14 +108,17 @@ export const check = (caller: string, options: Readonly<Record<string, any>>): v
       throw bad(caller, `"${option}" goes with "policy" and "lookup"; with "throttles" the map decides`)
     }
   }
-  if (options["throttles"] !== undefined && options["maxWait"] !== undefined && options["global"] === undefined) {
-    throw bad(caller, `"maxWait" goes with "policy", "lookup" and "global"; with "throttles" alone the map decides`)
+  const { cost, policy } = options
+  if (policy !== undefined) checkPolicy(caller, "policy", policy, cost, maxWait)
+}
+
+/** All levels are charged in one step, so each must have keys of its own, in this process. */
+export const checkMaps = (caller: string, maps: ReadonlyArray<ThrottleMap<string>>): void => {
+  if (maps.some((map) => keyedOf(map) === undefined)) {
+    throw bad(caller, `with "levels" each "throttles" must be a map of this process, since all are charged in one step`)
   }
-  for (const option of ["global", "policy"]) {
-    const policy = options[option]
-    if (policy !== undefined) {
-      checkPolicy(caller, option, policy, option === "policy" ? options["cost"] : undefined, options["maxWait"])
-    }
+  if (new Set(maps).size < maps.length) {
+    throw bad(caller, `each of the "levels" must have another map`)
   }
 }
 
@@ -113,9 +171,13 @@ const longestSlot = (data: Throttle.PolicyData): number => {
 export const bounded = (policy: Throttle.Policy<any>, maxWait: Duration.Input | undefined): Throttle.Policy<any> => {
   const { data } = policy
   if (data._tag === "Shadow") return Throttle.shadow(bounded(Throttle.fromData(data.policy), maxWait))
-  if (maxWait === undefined) return Throttle.all([policy], { maxQueue: 0 })
+  // The order is that of the whole, not of its only part.
+  const { ageing, order = "arrival", ...unordered } = data
+  const part = [Throttle.fromData(unordered)]
+  if (maxWait === undefined) return Throttle.all(part, { maxQueue: 0 })
+  if (order !== "arrival") return Throttle.all(part, { order, ageing, timeout: maxWait })
   // Where only concurrency decides, a wait cannot be foreseen.
   return Plan.make(data).meters.length === 0
-    ? Throttle.all([policy], { timeout: maxWait })
-    : Throttle.all([policy], { maxWait, timeout: maxWait })
+    ? Throttle.all(part, { timeout: maxWait })
+    : Throttle.all(part, { maxWait, timeout: maxWait })
 }

@@ -1,6 +1,6 @@
 /**
- * Decides in one step about a call that a key's limit and another limiter must both admit, as an HTTP server needs for
- * each request.
+ * Decides in one step about a call that the limits of keys, each in another map, and a further limiter must all admit, as
+ * an HTTP server needs for each request.
  */
 import * as Fiber from "effect/Fiber"
 import * as Budget from "../budget.ts"
@@ -15,40 +15,64 @@ import * as Keyed from "./keyed.ts"
 import * as Lending from "./lending.ts"
 import * as Sweep from "./sweep.ts"
 
+/** A call of a key. */
+export interface KeyCall<K> {
+  readonly keyed: Keyed.Keyed<K>
+  readonly key: K
+  readonly demandOf: Calls.DemandOf
+}
+
+/** A key without a limiter, and what it is charged after the call. */
+interface Quote<K> {
+  readonly keyed: Keyed.Keyed<K>
+  readonly idle: Keyed.Idle
+  readonly charged: Budget.Charged
+}
+
 /**
- * Starts a call that will hold nothing, of a key without a limiter and of the other limiter, if both let it start in
- * this step; otherwise charges neither. Returns whether it started.
+ * Starts a call that will hold nothing, of keys without limiters and of the other limiter, if all of them let it start
+ * in this step; otherwise charges none. Returns whether it started.
  */
-export const startAtOnce = <K>(
-  keyed: Keyed.Keyed<K>,
-  given: K,
-  demandOf: Calls.DemandOf,
-  other: Limiter | undefined
-): boolean => {
-  if (keyed.phase !== "open" || (other !== undefined && (other.pools.length > 0 || other.phase !== "inForce"))) {
-    return false
+export const startAtOnce = <K>(calls: ReadonlyArray<KeyCall<K>>, other: Limiter | undefined): boolean => {
+  if (other !== undefined && (other.pools.length > 0 || other.phase !== "inForce")) return false
+  const quotes: Array<Quote<K>> = []
+  let now = 0
+  for (const call of calls) {
+    // To make room for one key may drop another key of the same map.
+    if (quotes.some(({ keyed }) => keyed === call.keyed)) return false
+    now = Keyed.now(call.keyed)
+    const quote = quoteOf(call, now)
+    if (quote === undefined) return false
+    quotes.push(quote)
   }
-  const key = Keyed.canonical(keyed, given)
-  if (Lending.lentTo(keyed, key) !== undefined) return false
-  const now = Keyed.now(keyed)
-  const idle = Keyed.idleOf(keyed, key, now)
-  const { charged, kind } = idle
-  if (!kind.holdsNothing) return false
-  const demand = demandOf(kind.view)
-  const next = demand.exceeds === undefined ? Budget.chargeIfReady(kind.view, charged, demand, now) : undefined
-  if (next === undefined || (other !== undefined && !mayStart(other, other.one, now))) return false
+  if (other !== undefined && !mayStart(other, other.one, now)) return false
   // Another key is evicted only for a call that starts.
-  if (!idle.isRemembered && !Sweep.makeRoom(keyed)) return false
+  if (!quotes.every(({ idle, keyed }) => idle.isRemembered || Sweep.makeRoom(keyed))) return false
   if (other !== undefined && !Local.startNow(other, other.one, undefined)) return false
-  Calls.admit(keyed, idle, next)
-  // Last, since it may drop this key.
-  Sweep.countCall(keyed)
+  for (const { charged, idle, keyed } of quotes) {
+    Calls.admit(keyed, idle, charged)
+    // Last, since it may drop this key.
+    Sweep.countCall(keyed)
+  }
   return true
 }
 
+const quoteOf = <K>({ demandOf, key: given, keyed }: KeyCall<K>, now: number): Quote<K> | undefined => {
+  if (keyed.phase !== "open") return undefined
+  const key = Keyed.canonical(keyed, given)
+  if (Lending.lentTo(keyed, key) !== undefined) return undefined
+  const idle = Keyed.idleOf(keyed, key, now)
+  const { kind } = idle
+  if (!kind.holdsNothing) return undefined
+  const demand = demandOf(kind.view)
+  if (demand.exceeds !== undefined) return undefined
+  const charged = Budget.chargeIfReady(kind.view, idle.charged, demand, now)
+  return charged === undefined ? undefined : { keyed, idle, charged }
+}
+
 export interface Rejected {
-  /** Whether the other limiter rejects the call. */
-  readonly isOther: boolean
+  /** Which of the calls is rejected; their number for that of the other limiter. */
+  readonly level: number
   readonly summary: Errors.Summary
 }
 
@@ -58,27 +82,26 @@ export interface Rejected {
  * because a limiter drains, is closed or in shadow or the map is full.
  */
 export const rejectAtOnce = <K>(
-  keyed: Keyed.Keyed<K>,
-  given: K,
-  demandOf: Calls.DemandOf,
+  calls: ReadonlyArray<KeyCall<K>>,
   other: Limiter | undefined
 ): Rejected | undefined => {
-  if (keyed.phase !== "open" || (other !== undefined && isRefusing(other))) return undefined
-  const now = Keyed.now(keyed)
-  const view = Calls.peek(keyed, given)
-  const demand = demandOf(view)
-  const rejected = reasonOf(view, demand, now)
-  if (rejected !== undefined) {
-    const counts = keyed.lent.get(Keyed.canonical(keyed, given))?.limiter.counts ?? keyed.counts
-    return reject(keyed, view, counts, demand, now, rejected, false)
+  if (calls.some(({ keyed }) => keyed.phase !== "open") || (other !== undefined && isRefusing(other))) return undefined
+  let now = 0
+  for (const [level, { demandOf, key, keyed }] of calls.entries()) {
+    now = Keyed.now(keyed)
+    const view = Calls.peek(keyed, key)
+    const demand = demandOf(view)
+    if (view.phase !== "inForce") return undefined
+    if (mayStart(view, demand, now)) continue
+    const reason = Errors.reasonOf(view, demand, now)
+    if (reason === undefined) return undefined
+    const counts = keyed.lent.get(Keyed.canonical(keyed, key))?.limiter.counts ?? keyed.counts
+    return reject(keyed, view, counts, demand, now, reason, level)
   }
-  if (other === undefined || view.phase === "shadow" || !mayStart(view, demand, now)) return undefined
-  const reason = reasonOf(other, other.one, now)
-  return reason && reject(keyed, other, other.counts, other.one, now, reason, true)
+  if (other === undefined || other.phase !== "inForce") return undefined
+  const reason = mayStart(other, other.one, now) ? undefined : Errors.reasonOf(other, other.one, now)
+  return reason && reject(calls[0]!.keyed, other, other.counts, other.one, now, reason, calls.length)
 }
-
-const reasonOf = (view: View, demand: Demand.Demand, now: number): Errors.Reason | undefined =>
-  view.phase !== "inForce" || mayStart(view, demand, now) ? undefined : Errors.reasonOf(view, demand, now)
 
 const reject = <K>(
   keyed: Keyed.Keyed<K>,
@@ -87,12 +110,12 @@ const reject = <K>(
   demand: Demand.Demand,
   now: number,
   reason: Errors.Reason,
-  isOther: boolean
+  level: number
 ): Rejected | undefined => {
   if (Observe.isObserved(Fiber.getCurrent()!)) return undefined
   Counts.rejected(counts, reason)
   const summary = Errors.summary(view, demand, now, reason)
   // Last, since it may drop this key.
   Sweep.countCall(keyed)
-  return { isOther, summary }
+  return { level, summary }
 }

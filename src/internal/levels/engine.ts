@@ -5,11 +5,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
+import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Admission from "../admission.ts"
 import type { Restore } from "../backend.ts"
 import * as Demand from "../demand.ts"
 import * as Engine from "../engine.ts"
+import type { Limiter } from "../limiter.ts"
 import * as Operations from "../operations.ts"
 import * as Options from "../options.ts"
 import * as Plan from "../plan.ts"
@@ -45,8 +47,83 @@ const unitsOf = (engines: ReadonlyArray<Opening>): ReadonlySet<string> | undefin
   return units.some((one) => one === undefined) ? undefined : new Set(units.flatMap((one) => [...one!]))
 }
 
+const none = Plan.make({ _tag: "None" })
+
+/**
+ * Opens the limiters of all levels in this step, and closes them when the effect that `f` makes of them ends. Returns
+ * `onRejected` of the effect that replaces the call, if a map has no room for a key or is drained.
+ */
+const open = <A, E, R, E2>(
+  name: string,
+  openers: ReadonlyArray<() => Engine.Opened | Effect.Effect<never, ThrottleError>>,
+  f: (limiters: ReadonlyArray<Limiter>) => Effect.Effect<A, E, R>,
+  onRejected: (rejection: Effect.Effect<never, ThrottleError>, level: number) => Effect.Effect<never, E2>
+): Effect.Effect<A, E | E2, R> => {
+  const opened: Array<Engine.Opened> = []
+  const close = () => {
+    for (const one of opened) one.close()
+  }
+  for (const [level, opener] of openers.entries()) {
+    const one = opener()
+    if (Effect.isEffect(one)) {
+      close()
+      return onRejected(one, level)
+    }
+    opened.push(one)
+  }
+  const limiters = opened.map(({ limiter }) => limiter)
+  if (new Set(limiters).size < limiters.length) {
+    close()
+    throw new RangeError(`${where}: each level must be another throttle, received ${name}`)
+  }
+  return Effect.onExitPrimitive(f(limiters), () => {
+    close()
+    return undefined
+  }, true)
+}
+
+/** A level of a call that costs each level another amount. */
+export interface Level {
+  readonly name: string
+  readonly demandOf: (parts: Pick<Limiter, "one" | "plan">) => Demand.Demand
+  readonly open: () => Engine.Opened | Effect.Effect<never, ThrottleError>
+}
+
+/** A rejection, and the level that rejected the call. */
+export interface Rejected {
+  readonly error: ThrottleError
+  readonly level: number
+}
+
+/**
+ * Takes permits at every level, all or none, until the scope closes, which only this fiber may do (`endedBy: "call"`).
+ * `onGranted` as in `Admission.take`; `cancelAt` cancels what one level has charged.
+ */
+export const takeEach = (
+  levels: ReadonlyArray<Level>,
+  onGranted: (permit: Admission.Permit, cancelAt: (level: number) => Effect.Effect<void>) => void
+): Effect.Effect<unknown, Rejected, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    open(
+      levels.map(({ name }) => name).join(", "),
+      levels.map((level) => level.open),
+      (limiters) => {
+        const opened = Levels.make(limiters, none, limiters.map((limiter, i) => levels[i]!.demandOf(limiter)))
+        return restore(Effect.mapError(
+          Admission.take(
+            opened,
+            opened.one,
+            "call",
+            (permit, grant) => onGranted(permit, (level) => Levels.cancelAt(opened, grant, level))
+          ),
+          (error): Rejected => ({ error, level: opened.level })
+        ))
+      },
+      (rejection, level) => restore(Effect.mapError(rejection, (error): Rejected => ({ error, level })))
+    )
+  )
+
 const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
-  const none = Plan.make({ _tag: "None" })
   const name = engines.map((engine) => engine.name).join(", ")
   const demandOf = (cost: Demand.Cost | undefined): Demand.Demand =>
     Demand.make({ ...none, name, units: unitsOf(engines) }, cost ?? 1)
@@ -58,27 +135,12 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
   ): Effect.Effect<A, E | ThrottleError, R> =>
     Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
       const demand = demandOf(cost)
-      const opened: Array<Engine.Opened> = []
-      const close = () => {
-        for (const one of opened) one.close()
-      }
-      for (const engine of engines) {
-        const one = engine.open(demand)
-        if (Effect.isEffect(one)) {
-          close()
-          return restore(one)
-        }
-        opened.push(one)
-      }
-      const limiters = opened.map(({ limiter }) => limiter)
-      if (new Set(limiters).size < limiters.length) {
-        close()
-        throw new RangeError(`${where}: each level must be another throttle, received ${name}`)
-      }
-      return Effect.onExitPrimitive(f(Levels.make(limiters, demand.plan), demand, restore), () => {
-        close()
-        return undefined
-      }, true)
+      return open(
+        name,
+        engines.map((engine) => () => engine.open(demand)),
+        (limiters) => f(Levels.make(limiters, demand.plan), demand, restore),
+        restore
+      )
     })
 
   const holdingNothing = (levels: Levels.Levels, operation: "wait" | "allow"): void => {

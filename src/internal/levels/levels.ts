@@ -12,6 +12,7 @@
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import type { ThrottleError } from "../../ThrottleError.ts"
+import * as Admission from "../admission.ts"
 import type { Backend, Call, Host, Waiter } from "../backend.ts"
 import * as Bounds from "../bounds.ts"
 import * as Budget from "../budget.ts"
@@ -31,6 +32,10 @@ import * as Waiters from "../waiter.ts"
 export interface Levels extends Host<Levels> {
   /** From the narrowest to the widest. */
   readonly limiters: ReadonlyArray<Limiter>
+  /** What a call costs each level; undefined if it costs all the same. */
+  readonly demands: ReadonlyArray<Demand.Demand> | undefined
+  /** The level that decided last: at which the latest call waits, or which rejected it. */
+  level: number
   /** Those of the level at which the call waits, for its logs and spans. */
   counts: Counts.Counts
   pauses: Limiter["pauses"]
@@ -62,19 +67,23 @@ interface Climber extends Waiter {
 // One level
 // ---------------------------------------------------------------------------------------------------------------------
 
+const demandAt = ({ demands, limiters }: Levels, level: number, { demand }: Call): Demand.Demand =>
+  Demand.forPlan(limiters[level]!.plan, demands?.[level] ?? demand)
+
 /** A call as it is for one level. Its settlement is of its own, since each level has other meters. */
-const callAt = ({ plan }: Limiter, call: Call, self = call.self): Call => ({
+const callAt = (levels: Levels, level: number, call: Call, self = call.self): Call => ({
   ...call,
   self,
-  demand: Demand.forPlan(plan, call.demand),
+  demand: demandAt(levels, level, call),
   settlement: call.settlement && ({ state: "open", tickets: [], semaphores: "none" } satisfies Settlement)
 })
 
 /** Whether a level lets an arriving call start now. */
-const isOpenTo = (limiter: Limiter, demand: Demand.Demand): boolean =>
-  limiter.phase === "shadow" ||
-  (limiter.phase === "inForce" &&
-    mayStart(limiter, Demand.forPlan(limiter.plan, demand), Time.now(limiter.time)))
+const isOpenTo = (levels: Levels, level: number, call: Call): boolean => {
+  const limiter = levels.limiters[level]!
+  return limiter.phase === "shadow" ||
+    (limiter.phase === "inForce" && mayStart(limiter, demandAt(levels, level, call), Time.now(limiter.time)))
+}
 
 /** Whether a level lets a waiting call start now. */
 const isReady = (limiter: Limiter, waiter: Waiter): boolean => {
@@ -92,13 +101,14 @@ const bypass = Effect.suspend(() => Effect.void)
  */
 const enter = (levels: Levels, climber: Climber): Effect.Effect<any, any, any> | undefined => {
   const { call, entered } = climber
-  const limiter = levels.limiters[entered.length]!
-  const own = callAt(limiter, call, bypass)
+  const level = entered.length
+  const limiter = levels.limiters[level]!
+  const own = callAt(levels, level, call, bypass)
   if (limiter.phase === "shadow") {
     entered.push("shadow")
     return undefined
   }
-  if (isOpenTo(limiter, call.demand)) {
+  if (isOpenTo(levels, level, call)) {
     // It does not wait here, so no bound is asked. It keeps a place while it waits at a wider level.
     const waiter = Waiters.make(limiter, own, Time.now(limiter.time))
     Local.enqueue(limiter, waiter)
@@ -155,11 +165,11 @@ const climb = (levels: Levels, climber: Climber): "ready" | "waiting" | Effect.E
     // A level that came out of shadow is entered anew.
     if (entered[i] === "shadow" && limiter.phase !== "shadow") leaveFrom(levels, climber, i)
     const rejection = i === entered.length ? enter(levels, climber) : undefined
-    if (rejection !== undefined) return replace(levels, climber, rejection)
+    if (rejection !== undefined) return replace(levels, climber, i, rejection)
     const waiter = entered[i]!
     if (typeof waiter === "string") continue
-    if (waiter.state === "left") return replace(levels, climber, waiter.outcome!)
-    if (limiter.phase === "closed") return replace(levels, climber, Effect.interrupt)
+    if (waiter.state === "left") return replace(levels, climber, i, waiter.outcome!)
+    if (limiter.phase === "closed") return replace(levels, climber, i, Effect.interrupt)
     if (isReady(limiter, waiter)) continue
     leaveFrom(levels, climber, i + 1)
     waitAt(levels, climber, i)
@@ -168,7 +178,8 @@ const climb = (levels: Levels, climber: Climber): "ready" | "waiting" | Effect.E
   return "ready"
 }
 
-const replace = (levels: Levels, climber: Climber, effect: Effect.Effect<any, any, any>) => {
+const replace = (levels: Levels, climber: Climber, level: number, effect: Effect.Effect<any, any, any>) => {
+  levels.level = level
   leaveFrom(levels, climber, 0)
   return effect
 }
@@ -177,6 +188,7 @@ const replace = (levels: Levels, climber: Climber, effect: Effect.Effect<any, an
 const waitAt = (levels: Levels, climber: Climber, level: number): void => {
   const { counts, pauses, plan: { description, name } } = levels.limiters[level]!
   climber.level = level
+  levels.level = level
   levels.counts = counts
   levels.pauses = pauses
   levels.plan = { ...levels.plan, name, description }
@@ -194,6 +206,7 @@ const listen = (levels: Levels, climber: Climber): void =>
       }
       // Rejected, or closed.
       climber.state = "left"
+      levels.level = i
       leaveFrom(levels, climber, 0)
       Waiters.resumeWith(climber, effect)
     }
@@ -214,31 +227,42 @@ const forEachGrant = (
   f: (limiter: Limiter, grant: Grant) => void
 ): void =>
   grantsOf(grant).forEach((one, i) => {
-    if (one !== noGrant) f(limiters[i]!, one)
+    // Closed: cancelled before by `cancelAt`.
+    if (one !== noGrant && one.settlement?.state !== "closed") f(limiters[i]!, one)
   })
 
-/** Starts an arriving call at every level, all of which are open to it. */
-const startAll = ({ limiters }: Levels, call: Call): ReadonlyArray<Grant> =>
-  limiters.map((limiter) => limiter.backend.tryStart(limiter, callAt(limiter, call))!)
-
-/** Starts a waiting call at every level, all of which are ready for it. */
-const startPlaces = ({ limiters }: Levels, { call, entered, level }: Climber): ReadonlyArray<Grant> =>
-  entered.splice(0).map((place, i) => {
-    const limiter = limiters[i]!
-    if (place === "shadow") return limiter.backend.tryStart(limiter, callAt(limiter, call))!
+/**
+ * Starts a call at every level, in one step: an arriving one, or one that has places. What a level in shadow would have
+ * rejected would not have come to a wider one, so another level in shadow does not count it. (It is not known of a call
+ * without a settlement, which may hold nothing.)
+ */
+const startAll = (levels: Levels, call: Call, waited?: Climber): ReadonlyArray<Grant> => {
+  const places = waited?.entered.splice(0)
+  let isRejected = false
+  return levels.limiters.map((limiter, i) => {
+    const place = places?.[i]
     if (place === "bypassed") return noGrant
-    // Where it was ready before, the time until now is not made up for: it waited for another level.
-    if (i !== level) Head.restart(limiter, Time.now(limiter.time))
-    limiter.backend.startIfReady(limiter, place)
-    return place.demand.holdsPermits || place.settlement !== undefined ? place : noGrant
+    if (place !== undefined && place !== "shadow") return startPlace(limiter, place, i === waited!.level)
+    if (limiter.phase === "shadow" && isRejected) return noGrant
+    const grant = limiter.backend.tryStart(limiter, callAt(levels, i, call))!
+    if (limiter.phase === "shadow" && call.settlement !== undefined) isRejected = grant === noGrant
+    return grant
   })
+}
+
+const startPlace = (limiter: Limiter, place: Waiter, isLast: boolean): Grant => {
+  // Where it was ready before, the time until now is not made up for: it waited for another level.
+  if (!isLast) Head.restart(limiter, Time.now(limiter.time))
+  limiter.backend.startIfReady(limiter, place)
+  return place.demand.holdsPermits || place.settlement !== undefined ? place : noGrant
+}
 
 const backend: Backend<Levels> = {
   // The limiters of keys are given back by a hook, so there is no shorter path.
   startHoldingNothing: () => false,
 
   tryStart: (levels, call) => {
-    if (!levels.limiters.every((limiter) => isOpenTo(limiter, call.demand))) return undefined
+    if (!levels.limiters.every((_, i) => isOpenTo(levels, i, call))) return undefined
     const grants = startAll(levels, call)
     if (grants.every((grant) => grant === noGrant)) return noGrant
     const held: Held = { ...noGrant, ...call, levels: grants }
@@ -284,7 +308,7 @@ const backend: Backend<Levels> = {
     if (progress === "waiting") return false
     if (progress === "ready") {
       climber.state = "started"
-      climber.levels = startPlaces(levels, climber)
+      climber.levels = startAll(levels, climber.call, climber)
       return true
     }
     climber.state = "left"
@@ -335,10 +359,11 @@ const backend: Backend<Levels> = {
 }
 
 /** Rejects a call that a level can never grant, and interrupts one at a level that is closed. */
-const excess = ({ limiters }: Levels, call: Call): Effect.Effect<never, ThrottleError> | undefined => {
-  for (const limiter of limiters) {
+const excess = (levels: Levels, call: Call): Effect.Effect<never, ThrottleError> | undefined => {
+  for (const [i, limiter] of levels.limiters.entries()) {
+    levels.level = i
     if (limiter.phase === "closed") return Effect.interrupt
-    const { demand } = callAt(limiter, call)
+    const demand = demandAt(levels, i, call)
     if (limiter.phase === "inForce" && demand.exceeds !== undefined) {
       return Waiters.rejection(limiter, call.fiber, demand, Errors.exceeds(limiter, demand), 0)
     }
@@ -360,12 +385,30 @@ const each = (
   return effects.length === 0 ? undefined : Effect.all(effects, { discard: true })
 }
 
-/** Makes the levels of one call, or of several one after the other. `plan`: without parts; its units are those of all. */
-export const make = (limiters: ReadonlyArray<Limiter>, plan: Plan): Levels => {
+/** Cancels what a call holds at one level; it stays charged at the others. */
+export const cancelAt = ({ limiters }: Levels, grant: Grant, level: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const one = grantsOf(grant)[level]!
+    return one === noGrant || grant.settlement?.state !== "open"
+      ? Effect.void
+      : Admission.permitOf(limiters[level]!, one.demand, one).cancel
+  })
+
+/**
+ * Makes the levels of one call, or of several one after the other. `plan`: without parts; its units are those of all.
+ * `demands`: what a call costs each level, if it does not cost all the same.
+ */
+export const make = (
+  limiters: ReadonlyArray<Limiter>,
+  plan: Plan,
+  demands?: ReadonlyArray<Demand.Demand>
+): Levels => {
   const first = limiters[0]!
   return {
     backend,
     limiters,
+    demands,
+    level: 0,
     plan,
     meters: [],
     pools: [],
