@@ -49,7 +49,7 @@ export default defineConfig({
     typecheck: {
       enabled: true,
       include: ["test/**/*.test-d.ts"],
-      tsconfig: "test/tsconfig.json"
+      tsconfig: "test/tsconfig.types.json"
     },
     coverage: {
       provider: "v8",

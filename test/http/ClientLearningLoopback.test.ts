@@ -153,7 +153,9 @@ const learns = (name: string, one: Case) =>
       const took = yield* seconds(one, url)
       const refused = statuses.filter((status) => status === 429).length
       const figures = `${statuses.length}/${refused}, ${took.toFixed(2)} s`
-      if (process.env["FIGURES"]) process.stderr.write(`${name}: ${figures}, slowness ${(yield* slowness(one)).toFixed(3)}\n`)
+      if (process.env["FIGURES"]) {
+        process.stderr.write(`${name}: ${figures}, slowness ${(yield* slowness(one)).toFixed(3)}\n`)
+      }
       assert.isAtMost(refused, one.mostRefused, figures)
       // A machine that is busy with something else is slower, limit or not.
       if (took > one.mostSeconds) assert.isAtMost(took, one.mostSeconds * (yield* slowness(one)), figures)

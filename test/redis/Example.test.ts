@@ -50,14 +50,14 @@ describeRedis("the example with several processes", () => {
     } finally {
       await server.close()
     }
-  }, 30_000)
+  }, 60_000)
 
   test.concurrent("says in one line that REDIS_URL leads to nothing", async () => {
     const { code, lines } = await run(`redis://user:secret@127.0.0.1:${await freePort()}`)
     expect(lines).toEqual([expect.stringMatching(/^REDIS_URL leads to no Redis: .*ECONNREFUSED/)])
     assert.notInclude(lines[0], "secret")
     assert.strictEqual(code, 1)
-  }, 30_000)
+  }, 60_000)
 
   test.concurrent.each(["localhost:6379", "6379", "http://localhost:6379"])(
     "says in one line that %s is no URL of a Redis",
@@ -66,7 +66,7 @@ describeRedis("the example with several processes", () => {
       expect(lines).toEqual([expect.stringMatching(/^REDIS_URL leads to no Redis: /)])
       assert.strictEqual(code, 1)
     },
-    30_000
+    60_000
   )
 
   test.concurrent("says in one line that no Redis answers there", async () => {
@@ -81,5 +81,5 @@ describeRedis("the example with several processes", () => {
     } finally {
       silent.close()
     }
-  }, 30_000)
+  }, 60_000)
 })
