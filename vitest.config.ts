@@ -35,6 +35,10 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     globalSetup: "test/utils/redis-setup.ts",
+    setupFiles: "test/utils/setup.ts",
+    // No file changes what another one imports, so a worker imports Effect and the source once, not once for each file: the
+    // imports of 110 files took a tenth of the time of the suite.
+    isolate: false,
     // Real time is compared with real time: more workers than processors would be noise.
     maxWorkers: "100%",
     // Sweeps over every step of the scheduler take seconds, on a busy machine several times as long.
@@ -45,7 +49,7 @@ export default defineConfig({
     typecheck: {
       enabled: true,
       include: ["test/**/*.test-d.ts"],
-      tsconfig: "test/tsconfig.json"
+      tsconfig: "test/tsconfig.types.json"
     },
     coverage: {
       provider: "v8",

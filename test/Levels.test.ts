@@ -311,7 +311,7 @@ describe("an interruption, an update or a pause at every scheduler step", () => 
     for (const [way, use] of Object.entries(uses)) {
       for (const [what, act] of Object.entries(actions)) {
         it(`${name}, ${way}: ${what} leaves nothing behind`, () => {
-          for (let step = Sweep.offset();; step += 2 * Sweep.stride) {
+          for (let step = Sweep.offset();; step += Sweep.stride) {
             let first = Infinity
             let hit = false
             const fibers: Array<Fiber.Fiber<unknown, unknown>> = []

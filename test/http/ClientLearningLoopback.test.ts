@@ -72,7 +72,8 @@ interface Case {
 /** What a bound in virtual time may be over sockets: a fifth more. */
 const slack = 1.2
 
-const cases: Record<string, Case> = {
+/** Few requests, and long waits. */
+const slow: Record<string, Case> = {
   "own middleware, 10/s without burst": {
     server: own(Throttle.rate({ limit: 10 })),
     requests: 60,
@@ -87,7 +88,10 @@ const cases: Record<string, Case> = {
     atOnce: 10,
     mostRefused: 3,
     mostSeconds: 10 * 1.05 * slack
-  },
+  }
+}
+
+const fast: Record<string, Case> = {
   // 20 of the first flight may be too many, and a twentieth of all; 1.8 s is the ideal.
   "own middleware, 100/s with a burst of 20": {
     server: own(Throttle.rate({ limit: 100, burst: 20 })),
@@ -118,27 +122,48 @@ const cases: Record<string, Case> = {
   )
 }
 
+/** Sends requests, all of which are answered in the end; returns the seconds. */
+const seconds = Effect.fnUntraced(function*({ atOnce, requests }: Case, url: string) {
+  const client = HttpThrottle.client(Throttle.concurrency({ limit: atOnce }), { jitter: 0 })(
+    yield* HttpClient.HttpClient
+  )
+  const start = yield* now
+  const answers = yield* Effect.forEach(
+    Array.from({ length: requests }, (_, i) => i),
+    (i) => Effect.flatMap(client.get(`${url}/${i}`), ({ status, text }) => Effect.as(text, status)),
+    { concurrency: "unbounded" }
+  )
+  assert.deepStrictEqual([...new Set(answers)], [200])
+  return (yield* now) - start
+})
+
+/** How many times longer than usual as many requests take now to a server without a limit: at least once. */
+const slowness = Effect.fnUntraced(function*(one: Case) {
+  const { url } = yield* inEffect(Effect.succeed(HttpServerResponse.text("hello")))
+  return Math.max(1, (yield* seconds(one, url)) / (one.requests * usualSeconds))
+})
+
+/** What a request takes on an idle machine, or less. */
+const usualSeconds = 0.004
+
+const learns = (name: string, one: Case) =>
+  it.live(name, () =>
+    Effect.gen(function*() {
+      const { statuses, url } = yield* one.server
+      const took = yield* seconds(one, url)
+      const refused = statuses.filter((status) => status === 429).length
+      const figures = `${statuses.length}/${refused}, ${took.toFixed(2)} s`
+      if (process.env["FIGURES"]) {
+        process.stderr.write(`${name}: ${figures}, slowness ${(yield* slowness(one)).toFixed(3)}\n`)
+      }
+      assert.isAtMost(refused, one.mostRefused, figures)
+      // A machine that is busy with something else is slower, limit or not.
+      if (took > one.mostSeconds) assert.isAtMost(took, one.mostSeconds * (yield* slowness(one)), figures)
+    }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer)), { timeout: 60_000, retry: 1 })
+
 describe("a server's limit is learned over sockets: none given up, few refused, little time lost", () => {
-  for (const [name, { atOnce, mostRefused, mostSeconds, requests, server }] of Object.entries(cases)) {
-    it.live(name, () =>
-      Effect.gen(function*() {
-        const { statuses, url } = yield* server
-        const client = HttpThrottle.client(Throttle.concurrency({ limit: atOnce }), { jitter: 0 })(
-          yield* HttpClient.HttpClient
-        )
-        const start = yield* now
-        const answers = yield* Effect.forEach(
-          Array.from({ length: requests }, (_, i) => i),
-          (i) => Effect.flatMap(client.get(`${url}/${i}`), ({ status, text }) => Effect.as(text, status)),
-          { concurrency: "unbounded" }
-        )
-        const seconds = (yield* now) - start
-        const refused = statuses.filter((status) => status === 429).length
-        const figures = `${statuses.length}/${refused}, ${seconds.toFixed(2)} s`
-        if (process.env["FIGURES"]) process.stderr.write(`${name}: ${figures}\n`)
-        assert.deepStrictEqual([...new Set(answers)], [200], figures)
-        assert.isAtMost(refused, mostRefused, figures)
-        assert.isAtMost(seconds, mostSeconds, figures)
-      }).pipe(Effect.scoped, Effect.provide(FetchHttpClient.layer)), { timeout: 60_000, retry: 1 })
-  }
+  describe.concurrent("where it is low", () => {
+    for (const [name, one] of Object.entries(slow)) learns(name, one)
+  })
+  for (const [name, one] of Object.entries(fast)) learns(name, one)
 })

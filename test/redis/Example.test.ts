@@ -39,8 +39,9 @@ const run = (url: string): Promise<{ readonly code: number | null; readonly line
     child.once("close", (code) => resolve({ code, lines: output.split("\n").filter((line) => line !== "") }))
   })
 
+// Each starts a process of its own, and mostly waits for it.
 describeRedis("the example with several processes", () => {
-  test("draws what each of them started", async () => {
+  test.concurrent("draws what each of them started", async () => {
     const server = await startTcpServer()
     try {
       const { code, lines } = await run(`redis://127.0.0.1:${server.address.port}`)
@@ -49,26 +50,26 @@ describeRedis("the example with several processes", () => {
     } finally {
       await server.close()
     }
-  }, 30_000)
+  }, 60_000)
 
-  test("says in one line that REDIS_URL leads to nothing", async () => {
+  test.concurrent("says in one line that REDIS_URL leads to nothing", async () => {
     const { code, lines } = await run(`redis://user:secret@127.0.0.1:${await freePort()}`)
     expect(lines).toEqual([expect.stringMatching(/^REDIS_URL leads to no Redis: .*ECONNREFUSED/)])
     assert.notInclude(lines[0], "secret")
     assert.strictEqual(code, 1)
-  }, 30_000)
+  }, 60_000)
 
-  test.each(["localhost:6379", "6379", "http://localhost:6379"])(
+  test.concurrent.each(["localhost:6379", "6379", "http://localhost:6379"])(
     "says in one line that %s is no URL of a Redis",
     async (url) => {
       const { code, lines } = await run(url)
       expect(lines).toEqual([expect.stringMatching(/^REDIS_URL leads to no Redis: /)])
       assert.strictEqual(code, 1)
     },
-    30_000
+    60_000
   )
 
-  test("says in one line that no Redis answers there", async () => {
+  test.concurrent("says in one line that no Redis answers there", async () => {
     const silent = createServer(() => {})
     await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve))
     try {
@@ -80,5 +81,5 @@ describeRedis("the example with several processes", () => {
     } finally {
       silent.close()
     }
-  }, 30_000)
+  }, 60_000)
 })
