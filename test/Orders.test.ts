@@ -278,6 +278,45 @@ describe("calls that are first", () => {
       assert.deepStrictEqual((yield* Effect.all([one, one, one, one])).map(Option.isSome), [true, true, false, false])
     }))
 
+  for (const [name, keepsOne, startsAt] of [["", false, 9_000], [", though it goes up too", true, 17_000]] as const) {
+    it.effect(`a call starts as soon as its caller ranks before a head that cannot start, whose rank goes up${name}`, () =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 4, order: "fair" }))
+        const run = (permits: number, runs: Duration.Input, caller: Partial<Throttle.Caller>) =>
+          fork(throttle.withPermits(Effect.sleep(runs), permits).pipe(Throttle.withCaller(caller)))
+        yield* run(4, "1 second", {})
+        yield* run(1, "4 seconds", { key: "b", weight: 0.25 })
+        if (keepsOne) yield* run(1, "1 hour", { key: "b" })
+        yield* run(2, "1 hour", { key: "a" })
+        yield* TestClock.adjust("1 second")
+        yield* run(4, 0, { key: "a" })
+        const b = yield* fork(throttle.withPermits(now, 1).pipe(as("b")))
+        yield* TestClock.adjust("10 minutes")
+        // At 5 s b has had 4 s (its weight is 1/4), or 5 s, and a 2 s. From then on a has half a second more each second, and
+        // b none, or a quarter.
+        assert.closeTo(yield* Fiber.join(b), startsAt, 1)
+      }))
+  }
+
+  it("while ranks go up together, nothing is examined again and again", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const throttle = throttleIn(simulator, Throttle.concurrency({ limit: 7, order: "fair" }))
+    const call = (key: string, permits: number, runs: Duration.Input) => {
+      simulator.fork(throttle.withPermits(Effect.sleep(runs), permits).pipe(as(key)))
+    }
+    simulator.at(0, () => call("", 7, "1 second"))
+    for (const key of ["a", "b", "c"]) {
+      simulator.at(1, () => {
+        call(key, 1, "1 second")
+        call(key, 1, "1 hour")
+      })
+    }
+    for (const key of ["a", "b", "c"]) simulator.at(1_001, () => call(key, 6, 0))
+    simulator.at(3_000_000, () => assert.isBelow(simulator.steps(), 100))
+    simulator.run()
+    assertIdle(throttle)
+  })
+
   it.effect("huge priorities are numbers like others", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, order: "priority", ageing: "1 minute" }))
@@ -564,4 +603,39 @@ describe("memory", () => {
     const ahead = Array.from(limiterOf(throttle).queue.ranking!.ahead())
     assert.isAtMost(ahead.length, 1_000)
   })
+
+  for (
+    const [others, isRemembered, expected] of [
+      [999, true, ["new", "least", "new", "least", "other 0", "other 0"]],
+      [1_000, false, ["least", "new", "least", "new", "other 0", "other 0"]]
+    ] as const
+  ) {
+    const what = isRemembered ? "is remembered" : "is forgotten, and comes again as anew: no further ahead"
+    it.effect(`beside ${others} callers that owe, the one that owes least ${what}`, () =>
+      Effect.gen(function*() {
+        // A permit is a millisecond of the throttle.
+        const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 2, refill: 1_000, order: "fair" }))
+        const order: Array<string> = []
+        const call = (key: string, permits: number) =>
+          fork(throttle.withPermits(Effect.sync(() => void order.push(key)), permits).pipe(as(key)))
+        yield* throttle.wait(2)
+        yield* call("least", 1)
+        for (let i = 0; i < others; i++) yield* call(`other ${i}`, 2)
+        yield* TestClock.adjust(1 + 2 * others)
+        assert.strictEqual(order.length, 1 + others)
+        const callers = (yield* throttle.statistics).callers!
+        assert.strictEqual(callers.has("least"), isRemembered)
+        assert.strictEqual(callers.size, 1_000)
+
+        // They wait together from now on, so none gets more than one call more than another.
+        order.length = 0
+        for (const key of ["other 0", "least", "new"]) {
+          yield* call(key, 1)
+          yield* call(key, 1)
+        }
+        yield* TestClock.adjust(6)
+        assert.deepStrictEqual(order, expected)
+        assertIdle(throttle)
+      }))
+  }
 })
