@@ -634,7 +634,7 @@ describe("memory", () => {
           yield* call(key, 1)
         }
         yield* TestClock.adjust(6)
-        assert.deepStrictEqual(order, expected)
+        assert.deepStrictEqual(order, [...expected])
         assertIdle(throttle)
       }))
   }
