@@ -568,6 +568,64 @@ describe("shares", () => {
   })
 })
 
+describe("what callers may try in the fair order", () => {
+  /** The permits that each caller has had after a minute of 10 permits per second, if all ask for more. */
+  const permitsOf = (
+    calls: ReadonlyArray<{ readonly key: string; readonly cost: number; readonly priority?: number }>
+  ) =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(
+        Throttle.tokenBucket({ capacity: 10, refill: 10, order: "fair", ageing: "1 second" })
+      )
+      yield* throttle.wait(10)
+      const had: Record<string, number> = {}
+      for (const { cost, key, priority = 0 } of calls) {
+        const note = Effect.sync(() => {
+          had[key] = (had[key] ?? 0) + cost
+        })
+        for (let asked = 0; asked < 600; asked += cost) {
+          yield* fork(throttle.withPermits(note, cost).pipe(as(key, { priority })))
+        }
+      }
+      yield* TestClock.adjust("1 minute")
+      return had
+    })
+
+  it.effect("many small calls get no more than few large ones", () =>
+    Effect.gen(function*() {
+      const { large, small } = yield* permitsOf([{ key: "small", cost: 1 }, { key: "large", cost: 10 }])
+      assert.closeTo(small!, 300, 10)
+      assert.closeTo(large!, 300, 10)
+    }))
+
+  it.effect("a huge priority gains nothing beside other callers", () =>
+    Effect.gen(function*() {
+      const { plain, urgent } = yield* permitsOf([
+        { key: "urgent", cost: 1, priority: Number.MAX_VALUE },
+        { key: "plain", cost: 1 }
+      ])
+      assert.closeTo(urgent!, 300, 1)
+      assert.closeTo(plain!, 300, 1)
+    }))
+
+  it.effect("calls of cost 0 take nothing from others, and give no credit", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, order: "fair" }))
+      yield* throttle.wait()
+      const starts = yield* startsOf(throttle, "aab")
+      for (let i = 0; i < 100; i++) yield* fork(throttle.withPermits(Effect.void, 0).pipe(as("c")))
+      yield* fork(throttle.withPermit(Effect.sync(() => void starts.push("c"))).pipe(as("c")))
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual(starts, ["a", "b", "c", "a"])
+    }))
+
+  it.effect("each key has a share, so one that uses two keys has two: keys are to be chosen by the app", () =>
+    Effect.gen(function*() {
+      const had = yield* permitsOf(["one 1", "one 2", "other"].map((key) => ({ key, cost: 1 })))
+      for (const permits of Object.values(had)) assert.closeTo(permits, 200, 1)
+    }))
+})
+
 describe("memory", () => {
   it("callers that came once leave no accounts", () => {
     const simulator = Simulator.make({ operations: 2_048, limit: 100_000_000 })
