@@ -1761,8 +1761,11 @@ export interface Levels extends
  * queue of the next level. Once every level lets it start, all are charged in one step; before, none is. So a call that its
  * user's limit holds back makes no other user wait. Within each level calls start in the level's order. An interrupted or
  * rejected call is charged nothing at any level. `settle` and `cancel` apply to every level; permits are held at all, until
- * the end. A cost may name the units of any level. Statistics, logs and spans of a wait are those of the level at which the
- * call waits; a timeout of a level counts from the arrival there and includes the waits at wider ones.
+ * the end. A cost may name the units of any level. A timeout of a level counts from the arrival there and includes the
+ * waits at wider ones.
+ *
+ * Each level at which the call has to wait emits `Waiting` and has a span of its own. The end emits one event, with the name
+ * of the level at which the call waited last, and its whole wait.
  *
  * Always name the levels in the same order: two calls that wait for each other's level would wait for ever.
  *

@@ -10,6 +10,7 @@ import { assertIdle, estimateOf, fork, now, rangeErrorOf, reasonOf, throttleErro
 import { randomNumbers } from "./utils/random-program.ts"
 import * as Simulator from "./utils/simulator.ts"
 import * as Sweep from "./utils/sweep.ts"
+import { collect } from "./utils/telemetry.ts"
 
 const admittedOf = (...throttles: ReadonlyArray<Throttle.Throttle>) =>
   Effect.forEach(throttles, ({ statistics }) => Effect.map(statistics, ({ admitted }) => admitted))
@@ -99,6 +100,37 @@ describe("waits", () => {
       assertIdle(everybody, "everybody")
       assert.deepInclude(yield* users.statistics, { waiting: 0, admitted: 4 })
     })))
+
+  it.effect("each level at which a call has to wait has its event and span, with the pauses of that level", () =>
+    Effect.gen(function*() {
+      const user = yield* Throttle.make(Throttle.rate({ limit: 1, name: "user" }))
+      const team = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 10, name: "team" }))
+      const all = yield* Throttle.make(Throttle.rate({ limit: 1, per: "4 seconds", name: "all" }))
+      const limits = Throttle.levels([user, team, all])
+      const events: Array<Throttle.Event> = []
+      const { in: traced, spans } = collect()
+      yield* limits.withPermit(Effect.void)
+      yield* user.pause("500 millis")
+      yield* all.pause("100 millis")
+      yield* limits.withPermit(Effect.void).pipe(
+        traced,
+        Effect.provideService(Throttle.Observer, (event) => Effect.sync(() => void events.push(event))),
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* TestClock.adjust("2 seconds")
+      yield* all.pause("1 second")
+      yield* TestClock.adjust("2 seconds")
+      const common = { policy: undefined, cost: 1 }
+      assert.deepStrictEqual(events.map((event) => ({ ...event, policy: undefined })) as Array<object>, [
+        { ...common, _tag: "Waiting", throttle: "user", queued: 1, expected: 1_000, paused: 500 },
+        { ...common, _tag: "Waiting", throttle: "all", queued: 1, expected: 3_000 },
+        { ...common, _tag: "Admitted", throttle: "all", waited: 4_000, paused: 1_000 }
+      ])
+      assert.deepStrictEqual(
+        spans.map(({ attributes }) => ["throttle", "waited", "paused"].map((name) => attributes.get(name))),
+        [["user", 1_000, 500], ["all", 4_000, 1_000]]
+      )
+    }))
 
   it.effect("calls of one level start in order of arrival, those of a plain call of the wide one too", () =>
     Effect.gen(function*() {

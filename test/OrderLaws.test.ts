@@ -142,11 +142,14 @@ const compareQueue = (seed: number): void => {
 
   try {
     for (let step = 0; step < 60; step++) {
+      const former = queue.peek()
+      const changesAt = ranking.changesAt()
       if (chance(0.6)) now += pick(1, 2, 4, 8, int(0, 20)) * 1e6
       log.push(`at ${now / 1e6}`)
       model.advance(now)
       ranking.refresh()
       assert.strictEqual(queue.peek()?.id, model.head()?.id, "the head, as time passes")
+      if (queue.peek() !== former) assert.isAtMost(changesAt, now + 1e3, "when the head changes")
       act()
       assert.strictEqual(queue.peek()?.id, model.head()?.id, "the head")
       const ahead = new Map(ranking.ahead())
@@ -168,13 +171,13 @@ const compareQueue = (seed: number): void => {
 const compareThrottle = (seed: number): boolean => {
   const program = orderProgram(seed)
   const { calls } = program
-  const { drifts, margin, outcomes } = expected(program)
+  const { margin, outcomes } = expected(program)
   const played = playOrder(program)
   const arrivals = calls.map(({ at }) => at)
   const coincide = outcomes.some(({ start }, i) =>
     start !== undefined && arrivals.some((at, j) => j !== i && Math.abs(at - start) < 2e-3)
   )
-  if (drifts || (margin > 0 && margin < 1e-2) || coincide) return false
+  if ((margin > 0 && margin < 1e-2) || coincide) return false
   for (const [i, { end, start }] of outcomes.entries()) {
     const outcome = played.outcomes[i]!
     const about = `seed ${seed}, call ${i}: ${JSON.stringify(outcome)}, expected ${JSON.stringify({ start, end })}`

@@ -278,6 +278,45 @@ describe("calls that are first", () => {
       assert.deepStrictEqual((yield* Effect.all([one, one, one, one])).map(Option.isSome), [true, true, false, false])
     }))
 
+  for (const [name, keepsOne, startsAt] of [["", false, 9_000], [", though it goes up too", true, 17_000]] as const) {
+    it.effect(`a call starts as soon as its caller ranks before a head that cannot start, whose rank goes up${name}`, () =>
+      Effect.gen(function*() {
+        const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 4, order: "fair" }))
+        const run = (permits: number, runs: Duration.Input, caller: Partial<Throttle.Caller>) =>
+          fork(throttle.withPermits(Effect.sleep(runs), permits).pipe(Throttle.withCaller(caller)))
+        yield* run(4, "1 second", {})
+        yield* run(1, "4 seconds", { key: "b", weight: 0.25 })
+        if (keepsOne) yield* run(1, "1 hour", { key: "b" })
+        yield* run(2, "1 hour", { key: "a" })
+        yield* TestClock.adjust("1 second")
+        yield* run(4, 0, { key: "a" })
+        const b = yield* fork(throttle.withPermits(now, 1).pipe(as("b")))
+        yield* TestClock.adjust("10 minutes")
+        // At 5 s b has had 4 s (its weight is 1/4), or 5 s, and a 2 s. From then on a has half a second more each second, and
+        // b none, or a quarter.
+        assert.closeTo(yield* Fiber.join(b), startsAt, 1)
+      }))
+  }
+
+  it("while ranks go up together, nothing is examined again and again", () => {
+    const simulator = Simulator.make({ operations: 2_048 })
+    const throttle = throttleIn(simulator, Throttle.concurrency({ limit: 7, order: "fair" }))
+    const call = (key: string, permits: number, runs: Duration.Input) => {
+      simulator.fork(throttle.withPermits(Effect.sleep(runs), permits).pipe(as(key)))
+    }
+    simulator.at(0, () => call("", 7, "1 second"))
+    for (const key of ["a", "b", "c"]) {
+      simulator.at(1, () => {
+        call(key, 1, "1 second")
+        call(key, 1, "1 hour")
+      })
+    }
+    for (const key of ["a", "b", "c"]) simulator.at(1_001, () => call(key, 6, 0))
+    simulator.at(3_000_000, () => assert.isBelow(simulator.steps(), 100))
+    simulator.run()
+    assertIdle(throttle)
+  })
+
   it.effect("huge priorities are numbers like others", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, order: "priority", ageing: "1 minute" }))
@@ -529,6 +568,64 @@ describe("shares", () => {
   })
 })
 
+describe("what callers may try in the fair order", () => {
+  /** The permits that each caller has had after a minute of 10 permits per second, if all ask for more. */
+  const permitsOf = (
+    calls: ReadonlyArray<{ readonly key: string; readonly cost: number; readonly priority?: number }>
+  ) =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(
+        Throttle.tokenBucket({ capacity: 10, refill: 10, order: "fair", ageing: "1 second" })
+      )
+      yield* throttle.wait(10)
+      const had: Record<string, number> = {}
+      for (const { cost, key, priority = 0 } of calls) {
+        const note = Effect.sync(() => {
+          had[key] = (had[key] ?? 0) + cost
+        })
+        for (let asked = 0; asked < 600; asked += cost) {
+          yield* fork(throttle.withPermits(note, cost).pipe(as(key, { priority })))
+        }
+      }
+      yield* TestClock.adjust("1 minute")
+      return had
+    })
+
+  it.effect("many small calls get no more than few large ones", () =>
+    Effect.gen(function*() {
+      const { large, small } = yield* permitsOf([{ key: "small", cost: 1 }, { key: "large", cost: 10 }])
+      assert.closeTo(small!, 300, 10)
+      assert.closeTo(large!, 300, 10)
+    }))
+
+  it.effect("a huge priority gains nothing beside other callers", () =>
+    Effect.gen(function*() {
+      const { plain, urgent } = yield* permitsOf([
+        { key: "urgent", cost: 1, priority: Number.MAX_VALUE },
+        { key: "plain", cost: 1 }
+      ])
+      assert.closeTo(urgent!, 300, 1)
+      assert.closeTo(plain!, 300, 1)
+    }))
+
+  it.effect("calls of cost 0 take nothing from others, and give no credit", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.rate({ limit: 1, order: "fair" }))
+      yield* throttle.wait()
+      const starts = yield* startsOf(throttle, "aab")
+      for (let i = 0; i < 100; i++) yield* fork(throttle.withPermits(Effect.void, 0).pipe(as("c")))
+      yield* fork(throttle.withPermit(Effect.sync(() => void starts.push("c"))).pipe(as("c")))
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual(starts, ["a", "b", "c", "a"])
+    }))
+
+  it.effect("each key has a share, so one that uses two keys has two: keys are to be chosen by the app", () =>
+    Effect.gen(function*() {
+      const had = yield* permitsOf(["one 1", "one 2", "other"].map((key) => ({ key, cost: 1 })))
+      for (const permits of Object.values(had)) assert.closeTo(permits, 200, 1)
+    }))
+})
+
 describe("memory", () => {
   it("callers that came once leave no accounts", () => {
     const simulator = Simulator.make({ operations: 2_048, limit: 100_000_000 })
@@ -564,4 +661,39 @@ describe("memory", () => {
     const ahead = Array.from(limiterOf(throttle).queue.ranking!.ahead())
     assert.isAtMost(ahead.length, 1_000)
   })
+
+  for (
+    const [others, isRemembered, expected] of [
+      [999, true, ["new", "least", "new", "least", "other 0", "other 0"]],
+      [1_000, false, ["least", "new", "least", "new", "other 0", "other 0"]]
+    ] as const
+  ) {
+    const what = isRemembered ? "is remembered" : "is forgotten, and comes again as anew: no further ahead"
+    it.effect(`beside ${others} callers that owe, the one that owes least ${what}`, () =>
+      Effect.gen(function*() {
+        // A permit is a millisecond of the throttle.
+        const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 2, refill: 1_000, order: "fair" }))
+        const order: Array<string> = []
+        const call = (key: string, permits: number) =>
+          fork(throttle.withPermits(Effect.sync(() => void order.push(key)), permits).pipe(as(key)))
+        yield* throttle.wait(2)
+        yield* call("least", 1)
+        for (let i = 0; i < others; i++) yield* call(`other ${i}`, 2)
+        yield* TestClock.adjust(1 + 2 * others)
+        assert.strictEqual(order.length, 1 + others)
+        const callers = (yield* throttle.statistics).callers!
+        assert.strictEqual(callers.has("least"), isRemembered)
+        assert.strictEqual(callers.size, 1_000)
+
+        // They wait together from now on, so none gets more than one call more than another.
+        order.length = 0
+        for (const key of ["other 0", "least", "new"]) {
+          yield* call(key, 1)
+          yield* call(key, 1)
+        }
+        yield* TestClock.adjust(6)
+        assert.deepStrictEqual(order, [...expected])
+        assertIdle(throttle)
+      }))
+  }
 })

@@ -170,7 +170,12 @@ const Spacing = Schema.Struct({ _tag: Schema.Literal("Spacing"), interval: int(1
 
 const Timing = Schema.Union([Rate, TokenBucket, Window, Spacing])
 
-/** Arrivals off the millisecond, no two at one instant, and at none at which a permit comes free: no draws to decide. */
+/**
+ * Arrivals off the millisecond, no two at one instant, and at none at which a permit comes free: no draws to decide.
+ *
+ * In force a start is up to 1 µs early, since sleeps are whole microseconds, and the calls behind it inherit that; in shadow
+ * it is exact. So what is to happen off something else is 3 µs off it or more.
+ */
 const arrivals = (heaviest: number) =>
   Schema.Array(Schema.Struct({ at: int(0, 80), cost: int(0, heaviest) })).check(Schema.isMaxLength(16))
 
@@ -207,8 +212,9 @@ const agrees = (data: object, program: ReadonlyArray<Call>, turns: ReadonlyArray
   const { longestWait, waited, ...others } = inMillis(shadow.statistics)
   const expected = inMillis(real.statistics)
   assert.deepStrictEqual({ ...others, waited: 0, longestWait: 0 }, { ...expected, waited: 0, longestWait: 0 })
-  assert.closeTo(waited, expected.waited, 2e-3 * (program.length + 1), "waited")
-  assert.closeTo(longestWait, expected.longestWait, 2e-3, "longestWait")
+  const tolerance = 2e-3 * (program.length + 1)
+  assert.closeTo(waited, expected.waited, tolerance, "waited")
+  assert.closeTo(longestWait, expected.longestWait, tolerance, "longestWait")
 }
 
 describe("counts what the policy would have done", () => {
@@ -256,7 +262,7 @@ describe("counts what the policy would have done", () => {
 
   /** A run is off the millisecond as well, so that it never ends when something else happens. */
   const running = (drawn: ReadonlyArray<{ readonly at: number; readonly cost: number; readonly runs: number }>) =>
-    programOf(drawn).map((call, i) => ({ ...call, runs: drawn[i]!.runs + 0.00093 * (i + 1) }))
+    programOf(drawn).map((call, i) => ({ ...call, runs: drawn[i]!.runs + 0.01931 * (i + 1) }))
 
   const Runs = (heaviest: number) =>
     Schema.Array(Schema.Struct({ at: int(0, 80), cost: int(0, heaviest), runs: int(0, 40) })).check(
@@ -304,8 +310,8 @@ describe("counts what the policy would have done", () => {
       ...bounded(bounds)
     })
     agrees(all(first, pool.limit), running(drawn), [
-      { at: pausedAt + 0.000_17, pause },
-      { at: updatedAt + 0.000_29, update: all(second, 1 + (pool.limit + updatedAt) % 4) }
+      { at: pausedAt + 0.005_17, pause },
+      { at: updatedAt + 0.009_29, update: all(second, 1 + (pool.limit + updatedAt) % 4) }
     ])
   }, arbitrary)
 
@@ -315,6 +321,17 @@ describe("counts what the policy would have done", () => {
       { _tag: "All", policies: parts, maxWait: 320 },
       [0, 1, 2, 3, 4, 5].map((at) => ({ at, cost: 1, runs: 0 }))
     )
+  })
+
+  it("permits that come free just after a slot of the clock: the call behind has the next one", () => {
+    const parts = [{ _tag: "Spacing", interval: 1, align: true }, { _tag: "Concurrency", limit: 1 }]
+    agrees({ _tag: "All", policies: parts }, [
+      { at: 0.5, cost: 1, runs: 2 },
+      // From 3 to 4.0193.
+      { at: 0.7, cost: 1, runs: 1.0193 },
+      // From 5.
+      { at: 3.4, cost: 1, runs: 0 }
+    ])
   })
 
   it("timeout, with calls that hold permits", () => {

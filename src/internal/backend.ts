@@ -73,6 +73,8 @@ export interface Backend<in Self> {
   readonly onPark: (limiter: Self, waiter: Waiter) => void
   /** Starts a waiter in the step in which its effect begins; returns false if it still has to wait. */
   readonly startIfReady: (limiter: Self, waiter: Waiter) => boolean
+  /** Whether a call that was resumed still waits for the same. Absent if it never does. */
+  readonly waitsOn?: (limiter: Self, waiter: Waiter) => boolean
   /** Removes a waiter that does not start from the queue, or gives back what it was granted. */
   readonly leave: (limiter: Self, waiter: Waiter) => void
 

@@ -27,6 +27,14 @@ export const firstBeside = <A>({ isBefore, nodes }: Heap<A>, { index }: Node<A>)
   return left !== undefined && right !== undefined && isBefore(right, left) ? right : left
 }
 
+/** Visits members from the first on; those after one, only if `visit` returns true for it. */
+export const descend = <A>(heap: Heap<A>, visit: (member: A) => boolean, index = 0): void => {
+  const node = heap.nodes[index]
+  if (node === undefined || !visit(node.value)) return
+  descend(heap, visit, 2 * index + 1)
+  descend(heap, visit, 2 * index + 2)
+}
+
 /** Adds a node, or moves it to its place after a change. */
 export const place = <A>(heap: Heap<A>, node: Node<A>): void => {
   if (node.index < 0) node.index = heap.nodes.push(node) - 1

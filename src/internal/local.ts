@@ -4,8 +4,8 @@
  * - A call that finds no waiting call and every part ready is charged and starts in that step. Every other call enters
  *   the queue.
  * - Only the head of the queue may start. It is examined when it becomes the head, when permits are released, when a
- *   pause, an update or a settlement may have changed the decision, and when the timer ends. It reserves nothing while
- *   it waits.
+ *   pause, an update or a settlement may have changed the decision, and when the timer ends: when it is ready, or when
+ *   it may no longer be the head. It reserves nothing while it waits.
  * - A head that may start is resumed. The decision is made again, and the call is charged, in the step in which its
  *   effect begins.
  * - No call waits on a Semaphore: an admitted call finds its permits there (see `pool.ts`).
@@ -261,7 +261,8 @@ const drain = (limiter: Limiter): boolean => {
       continue
     }
     const until = readyAt <= deadline ? readyAt : deadline - now > lastSleep ? deadline - lastSleep : deadline
-    Scheduler.drainAt(scheduler, head.fiber.context, now, until)
+    const changesAt = queue.ranking?.changesAt() ?? Infinity
+    Scheduler.drainAt(scheduler, head.fiber.context, now, Math.min(until, changesAt))
     return true
   }
   return false

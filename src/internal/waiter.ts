@@ -113,6 +113,15 @@ const park = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Ef
     limiter.backend.onPark(limiter, waiter)
   })
 
+/** Parks the fiber of a waiter until it is resumed, and does not wait for the same any more. */
+const parkOn = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Effect<any, any, any> => {
+  const { waitsOn } = limiter.backend
+  const parked = park(limiter, waiter)
+  return waitsOn === undefined
+    ? parked
+    : Effect.flatMap(parked, () => waitsOn(limiter, waiter) ? parkOn(limiter, waiter) : Effect.void)
+}
+
 /** Notifies of the event `Waiting`, then parks the fiber, within a span. */
 const observedWait = <Self extends Host<Self>>(
   limiter: Self,
@@ -120,7 +129,7 @@ const observedWait = <Self extends Host<Self>>(
   { expected, hasSpan, isNotified, queued }: Observation
 ): Effect.Effect<any, any, any> => {
   const about = () => ({ queued, ...(expected === undefined ? undefined : { expected: expected / 1e6 }) })
-  const parked = park(limiter, waiter)
+  const parked = parkOn(limiter, waiter)
   const wait = hasSpan
     ? Observe.withWaitSpan(parked, () => ({
       ...description(limiter, waiter),
@@ -169,9 +178,12 @@ export const endWith = (waiter: Waiter, effect: Effect.Effect<any, any, any>): v
  */
 const start = <Self extends Host<Self>>(limiter: Self, waiter: Waiter): Effect.Effect<any, any, any> => {
   if (waiter.state === "left") return waiter.outcome!
+  const { observation } = waiter
   if (!limiter.backend.startIfReady(limiter, waiter)) {
+    // The backend observes a wait anew if the call waits for something else now.
+    if (waiter.observation !== observation) return waitAndRun(limiter, waiter)
     const parked = park(limiter, waiter)
-    return waiter.observation === undefined ? parked : Effect.flatMap(parked, () => start(limiter, waiter))
+    return observation === undefined ? parked : Effect.flatMap(parked, () => start(limiter, waiter))
   }
   const notice = notifyEnd(limiter, waiter, "Admitted")
   // The observer runs while the permits are held: the call has started, however long the observer takes.

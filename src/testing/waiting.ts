@@ -49,7 +49,8 @@ const atLeast = (caller: string, which: "waiting" | "running") =>
  * **Details**
  *
  * Watches the provided throttle, or the one given first: a throttle, or a `Throttle.Service` class. It yields to other
- * fibers and lets no time pass: where a call sleeps before it requests permits, adjust the clock first.
+ * fibers and lets no time pass: where a call sleeps before it requests permits, adjust the clock first. The yields bound the
+ * wait, so that a mistaken test fails with a message. `Throttle.awaitQueue` waits as long as it takes.
  *
  * **Errors**
  *
@@ -75,6 +76,7 @@ const atLeast = (caller: string, which: "waiting" | "running") =>
  * ```
  *
  * @see {@link waitUntilRunning} for calls that hold permits
+ * @see {@link Throttle.awaitQueue}, which waits without a bound
  * @category waiting
  * @since 0.1.0
  */

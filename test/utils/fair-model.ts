@@ -136,6 +136,29 @@ export class FairModel {
     return best?.next
   }
 
+  /** The first instant before `until` at which another call is the head, if nothing else happens, to the nanosecond. */
+  changesAt(until: number): number {
+    const head = this.head()
+    if (head === undefined || until === Infinity) return Infinity
+    const isAnother = (at: number) => {
+      const copy = this.clone()
+      copy.advance(at)
+      return copy.head()!.id !== head.id
+    }
+    const samples = 32
+    for (let i = 1; i <= samples; i++) {
+      let last = this.now + (until - this.now) * i / samples
+      if (!isAnother(last)) continue
+      for (let first = this.now; last - first > 1;) {
+        const middle = (first + last) / 2
+        if (isAnother(middle)) last = middle
+        else first = middle
+      }
+      return last
+    }
+    return Infinity
+  }
+
   /** How much further the second caller is than the first. If it is next to nothing, rounding decides between them. */
   margin(): number {
     const [first = 0, second = Infinity] = this.ranks().map(({ rank }) => rank).toSorted((a, b) => a - b)

@@ -60,6 +60,7 @@ interface Order {
   readonly arrive: (i: number) => void
   readonly isFirst: (i: number) => boolean
   readonly head: () => number | undefined
+  readonly changesAt: (until: number) => number
   readonly start: (i: number) => void
   readonly leave: (i: number) => void
   readonly end: (i: number) => void
@@ -90,6 +91,7 @@ const byRank = (calls: ReadonlyArray<OrderCall>, ageing: number): Order => {
     arrive: (i) => void waiting.push(i),
     isFirst: (i) => head([...waiting, i]) === i,
     head: () => head(waiting),
+    changesAt: () => Infinity,
     start: drop,
     leave: drop,
     end: ignore,
@@ -112,6 +114,7 @@ const fairly = (
     arrive: (i) => model.arrive(call(i)),
     isFirst: (i) => model.isFirst(call(i)),
     head: () => model.head()?.id,
+    changesAt: (until) => model.changesAt(until),
     start: (i) => model.start(i, true),
     leave: (i) => model.leave(i),
     end: (i) => model.end(i),
@@ -137,8 +140,7 @@ interface Running {
 /**
  * What becomes of the calls of a program.
  *
- * `margin`: how far apart the ranks were that decided. `drifts`: whether the head changed by time alone, because a caller
- * was charged for a run. The head is chosen at events, so whether one more event notices it may decide about a start.
+ * `margin`: how far apart the ranks were that decided.
  */
 export const expected = ({ calls, policy, turns }: OrderProgram) => {
   // A throttle that no call uses, for its meters and permits.
@@ -237,13 +239,14 @@ export const expected = ({ calls, policy, turns }: OrderProgram) => {
     outcomes[i]!.end = how
   }
 
-  const drain = () => {
+  /** `isClose`: the head has just changed by time alone, so it ranks next to the former one. */
+  const drain = (isClose = false) => {
+    if (!isClose) margin = Math.min(margin, order.margin())
     for (let head = order.head(); head !== undefined && isReady(head); head = order.head()) {
-      margin = Math.min(margin, order.margin())
       waiting = waiting.filter((i) => i !== head)
       begin(head, true)
+      margin = Math.min(margin, order.margin())
     }
-    margin = Math.min(margin, order.margin())
   }
 
   const deadline = (i: number) => Math.round(calls[i]!.at * 1e6) + limiter.plan.timeout
@@ -313,22 +316,22 @@ export const expected = ({ calls, policy, turns }: OrderProgram) => {
   })
   for (const one of turns) at(one.at, () => turn(one))
 
-  let drifts = false
   for (;;) {
     const head = order.head()
     const wake = head === undefined
       ? Infinity
       : Math.min(readyAt(head), ...waiting.map(deadline))
     const event = events[0]
-    if (event === undefined && wake === Infinity) break
-    now = Math.max(now, Math.min(event?.at ?? Infinity, wake))
+    const next = Math.min(event?.at ?? Infinity, wake)
+    const change = order.changesAt(next)
+    if (next === Infinity && change === Infinity) break
+    now = Math.max(now, Math.min(next, change))
     order.advance(now)
-    drifts ||= order.head() !== head
     if (event !== undefined && event.at <= now) {
       events.shift()
       if (event.action() !== false) drain()
-    } else drain()
+    } else drain(change < next)
     if (events[0] === undefined || events[0].at > now) expire()
   }
-  return { outcomes, margin, drifts }
+  return { outcomes, margin }
 }

@@ -93,7 +93,8 @@ export const make = (options: {
     at: (millis, action) => void schedule(millis, action),
     run: () => {
       while (tasks.length > 0 || events.length > 0) {
-        options.beforeStep?.(steps++)
+        options.beforeStep?.(steps)
+        steps++
         if (steps > (options.limit ?? 1_000_000)) throw new Error("the simulation does not end")
         const task = tasks.shift()
         if (task !== undefined) {

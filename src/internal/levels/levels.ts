@@ -194,6 +194,18 @@ const waitAt = (levels: Levels, climber: Climber, level: number): void => {
   levels.plan = { ...levels.plan, name, description }
 }
 
+/** Observes the wait of a call at its level, instead of that of its waiter there. */
+const observe = (levels: Levels, climber: Climber): void => {
+  const { entered, fiber, level } = climber
+  const limiter = levels.limiters[level]!
+  const place = entered[level] as Waiter
+  // A place that was kept while the call waited for a wider level was not observed.
+  const observation = place.observation ??
+    Waiters.observation(limiter, fiber, Time.now(limiter.time), 0, () => undefined)
+  climber.observation = observation && { ...observation, queued: limiter.waiters.size }
+  place.observation = undefined
+}
+
 /** Makes the waiters of a parked call resume the call. */
 const listen = (levels: Levels, climber: Climber): void =>
   climber.entered.forEach((waiter, i) => {
@@ -257,6 +269,16 @@ const startPlace = (limiter: Limiter, place: Waiter, isLast: boolean): Grant => 
   return place.demand.holdsPermits || place.settlement !== undefined ? place : noGrant
 }
 
+/** Whether a call still waits at its level: it is ready at those before, and not there. */
+const waitsOn = ({ limiters }: Levels, waiter: Waiter): boolean => {
+  const { entered, level, state } = asClimber(waiter)
+  return state === "waiting" && entered.length === level + 1 && entered.every((place, i) => {
+    const limiter = limiters[i]!
+    if (typeof place === "string") return place === "bypassed" || limiter.phase === "shadow"
+    return place.state === "waiting" && limiter.phase !== "closed" && isReady(limiter, place) === i < level
+  })
+}
+
 const backend: Backend<Levels> = {
   // The limiters of keys are given back by a hook, so there is no shorter path.
   startHoldingNothing: () => false,
@@ -272,17 +294,12 @@ const backend: Backend<Levels> = {
   enqueueOrReject: (levels, call) => {
     const rejection = excess(levels, call)
     if (rejection !== undefined) return rejection
-    const { limiters, time } = levels
-    const waiter = Waiters.make(levels, call, Time.now(time))
+    const waiter = Waiters.make(levels, call, Time.now(levels.time))
     const climber: Climber = Object.assign(waiter, { call, entered: [], level: 0, levels: [] })
     const progress = climb(levels, climber)
     if (Effect.isEffect(progress)) return progress
     if (progress === "ready") return climber
-    const { level } = climber
-    const place = climber.entered[level] as Waiter
-    // The wait of the call is observed, that of its waiter is not.
-    waiter.observation = place.observation && { ...place.observation, queued: limiters[level]!.waiters.size }
-    place.observation = undefined
+    observe(levels, climber)
     return climber
   },
 
@@ -293,19 +310,21 @@ const backend: Backend<Levels> = {
 
   onPark: (levels, waiter) => {
     const climber = asClimber(waiter)
-    const place = climber.entered[climber.level]
-    if (place === undefined || typeof place === "string" || place.outcome !== undefined) {
-      return Waiters.resumeToStart(levels, climber)
-    }
+    // Something has changed since it was decided that it waits.
+    if (!waitsOn(levels, waiter)) return Waiters.resumeToStart(levels, climber)
     listen(levels, climber)
     const limiter = levels.limiters[climber.level]!
-    limiter.backend.onPark(limiter, place)
+    limiter.backend.onPark(limiter, climber.entered[climber.level] as Waiter)
   },
 
   startIfReady: (levels, waiter) => {
     const climber = asClimber(waiter)
+    const { level } = climber
     const progress = climb(levels, climber)
-    if (progress === "waiting") return false
+    if (progress === "waiting") {
+      if (climber.level !== level) observe(levels, climber)
+      return false
+    }
     if (progress === "ready") {
       climber.state = "started"
       climber.levels = startAll(levels, climber.call, climber)
@@ -316,6 +335,8 @@ const backend: Backend<Levels> = {
     climber.outcome = progress
     return true
   },
+
+  waitsOn,
 
   leave: (levels, waiter) => {
     const { entered, level } = asClimber(waiter)

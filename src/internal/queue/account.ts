@@ -153,6 +153,23 @@ export const rankOf = (
 export const isNext = (a: Account<any>, b: Account<any>): boolean =>
   a.rank < b.rank || (a.rank === b.rank && a.next!.arrived < b.next!.arrived)
 
+/** What a caller will have had at an instant, if it goes on as it does. */
+export const hadAt = ({ accrual, accruedAt, had }: Account<any>, at: number): number => had + accrual * (at - accruedAt)
+
+/**
+ * The instant from which on a waiting caller ranks after another, if both go on as they do; Infinity if it never does. It
+ * is by so much later that rounding cannot hide the change.
+ */
+export const passesAt = (account: Account<any>, other: Account<any>): number => {
+  const { accrual, accruedAt, had } = account
+  const after = (rank: number, accrual: number) =>
+    accrual > 0 ? accruedAt + (rank + 1 + rank * 1e-12 - had) / accrual : Infinity
+  const at = after(other.rank, accrual)
+  return at === Infinity || hadAt(other, at) <= other.rank
+    ? at
+    : after(hadAt(other, accruedAt), accrual - other.accrual)
+}
+
 /** Adds what has accrued until `now`. To be called before any other change. */
 export const accrue = (account: Account<any>, now: number): void => {
   const elapsed = now - account.accruedAt

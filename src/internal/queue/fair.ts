@@ -218,6 +218,18 @@ export const fair = <W extends Queued>(now: () => number, ageing: number): Queue
         return before(callers, own, newcomer, { virtual, ageing, costOf })
       },
       refresh: () => void refresh(advance()),
+      changesAt: () => {
+        const at = advance()
+        const first = refresh(at)
+        if (first === undefined || first.open === 0 || waiting.nodes.length === 1) return Infinity
+        // What accrues may change then.
+        let changesAt = Heap.first(paid)?.paidUntil ?? Infinity
+        Heap.descend(waiting, (other) => {
+          if (other !== first) changesAt = Math.min(changesAt, Account.passesAt(first, other))
+          return other === first || Account.hadAt(first, changesAt) > other.rank
+        })
+        return now() + (changesAt - at)
+      },
       ended: (call) =>
         change(call, (entry, at) => {
           const { account, share, startedAt } = entry

@@ -47,6 +47,7 @@ export const priority = <W extends Queued>(ageing: number): Queue<W> => {
         ).map(({ waiter }) => waiter)
       },
       refresh: () => {},
+      changesAt: () => Infinity,
       ended: () => {},
       settled: () => {},
       cancelled: () => {},

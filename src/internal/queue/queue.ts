@@ -25,6 +25,8 @@ export interface Ranking<in out W> {
   readonly before: (newcomer: Newcomer) => Iterable<W>
   /** Chooses the head anew, since ranks may change as time passes. */
   readonly refresh: () => void
+  /** The instant at which the head may be another one by the passage of time alone; Infinity if it stays. */
+  readonly changesAt: () => number
   /** A call that started from this queue has ended. */
   readonly ended: (call: W) => void
   /** The cost of such a call was settled. */
