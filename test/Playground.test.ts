@@ -3,6 +3,7 @@
  * browser, in PlaygroundPage.test.ts.
  */
 import { assert, describe, it } from "@effect/vitest"
+import type { Result } from "effect-throttle/simulation"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll } from "vitest"
@@ -18,12 +19,14 @@ import {
 } from "../docs/playground/fields.ts"
 import {
   arrivalsOf,
+  compares,
   examples,
   fromHash,
   mostCalls,
   mostItems,
   remarksOn,
   simulate,
+  simulateByArrival,
   type State,
   toCode,
   toHash
@@ -31,6 +34,8 @@ import {
 import { compile } from "./utils/compile.ts"
 import { root } from "./utils/files.ts"
 import { randomNumbers } from "./utils/random-program.ts"
+
+const texts = ["", "", "light", "flooder", `a,b:c=d&e%2C+"f"`, "\u{1f600}".repeat(20)]
 
 const randomState = (seed: number): State => {
   const random = randomNumbers(seed)
@@ -42,6 +47,8 @@ const randomState = (seed: number): State => {
         : field.min + field.step * below((field.reach - field.min) / field.step)
       : field.type === "choice"
       ? field.choices[below(field.choices.length)]!
+      : field.type === "text"
+      ? texts[below(texts.length)]!
       : random() < 0.5
   const all = (fields: Fields) =>
     Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, value(field)]))
@@ -82,7 +89,7 @@ describe("the address", () => {
     const nothing: State = {
       policies: [],
       arrivals: [],
-      whole: { together: "all", order: "arrival", shadow: false },
+      whole: { together: "all", order: "arrival", ageing: 10_000, compare: false, shadow: false },
       bounds: {},
       run: {}
     }
@@ -106,6 +113,11 @@ describe("the address", () => {
     ["a name of every object", "#policy=constructor&policy=__proto__,limit:1", []]
   ])("may say %s", (_, hash, expected) => assert.deepStrictEqual(fromHash(hash).policies, expected))
 
+  it.each(["%", "%zz", "100%"])("may say a text that is not encoded: %s", (text) => {
+    const { arrivals } = fromHash(`#policy=rate&arrivals=steady,caller:${text}`)
+    assert.strictEqual(arrivals[0]!.options["caller"], text)
+  })
+
   it("may say too many", () => assert.lengthOf(fromHash(`#${"policy=concurrency&".repeat(99)}`).policies, mostItems))
 
   it.each([
@@ -120,6 +132,12 @@ describe("the address", () => {
     ["#policy=rate,limt:3", /^policy 1: there is no "limt"/],
     ["#policy=magic", /^There is no policy "magic"/],
     ["#policy=rate&arrivals=steady,rate:5000", /^pattern 1: rate must be a whole number from 1 to 200/],
+    [
+      "#policy=rate&order=newest",
+      /^the address: order must be one of arrival, priority, fair; "newest" became arrival/
+    ],
+    [`#policy=rate&arrivals=steady,caller:${"x".repeat(21)}`, /^pattern 1: caller must be at most 20 characters/],
+    ["#policy=rate&arrivals=steady,priority:-9", /^pattern 1: priority must be a whole number from -5/],
     ["#policy=rate&maxQueue=-1", /maxQueue must be a whole number from 0/],
     ["#policy=rate&maxqueue=1", /there is no "maxqueue"/],
     [`#${"policy=rate&".repeat(9)}`, /^Only the first 5 of 9/]
@@ -133,6 +151,26 @@ describe("the address", () => {
     for (const state of states) assert.deepStrictEqual(remarksOn(toHash(state)), [])
     assert.deepStrictEqual(remarksOn(""), [])
     for (const { hash } of examples) assert.deepStrictEqual(remarksOn(hash), [])
+  })
+})
+
+describe("the examples of orders", () => {
+  it.each([
+    ["share fairly", "light"],
+    ["urgent first", "reset"]
+  ])("%s: calls of one caller wait for 100 ms, and by arrival for more than half a second", (name, caller) => {
+    const state = fromHash(examples.find((example) => example.name.startsWith(name))!.hash)
+    assert.isTrue(compares(state))
+    const waits = ({ calls }: Result) => calls.filter((call) => call.caller === caller).map(({ wait }) => wait)
+    for (const wait of waits(simulate(state))) assert.closeTo(wait, 100, 0.01)
+    const byArrival = simulateByArrival(state)
+    for (const wait of waits(byArrival)) assert.isAbove(wait, 500)
+    assert.strictEqual(byArrival.name, "10 per second, by arrival")
+  })
+
+  it("are compared with the order of arrival only where there is another", () => {
+    assert.isFalse(compares(fromHash("#policy=rate&compare=true")))
+    assert.isFalse(compares(fromHash("#policy=rate&order=fair")))
   })
 })
 
@@ -185,6 +223,24 @@ describe("the code", () => {
       codeOf("#policy=rate&policy=concurrency&arrivals=steady&shadow=true").replaceAll(/\s+/g, " "),
       "Throttle.shadow(Throttle.all([ Throttle.rate({ limit: 5 }), Throttle.concurrency({ limit: 3 }) ]))"
     ))
+
+  it("has the order of a whole policy, and the callers", () => {
+    const calls = "arrivals=steady,caller:light,weight:2&arrivals=bursts,priority:1"
+    const alone = codeOf(`#policy=rate&${calls}&order=priority&ageing=60000`)
+    assert.include(alone, `Throttle.rate({ limit: 5, order: "priority", ageing: "1 minute" })`)
+    assert.include(alone, `caller: { key: "light", weight: 2 } })`)
+    assert.include(alone, "caller: { priority: 1 } })")
+    assert.include(alone, `.pipe(policy, Throttle.withCaller({ key: "light", weight: 2 }))`)
+    const all = codeOf(`#policy=rate&policy=concurrency&${calls}&order=fair&maxQueuePerCaller=3`)
+    assert.include(all, `], { order: "fair", ageing: "10 seconds", maxQueuePerCaller: 3 })`)
+    assert.notInclude(codeOf(`#policy=rate&${calls}`), "ageing")
+  })
+
+  it("has ageing in the fair order only where calls have a priority", () => {
+    const policyOf = (priority: number) => codeOf(`#policy=rate&arrivals=steady,priority:${priority}&order=fair`)
+    assert.include(policyOf(0), `{ limit: 5, order: "fair" }`)
+    assert.include(policyOf(1), `{ limit: 5, order: "fair", ageing: "10 seconds" }`)
+  })
 
   it("compiles", async () => assert.strictEqual(await compile(sound.map(({ file }) => file)), ""), 60_000)
 

@@ -187,6 +187,75 @@ describe.skipIf(isMissing)("in a browser", { timeout: 30_000 }, () => {
       assert.include((await page.locator("#words").textContent())!, "PermitsExceedCapacity")
     }))
 
+  it("names callers in the picture, in words and in the table, and compares an order with that of arrival", () =>
+    visit(examples.find(({ name }) => name.startsWith("share fairly"))!.hash, async (page) => {
+      const texts = () => page.locator("#picture text").allTextContents()
+      const names = [
+        "10 per second (fair among callers)",
+        "calls: light",
+        "calls: flooder",
+        "10 per second, by arrival"
+      ]
+      for (const name of names) assert.include(await texts(), name)
+      assert.include(
+        (await page.locator("#words").textContent())!,
+        "By caller: light 4 calls, half waited up to 100 ms, the longest 100 ms; flooder 21 calls"
+      )
+      assert.match(
+        (await page.locator("#picture desc").textContent())!,
+        /fair among callers.*by arrival.*light 4 calls/
+      )
+      await page.getByText("All calls as a table").click()
+      assert.strictEqual(
+        await page.locator("#calls tbody tr").first().textContent(),
+        "1flooder0.00 s0.00 s0.06 s0.00 sdone"
+      )
+      await page.getByRole("checkbox", { name: "the same calls by arrival" }).uncheck()
+      await page.waitForFunction(() => !document.querySelector("#picture")!.textContent!.includes("by arrival"))
+      // A long name is shortened, and stays beside the calls
+      await page.locator("#arrivals-1-caller").fill("ACME-INDUSTRIES-EU")
+      const beside = page.locator("#picture text", { hasText: "ACME-I…" })
+      await beside.waitFor()
+      const name = await beside.evaluate((text: SVGTextElement) => text.getBBox().x + text.getBBox().width)
+      const first = await page.locator("#picture .run").first().evaluate((bar: SVGRectElement) => bar.getBBox().x)
+      assert.isBelow(name, first)
+      await page.locator("#arrivals-1-caller").fill("<b>&me")
+      await page.locator("#picture text", { hasText: "calls: <b>&me" }).waitFor()
+      await page.waitForFunction(() => location.hash.includes("me"))
+      await page.reload()
+      await page.locator("#picture text", { hasText: "calls: <b>&me" }).waitFor()
+      assert.strictEqual(await page.locator("#arrivals-1-caller").inputValue(), "<b>&me")
+    }))
+
+  it("has controls of an order where they mean something, and keeps the focus on it", () =>
+    visit("#policy=rate,limit:5&arrivals=bursts,size:9,every:9000,duration:1000", async (page) => {
+      const order = page.getByLabel("order: who starts first")
+      const shown = async () => {
+        const all = {
+          ageing: "#whole-ageing",
+          compare: "#whole-compare",
+          weight: "#arrivals-0-weight",
+          priority: "#arrivals-0-priority"
+        }
+        const counts = await Promise.all(Object.values(all).map((id) => page.locator(id).count()))
+        return Object.keys(all).filter((_, i) => counts[i]! > 0)
+      }
+      assert.deepStrictEqual(await shown(), [])
+      await order.selectOption("priority")
+      assert.deepStrictEqual(await shown(), ["ageing", "compare", "priority"])
+      assert.strictEqual(await page.evaluate(() => document.activeElement?.id), "whole-order")
+      await page.locator("#code", { hasText: `order: "priority", ageing: "10 seconds"` }).waitFor()
+      await page.getByRole("spinbutton", { name: "ageing" }).fill("60")
+      await page.locator("#code", { hasText: `ageing: "1 minute"` }).waitFor()
+      await order.selectOption("fair")
+      assert.deepStrictEqual(await shown(), ["ageing", "compare", "weight", "priority"])
+      await page.getByRole("checkbox", { name: "maxWait: the longest wait foreseen" }).check()
+      await page.getByRole("alert").filter({ hasText: `"maxWait"` }).waitFor()
+      await order.selectOption("arrival")
+      await page.locator("#picture svg").waitFor()
+      assert.deepStrictEqual(await shown(), [])
+    }))
+
   it("takes numbers that are typed, and marks those that are not allowed", () =>
     visit("#policy=rate,limit:5&arrivals=bursts,size:6,every:9000,duration:1000", async (page) => {
       const box = page.getByRole("spinbutton", { name: "policy 1: limit" })

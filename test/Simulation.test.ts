@@ -478,6 +478,69 @@ most 4 waiting and 2 running at once.`
     assert.include(words, Simulation.describe(result))
   })
 
+  /** Calls at one instant, of which one starts each second, in the order "fair". */
+  const withCallers = (names: ReadonlyArray<string | undefined>) =>
+    Simulation.run(
+      Throttle.rate({ limit: 1, order: "fair", maxQueue: 5 }),
+      names.map((key) => ({ at: 0, ...(key === undefined ? {} : { caller: { key } }) }))
+    )
+
+  it("names callers, where there are several, with the waiting calls of each", () => {
+    const picture = `1 per second (fair among callers, at most 5 waiting)
+
+arriving    █                                        4
+waiting     ██████████████▅▅▅▅▅▅▅▅▅▅▅▅▅▃▃▃▃▃▃▃▃▃▃▃▃▃ 3
+· no caller ███████████████████████████              1
+· busy      ██████████████▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄▄ 2
+starting    █            █            █            █ 1
+            0 s                                  3 s
+
+4 calls in 3 s: all started. Waits: half up to 1 s, nine of
+ten up to 3 s, the longest 3 s. At most 3 waiting at once.
+By caller: no caller 1 call, half waited up to 2 s, the
+longest 2 s; busy 3 calls, half waited up to 1 s, the
+longest 3 s.`
+    assert.strictEqual(Simulation.text(withCallers(["busy", "busy", "busy", undefined]), { width: 60 }), picture)
+    const one = Simulation.text(withCallers(["busy", "busy"]))
+    assert.notInclude(one, "busy")
+    assert.strictEqual(one, Simulation.text(withCallers([undefined, undefined])))
+  })
+
+  it("says of each caller how many started", () => {
+    const names = ["a", "b", "b", "b", "b", "b", "b", "c"]
+    const policy = Throttle.rate({ limit: 1, maxQueue: 1 })
+    const said = Simulation.describe(Simulation.run(policy, names.map((key) => ({ at: 0, caller: { key } }))))
+    assert.match(
+      said,
+      /By caller: a 1 call, no wait; c 1 call, 0 started; b 6 calls, 1 started, half waited up to 1 s, the longest 1 s\.$/
+    )
+  })
+
+  it("names the eight callers with the most calls, or seven and the others", () => {
+    const many = (callers: number) =>
+      Simulation.describe(withCallers(Array.from({ length: callers }, (_, i) => Array(i + 1).fill(`k${i + 1}`)).flat()))
+    assert.match(many(8), /By caller: k1 1 call.*; k8 8 calls/)
+    const nine = many(9)
+    assert.match(nine, /By caller: k3 3 calls.*; k9 9 calls.*; 2 others 3 calls/)
+    assert.notMatch(nine, /k[12] /)
+  })
+
+  it.each([40, 80])("of %i characters has no longer line, whatever the callers are called", (width) => {
+    const names = [
+      "first",
+      "tenant-00000000000000000000001",
+      "tenant-00000000000000000000002",
+      "\u{1f600}".repeat(40),
+      "a\u001b[31m\nb",
+      "\ud800"
+    ]
+    const text = Simulation.text(withCallers(names), { width })
+    for (const line of text.split("\n")) assert.isAtMost(line.length, width, line)
+    assert.include(text, "· tena…0001")
+    assert.include(text, "· tena…0002")
+    assert.notMatch(text.replaceAll("\n", ""), /[\p{Cc}\p{Cs}]/u)
+  })
+
   it("describes a run without waits, and a run without calls", () => {
     const result = Simulation.run(Throttle.none, Simulation.list([0]))
     assert.match(Simulation.text(result), /1 call in 0 s: all started\. Nobody waited\.$/)
@@ -593,6 +656,40 @@ describe("svg", () => {
     assert.include(svg, "<title id=\"simulation-title\">1 per second; against: 1 per second, burst 5</title>")
     assert.strictEqual(count(svg, ">0 s<"), 1)
     assert.notInclude(svg, "starts in the")
+  })
+
+  const flooded = (flood: number, options: Omit<Simulation.SvgOptions, "id"> = {}) => {
+    const calls = Simulation.merge(
+      Simulation.bursts({ size: flood, every: 1_000, duration: 1_000, caller: { key: "<flooder>" } }),
+      Simulation.list([150, 250].map((at) => ({ at, caller: { key: "light" } })))
+    )
+    const svg = Simulation.svg(Simulation.run(Throttle.rate({ limit: 10, order: "fair" }), calls), options)
+    wellFormed(svg)
+    return svg
+  }
+
+  it.each([720, 400])("draws the calls of each caller apart, under its name: %i wide", (width) => {
+    const svg = flooded(9, { width, panels: ["calls"] })
+    assert.notInclude(svg, ">calls<")
+    const [light, flooder] = svg.slice(svg.indexOf(">calls: light<")).split("&lt;flooder&gt;<")
+    assert.strictEqual(count(light!, `<rect class="run"`), 2)
+    assert.strictEqual(count(flooder!, `<rect class="run"`), 9 + 1)
+    assert.include(svg, "By caller: light 2 calls")
+  })
+
+  it("draws many calls as the numbers of all, and the waiting ones of each caller", () => {
+    const svg = flooded(60)
+    for (const text of [">arriving in", ">waiting<", ">waiting: light<", ">waiting:<", ">&lt;flooder&gt;<"]) {
+      assert.include(svg, text)
+    }
+    assert.notInclude(svg, ">calls")
+    assert.notInclude(flooded(9), ">waiting:")
+  })
+
+  it("draws calls of one caller as those of none", () => {
+    const draw = (caller?: Simulation.Arrival["caller"]) =>
+      Simulation.svg(Simulation.run(Throttle.rate({ limit: 10 }), [{ at: 0, caller }, { at: 0, caller }]))
+    assert.strictEqual(draw({ key: "only" }), draw())
   })
 
   it("draws pauses, updates, windows of the clock and slots on it", () => {

@@ -2,7 +2,8 @@
  * The pictures of the docs, each by its name.
  */
 import { Throttle } from "effect-throttle"
-import { list, merge, ofCaller, type Panel, ramp, type Result, run, steady, svg } from "effect-throttle/simulation"
+import { bursts, list, merge, type Panel, ramp, type Result, run, steady, svg } from "effect-throttle/simulation"
+import { runLevels } from "./levels.ts"
 
 /** So many calls at one instant. */
 const atOnce = (calls: number, at: number = 0) => list(Array.from({ length: calls }, () => at))
@@ -21,13 +22,43 @@ const fiveLong = list(Array.from({ length: 20 }, (_, i) => ({ at: 0, runs: i < 5
 const beforeTheEdge = merge(atOnce(3, 900), atOnce(4, 1_050))
 const afterAPause = merge(atOnce(8), atOnce(4, 3_000))
 
-/** A tenant with 40 calls at once, and another one with four, 300 ms apart. */
+/** A tenant with 20 calls at once, and another one with four, 300 ms apart. */
 const flooded = merge(
-  steady({ rate: 1_000, duration: 40, caller: { key: "flooder" } }),
+  bursts({ size: 20, every: 1_000, duration: 1_000, caller: { key: "flooder" } }),
   list([100, 400, 700, 1_000].map((at) => ({ at, caller: { key: "light" } })))
 )
-const light = (order: "arrival" | "fair") =>
-  ofCaller(run(Throttle.rate({ limit: 10, order }), flooded, { runs, name: `order "${order}"` }), "light")
+const shared = (order: "arrival" | "fair") =>
+  run(Throttle.rate({ limit: 10, order }), flooded, { runs, name: `order: "${order}"` })
+
+/** Newsletters at once, and a password reset now and then. */
+const mails = merge(
+  bursts({ size: 14, every: 1_000, duration: 1_000, caller: { key: "newsletter" } }),
+  list([300, 900, 1_500].map((at) => ({ at, caller: { key: "reset", priority: 1 } })))
+)
+
+/** Three newsletters, and as many password resets as the limit allows. */
+const urgent = merge(
+  bursts({ size: 3, every: 1_000, duration: 1_000, caller: { key: "newsletter" } }),
+  steady({ rate: 5, duration: "3 seconds", start: 100, caller: { key: "reset", priority: 1 } })
+)
+const aged = (ageing: string) =>
+  run(Throttle.rate({ limit: 5, order: "priority", ageing: ageing as "1 second" }), urgent, {
+    runs,
+    name: `order: "priority", ageing: "${ageing}"`
+  })
+
+/** Many calls of a user, two of a colleague, and two of a user of another organisation. */
+const organisations = merge(
+  bursts({ size: 8, every: 1_000, duration: 1_000, caller: { key: "acme/ada" } }),
+  list([100, 110].map((at) => ({ at, caller: { key: "acme/grace" } }))),
+  list([300, 310].map((at) => ({ at, caller: { key: "zeta/linus" } })))
+)
+const everybody = Throttle.rate({ limit: 5 })
+const levels = await runLevels(
+  { user: Throttle.rate({ limit: 2 }), organisation: Throttle.rate({ limit: 4 }), all: everybody },
+  organisations,
+  { runs, name: "levels: 2 per second for a user, 4 for an organisation, 5 in all" }
+)
 
 export const pictures: Readonly<Record<string, string>> = {
   // One for each policy
@@ -67,7 +98,19 @@ export const pictures: Readonly<Record<string, string>> = {
     run(Throttle.rate({ limit: 2, maxWait: "1 second" }), atOnce(7), { runs }),
     run(Throttle.rate({ limit: 2, timeout: "1 second" }), atOnce(7), { runs })
   ], ["calls"]),
-  fair: draw([light("arrival"), light("fair")], ["calls"]),
+  fair: draw([shared("arrival"), shared("fair")], ["calls"]),
+  priority: draw([
+    run(Throttle.rate({ limit: 5 }), mails, { runs, name: "order: \"arrival\"" }),
+    run(Throttle.rate({ limit: 5, order: "priority", ageing: "1 minute" }), mails, {
+      runs,
+      name: "order: \"priority\", ageing: \"1 minute\""
+    })
+  ], ["calls"]),
+  ageing: draw([aged("1 hour"), aged("1 second")], ["calls"]),
+  levels: draw([
+    run(everybody, organisations, { runs, name: "one limit: 5 per second in all" }),
+    levels
+  ], ["calls"]),
   aligned: draw(run(Throttle.spacing({ interval: 200, align: true }), atOnce(4, 50), { runs })),
 
   // Limits under change and load

@@ -10,6 +10,8 @@ interface Common {
   readonly initial: Value
   /** What the library takes if it is not given: then it stays out of the code. */
   readonly otherwise?: Value
+  /** The orders of the queue in which it means something; without this in all of them. */
+  readonly orders?: ReadonlyArray<string>
 }
 
 export interface NumberField extends Common {
@@ -39,7 +41,14 @@ export interface SwitchField extends Common {
   readonly initial: boolean
 }
 
-export type Field = NumberField | ChoiceField | SwitchField
+/** Some words, at most `most` characters. */
+export interface TextField extends Common {
+  readonly type: "text"
+  readonly initial: string
+  readonly most: number
+}
+
+export type Field = NumberField | ChoiceField | SwitchField | TextField
 
 export type Fields = Readonly<Record<string, Field>>
 
@@ -122,7 +131,7 @@ export const policies: Kinds = {
   }
 }
 
-/** How several policies are one, and whether they are in force. */
+/** How several policies are one, who goes first, and whether they are in force. */
 export const whole: Fields = {
   together: {
     type: "choice",
@@ -134,15 +143,26 @@ export const whole: Fields = {
   },
   order: {
     type: "choice",
-    label: "order of the queue",
+    label: "order: who starts first",
     choices: ["arrival", "priority", "fair"],
     names: {
       arrival: "arrival: first come, first served",
       priority: "priority: urgent calls first",
-      fair: "fair among callers"
+      fair: "fair: callers share, by weight"
     },
     initial: "arrival",
     otherwise: "arrival"
+  },
+  ageing: seconds("ageing: the wait that a step of priority is worth", 10_000, 60_000, {
+    otherwise: 10_000,
+    orders: ["priority", "fair"]
+  }),
+  compare: {
+    type: "switch",
+    label: "below it the same calls by arrival",
+    initial: false,
+    otherwise: false,
+    orders: ["priority", "fair"]
   },
   shadow: {
     type: "switch",
@@ -159,23 +179,19 @@ const start = seconds("from", 0, 30_000, { min: 0, max: 120_000, otherwise: 0 })
 const rate = (label: string, initial: number, more: Partial<NumberField> = {}) =>
   number(label, initial, 50, { max: 200, ...more })
 
-/** What each call costs: permits, and an amount in another unit. */
-const cost: Fields = {
+/** What each call costs, in permits and in another unit, and whose it is. */
+export const call: Fields = {
   permits: number("each costs, in permits", 1, 20, { min: 0, otherwise: 1 }),
   amount: number("and besides", 0, 2_000, { min: 0, otherwise: 0 }),
-  of: { type: "choice", label: "of the unit", choices: units, initial: "tokens", otherwise: "tokens" }
-}
-
-/** Whose calls they are. */
-const caller: Fields = {
-  caller: {
-    type: "choice",
-    label: "their caller",
-    choices: ["none", "ada", "grace", "batch"],
-    initial: "none",
-    otherwise: "none"
-  },
-  priority: number("and their priority", 0, 9, { min: 0, max: 9, otherwise: 0 })
+  of: { type: "choice", label: "of the unit", choices: units, initial: "tokens", otherwise: "tokens" },
+  caller: { type: "text", label: "caller: whose calls", most: 20, initial: "", otherwise: "" },
+  weight: number("weight: its share", 1, 10, { max: 1_000, otherwise: 1, orders: ["fair"] }),
+  priority: number("priority: more is more urgent", 0, 5, {
+    min: -5,
+    max: 1_000,
+    otherwise: 0,
+    orders: ["priority", "fair"]
+  })
 }
 
 export const arrivals: Kinds = {
@@ -186,13 +202,12 @@ export const arrivals: Kinds = {
       duration,
       start,
       seed: number("seed", 1, 99, { otherwise: 1 }),
-      ...cost,
-      ...caller
+      ...call
     }
   },
   steady: {
     about: "At an even pace.",
-    fields: { rate: rate("per second", 6), duration, start, ...cost, ...caller }
+    fields: { rate: rate("per second", 6), duration, start, ...call }
   },
   bursts: {
     about: "Many at once, and again after a while.",
@@ -201,8 +216,7 @@ export const arrivals: Kinds = {
       every: seconds("every", 2_000, 30_000),
       duration,
       start,
-      ...cost,
-      ...caller
+      ...call
     }
   },
   ramp: {
@@ -212,8 +226,7 @@ export const arrivals: Kinds = {
       to: rate("per second, at last", 10, { min: 0 }),
       duration,
       start,
-      ...cost,
-      ...caller
+      ...call
     }
   }
 }
@@ -221,10 +234,9 @@ export const arrivals: Kinds = {
 /** Of the whole policy, or of each that stand one after the other; each may be left away. */
 export const bounds: Fields = {
   maxQueue: number("maxQueue: so many may wait", 10, 100, { min: 0 }),
+  maxQueuePerCaller: number("maxQueuePerCaller: so many of each caller may wait", 5, 100),
   maxWait: seconds("maxWait: the longest wait foreseen", 1_000, 20_000),
-  timeout: seconds("timeout: the longest wait", 1_000, 20_000),
-  maxQueuePerCaller: number("maxQueuePerCaller: so many of one caller", 5, 100, { min: 0 }),
-  ageing: seconds("ageing: the wait that one step of priority is worth", 5_000, 60_000)
+  timeout: seconds("timeout: the longest wait", 1_000, 20_000)
 }
 
 /** Of the calls and of what happens meanwhile; each may be left away. */

@@ -17,14 +17,17 @@ import {
 import {
   allowed,
   arrivalsOf,
+  compares,
   examples,
   fromHash,
   initial,
   type Item,
   mostCalls,
   mostItems,
+  read,
   remarksOn,
   simulate,
+  simulateByArrival,
   type State,
   toCode,
   toHash
@@ -154,8 +157,18 @@ const control = (id: string, where: string, field: Field, value: Value, moved: M
       box.addEventListener("change", () => moved(box.checked))
       return make("div", { class: "check" }, box, make("label", { for: id }, label))
     }
+    case "text": {
+      const box = make("input", { type: "text", id, class: "wide", maxlength: field.most, autocomplete: "off" })
+      box.value = String(value)
+      box.addEventListener("input", () => moved(read(field, box.value)))
+      return make("div", { class: "field" }, make("label", { for: id }, label), box)
+    }
   }
 }
+
+/** The fields that mean something in the order that was chosen. */
+const fieldsIn = ({ whole: { order } }: State, fields: Fields): ReadonlyArray<readonly [name: string, field: Field]> =>
+  Object.entries(fields).filter(([, { orders }]) => orders === undefined || orders.includes(String(order)))
 
 /** One policy or pattern: its kind, its numbers, and a button that takes it away. */
 const itemControl = (
@@ -193,7 +206,7 @@ const itemControl = (
       make("button", { type: "button", "aria-label": `Remove ${noun}`, onClick: remove }, "Remove")
     ),
     make("p", {}, about),
-    ...Object.entries(fields).map(([name, field]) =>
+    ...fieldsIn(state(), fields).map(([name, field]) =>
       control(`${id}-${name}`, noun, field, item.options[name]!, (value) => {
         const before = state()[group][i]!
         set({
@@ -224,17 +237,17 @@ const itemsControl = (group: "policies" | "arrivals", kinds: Kinds, state: () =>
   ]
 }
 
-/** How several policies are one. */
+/** How several policies are one, and who goes first. */
 const wholeControl = (state: () => State): ReadonlyArray<Node> =>
-  Object.entries(whole).map(([name, field]) =>
-    control(
-      `whole-${name}`,
-      "the whole",
-      field,
-      state().whole[name]!,
-      (value) => set({ ...state(), whole: { ...state().whole, [name]: value } })
-    )
-  )
+  fieldsIn(state(), whole).map(([name, field]) => {
+    const id = `whole-${name}`
+    return control(id, "the whole", field, state().whole[name]!, (value) => {
+      set({ ...state(), whole: { ...state().whole, [name]: value } })
+      if (name !== "order") return
+      rebuild()
+      document.getElementById(id)?.focus()
+    })
+  })
 
 /** Settings that may be left away: a box to tick, and then the number. */
 const settingsControl = (group: "bounds" | "run", fields: Fields, state: () => State): ReadonlyArray<Node> =>
@@ -283,11 +296,18 @@ const numbersOf = (all: Summary): ReadonlyArray<readonly [name: string, value: s
 const mostRows = 200
 
 const tableOf = ({ calls }: Result): HTMLElement => {
-  const columns = ["call", "arrives", "starts", "ends", "waits", "outcome"]
-  const cells = ({ arrival, end, outcome, start, wait }: Result["calls"][number], i: number) =>
-    [String(i + 1), seconds(arrival), seconds(start), seconds(end), seconds(wait), outcome].map((cell) =>
-      make("td", {}, cell)
-    )
+  const hasCallers = calls.some(({ caller }) => caller !== undefined)
+  const columns = ["call", ...(hasCallers ? ["caller"] : []), "arrives", "starts", "ends", "waits", "outcome"]
+  const cells = ({ arrival, caller = "–", end, outcome, start, wait }: Result["calls"][number], i: number) =>
+    [
+      String(i + 1),
+      ...(hasCallers ? [caller] : []),
+      seconds(arrival),
+      seconds(start),
+      seconds(end),
+      seconds(wait),
+      outcome
+    ].map((cell) => make("td", {}, cell))
   return make(
     "table",
     {},
@@ -339,7 +359,7 @@ const show = (state: State): void => {
   try {
     const result = simulate(state)
     const width = Math.max(320, Math.floor(picture.clientWidth))
-    picture.innerHTML = svg(result, { width })
+    picture.innerHTML = svg(compares(state) ? [result, simulateByArrival(state)] : result, { width })
     tellMore()
     find("numbers").replaceChildren(
       ...numbersOf(summary(result)).map(([name, value, isMore]) =>
@@ -347,7 +367,7 @@ const show = (state: State): void => {
       )
     )
     find("calls").replaceChildren(tableOf(result))
-    inWords(describe(result))
+    inWords(compares(state) ? `In the order "${state.whole.order}": ${describe(result)}` : describe(result))
     const more = arrivalsOf(state).length
     tell(more > mostCalls ? `Only the first ${mostCalls} of ${more} calls are shown.` : undefined)
   } catch (error) {

@@ -6,6 +6,7 @@ import * as Simulation from "effect-throttle/simulation"
 import {
   arrivals,
   bounds,
+  call,
   type Field,
   type Fields,
   type Kinds,
@@ -50,7 +51,7 @@ export const allowed = ({ max, min, unit }: NumberField): string => {
 }
 
 /** What a text says for a field, if it is allowed there; else the nearest that is, or what the field is at first. */
-const read = (field: Field, text: string): Value => {
+export const read = (field: Field, text: string): Value => {
   switch (field.type) {
     case "number": {
       const value = Number(text)
@@ -62,6 +63,9 @@ const read = (field: Field, text: string): Value => {
       return field.choices.includes(text) ? text : field.initial
     case "switch":
       return text === "true"
+    case "text":
+      // Whole characters, of which some take two places in a string
+      return Array.from(text.replace(/[\p{Cc}\p{Cs}]/gu, "")).slice(0, field.most).join("")
   }
 }
 
@@ -70,7 +74,22 @@ export const initial = (fields: Fields): Options =>
 
 const settingsIn = (text: string): readonly [kind: string, settings: ReadonlyMap<string, string>] => {
   const [kind = "", ...settings] = text.split(",")
-  return [kind, new Map(settings.map((setting) => setting.split(":") as [string, string]))]
+  return [
+    kind,
+    new Map(settings.map((setting) => {
+      const [name = "", value] = setting.split(":")
+      return [name, value === undefined ? "" : decoded(value)]
+    }))
+  ]
+}
+
+/** Texts may have commas and colons, which the address has between settings. */
+const decoded = (text: string): string => {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
 }
 
 const readItem = (kinds: Kinds, text: string): ReadonlyArray<Item> => {
@@ -119,6 +138,8 @@ export const remarksOn = (hash: string): ReadonlyArray<string> => {
     if (String(value) === text || (field.type === "number" && value === Number(text))) return []
     const rule = field.type === "number"
       ? ` must be ${allowed(field)}`
+      : field.type === "text"
+      ? ` must be at most ${field.most} characters`
       : ` must be one of ${(field.type === "choice" ? field.choices : ["true", "false"]).join(", ")}`
     return [`${where}: ${name}${rule}; "${text}" became ${value}.`]
   }
@@ -148,7 +169,7 @@ export const remarksOn = (hash: string): ReadonlyArray<string> => {
 }
 
 const writeItem = ({ kind, options }: Item) =>
-  [kind, ...Object.entries(options).map(([name, value]) => `${name}:${value}`)].join(",")
+  [kind, ...Object.entries(options).map(([name, value]) => `${name}:${encodeURIComponent(value)}`)].join(",")
 
 /** Without what it would be anyway. */
 const differing = (fields: Fields, options: Options): Options =>
@@ -211,19 +232,14 @@ export const examples: ReadonlyArray<{ readonly name: string; readonly hash: str
       "#policy=rate,limit:12,burst:5&policy=rate,limit:6,burst:2&arrivals=poisson,rate:8,duration:5000&runs=100&together=chain&shadow=true&maxQueue=3"
   },
   {
-    name: "a busy tenant beside a light one, by arrival",
+    name: "share fairly beside a flooder",
     hash:
-      "#policy=rate,limit:10&arrivals=bursts,size:25,every:5000,duration:5000,caller:batch&arrivals=steady,rate:2,duration:2500,start:300,caller:ada&runs=80"
+      "#policy=rate,limit:10&arrivals=bursts,size:21,every:10000,duration:1000,caller:flooder&arrivals=steady,rate:2,duration:2000,start:300,caller:light&order=fair&compare=true&runs=60"
   },
   {
-    name: "the same, and fair",
+    name: "urgent first",
     hash:
-      "#policy=rate,limit:10&arrivals=bursts,size:25,every:5000,duration:5000,caller:batch&arrivals=steady,rate:2,duration:2500,start:300,caller:ada&order=fair&runs=80"
-  },
-  {
-    name: "urgent calls first",
-    hash:
-      "#policy=rate,limit:5&arrivals=bursts,size:15,every:5000,duration:5000,caller:batch&arrivals=steady,rate:1,duration:3000,start:500,caller:grace,priority:1&order=priority&ageing=60000&runs=80"
+      "#policy=rate,limit:10&arrivals=bursts,size:21,every:10000,duration:1000,caller:newsletter&arrivals=steady,rate:2,duration:2000,start:300,caller:reset,priority:1&order=priority&compare=true&runs=60"
   },
   {
     name: "callers who give up",
@@ -255,21 +271,37 @@ const costOf = ({ amount = 0, of = "tokens", permits = 1 }: Options): number | R
     ? undefined
     : permits as number
 
+/** Whose calls those of a pattern are; undefined for nobody's. */
+const callerOf = ({ caller: key = "", priority = 0, weight = 1 }: Options): Options | undefined => {
+  const caller = {
+    ...(key === "" ? {} : { key }),
+    ...(weight === 1 ? {} : { weight }),
+    ...(priority === 0 ? {} : { priority })
+  }
+  return Object.keys(caller).length === 0 ? undefined : caller
+}
+
+/** `ageing` stays out of the code where calls of a caller start by arrival anyway. */
+const orderOf = ({ arrivals, whole: { ageing = 0, order = "arrival" } }: State): Options =>
+  order === "arrival"
+    ? {}
+    : order === "fair" && arrivals.every(({ options: { priority = 0 } }) => priority === 0)
+    ? { order }
+    : { order, ageing }
+
 const patternsOf = (state: State): ReadonlyArray<Call> =>
   state.arrivals.map((item) => {
-    const { name, options: { amount: _, caller: key, of: __, permits: ___, priority, ...options } } = callOf(
-      arrivals,
-      item
-    )
-    const caller = { ...(key === undefined ? {} : { key }), ...(priority === undefined ? {} : { priority }) }
+    const { name, options } = callOf(arrivals, item)
+    const own = Object.entries(options).filter(([name]) => !Object.hasOwn(call, name))
     const { interruptAfter } = state.run
     const cost = costOf(item.options)
+    const caller = callerOf(item.options)
     return {
       name,
       options: {
-        ...options,
+        ...Object.fromEntries(own),
         ...(cost === undefined ? {} : { cost }),
-        ...(key === undefined && priority === undefined ? {} : { caller }),
+        ...(caller === undefined ? {} : { caller }),
         ...(interruptAfter === undefined ? {} : { interruptAfter })
       }
     }
@@ -291,27 +323,28 @@ export const mostCalls = 5_000
 /** The policies that calls pass, one after the other: one, but for a chain. */
 interface Pass {
   readonly parts: ReadonlyArray<Call>
-  readonly bounds: Options
+  /** The order of its queue, and the bounds of waiting in it. */
+  readonly queue: Options
   readonly isShadow: boolean
 }
 
 const passesOf = (state: State): ReadonlyArray<Pass> => {
-  const { whole: { order, shadow: isShadow, together } } = state
-  const bounds = { ...(order === "arrival" ? {} : { order: order! }), ...state.bounds }
+  const { whole: { shadow: isShadow, together } } = state
+  const queue = { ...orderOf(state), ...state.bounds }
   const parts = partsOf(state)
   return together === "chain" && parts.length > 1
-    ? parts.map((part, i) => ({ parts: [part], bounds, isShadow: isShadow === true && i === parts.length - 1 }))
-    : [{ parts, bounds, isShadow: isShadow === true }]
+    ? parts.map((part, i) => ({ parts: [part], queue, isShadow: isShadow === true && i === parts.length - 1 }))
+    : [{ parts, queue, isShadow: isShadow === true }]
 }
 
-const made = ({ bounds, isShadow, parts }: Pass): Throttle.Policy<any> => {
+const made = ({ isShadow, parts, queue }: Pass): Throttle.Policy<any> => {
   const make = ({ name, options }: Call): Throttle.Policy<any> => (Throttle as any)[name](options)
   const [first, ...others] = parts
   const policy = first === undefined
     ? Throttle.none
     : others.length === 0
-    ? make({ ...first, options: { ...first.options, ...bounds } })
-    : Throttle.all(parts.map(make), bounds)
+    ? make({ ...first, options: { ...first.options, ...queue } })
+    : Throttle.all(parts.map(make), queue)
   return isShadow ? Throttle.shadow(policy) : policy
 }
 
@@ -324,6 +357,15 @@ export const arrivalsOf = (state: State): ReadonlyArray<Simulation.Arrival> =>
 export const simulate = (state: State): Simulation.Result =>
   Simulation.run(policiesOf(state), arrivalsOf(state).slice(0, mostCalls), settingsOf(state) as Simulation.RunOptions)
 
+/** Whether the same calls by arrival are to be shown too. */
+export const compares = ({ whole: { compare, order } }: State): boolean => compare === true && order !== "arrival"
+
+/** What would happen by arrival. */
+export const simulateByArrival = (state: State): Simulation.Result => {
+  const result = simulate({ ...state, whole: { ...state.whole, order: "arrival" } })
+  return { ...result, name: `${result.name}, by arrival` }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // To code
 // ---------------------------------------------------------------------------------------------------------------------
@@ -331,9 +373,9 @@ export const simulate = (state: State): Simulation.Result =>
 const durations = new Set([
   "per",
   "interval",
+  "ageing",
   "maxWait",
   "timeout",
-  "ageing",
   "duration",
   "start",
   "every",
@@ -369,25 +411,29 @@ const optionsCode = (options: object): string =>
 
 const callCode = (module: string, { name, options }: Call): string => `${module}.${name}(${optionsCode(options)})`
 
-const policyCode = ({ bounds, isShadow, parts }: Pass): string => {
+const policyCode = ({ isShadow, parts, queue }: Pass): string => {
   const [first, ...others] = parts
-  const settings = Object.keys(bounds).length === 0 ? "" : `, ${optionsCode(bounds)}`
+  const settings = Object.keys(queue).length === 0 ? "" : `, ${optionsCode(queue)}`
   const code = first === undefined
     ? "Throttle.none"
     : others.length === 0
-    ? callCode("Throttle", { ...first, options: { ...first.options, ...bounds } })
+    ? callCode("Throttle", { ...first, options: { ...first.options, ...queue } })
     : `Throttle.all([\n${parts.map((part) => `  ${callCode("Throttle", part)}`).join(",\n")}\n]${settings})`
   return isShadow ? `Throttle.shadow(${code})` : code
 }
 
-/** The policies by name, and the function that an app would have; with a class for each, where calls have a cost. */
+/**
+ * The policies by name, and the function that an app would have; with a class for each, where calls have a cost, and with
+ * the caller of the first calls that have one.
+ */
 const appCode = (state: State, names: ReadonlyArray<string>): string => {
-  const hasCallers = state.arrivals.some(({ options: { caller = "none" } }) => caller !== "none")
   const cost = state.arrivals.map(({ options }) => costOf(options)).find((cost) => cost !== undefined)
-  const piped = (steps: ReadonlyArray<string>) => {
-    const all = [...steps.toReversed(), ...(hasCallers ? ["Throttle.withCaller({ key: `tenant ${id}` })"] : [])]
-    return `export const fetchUser = (id: number) => Effect.succeed({ id }).pipe(${all.join(", ")})`
-  }
+  const caller = state.arrivals.map(({ options }) => callerOf(options)).find((caller) => caller !== undefined)
+  const named = caller === undefined ? [] : [`Throttle.withCaller(${optionsCode(caller)})`]
+  const piped = (steps: ReadonlyArray<string>) =>
+    `export const fetchUser = (id: number) => Effect.succeed({ id }).pipe(${
+      [...steps.toReversed(), ...named].join(", ")
+    })`
   if (cost === undefined) return piped(names)
   const classes = names.map((_, i) => (names.length === 1 ? "Api" : `Api${i + 1}`))
   return [

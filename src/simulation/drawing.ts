@@ -1,6 +1,6 @@
 /** Draws the panels of a picture. */
 import { type Frame, margin } from "./frame.ts"
-import { type CallsPanel, pitchOf, type StepsPanel } from "./panels.ts"
+import type { CallsPanel, StepsPanel } from "./panels.ts"
 import type { Call, Result } from "./run.ts"
 import * as Series from "./series.ts"
 import { at, bar, cross, diamond, dot, label, line } from "./shapes.ts"
@@ -9,8 +9,7 @@ import * as Words from "./words.ts"
 /** The minimum width of a bar, so that a run without duration is visible. */
 const thinnest = 4
 
-export const callsOf = ({ right, x }: Frame, { calls }: CallsPanel, top: number): string => {
-  const pitch = pitchOf(calls.length)
+export const callsOf = ({ right, x }: Frame, { calls, pitch }: CallsPanel, top: number): string => {
   const rows = calls.map((call, i) => {
     const { arrival, end, outcome, start, wait } = call
     const y = top + pitch * (i + 0.5)

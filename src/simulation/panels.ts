@@ -1,4 +1,5 @@
 /** The panels of a picture: which ones a simulation has, and their data. */
+import * as Callers from "./callers.ts"
 import type { Call, Result } from "./run.ts"
 import * as Series from "./series.ts"
 import * as Words from "./words.ts"
@@ -20,6 +21,8 @@ export interface CallsPanel {
   readonly _tag: "Calls"
   readonly label: string
   readonly calls: ReadonlyArray<Call>
+  /** Pixels from one call to the next. */
+  readonly pitch: number
 }
 
 /** A panel that draws a number over time. */
@@ -39,19 +42,8 @@ export const comparable = ({ kind, label }: StepsPanel): string =>
 
 const mostRows = 40
 
-/** Maximum number of callers whose calls are drawn apart. */
-const mostCallers = 6
-
-/** The calls of each caller, by first arrival; empty if the calls have one caller, or too many. */
-const callersOf = (
-  { calls }: Result
-): ReadonlyArray<{ readonly label: string; readonly calls: ReadonlyArray<Call> }> => {
-  const keys = [...new Set(calls.map(({ caller = "" }) => caller))]
-  return keys.length < 2 || keys.length > mostCallers ? [] : keys.map((key) => ({
-    label: key === "" ? "no caller" : key,
-    calls: calls.filter(({ caller = "" }) => caller === key)
-  }))
-}
+/** A caller's name that fits beside a panel. Characters of other scripts than Latin may be wider. */
+const short = (name: string) => Callers.shortened(name, /[^\u0020-\u024F]/.test(name) ? 9 : 12)
 
 /** The panels of a simulation. `chosen`: all of them that may be drawn; undefined for those with content. */
 export const panelsOf = (
@@ -75,10 +67,12 @@ export const panelsOf = (
   ) => {
     panels.push({ _tag: "Steps", kind, label, steps, limits, word })
   }
-  const callers = callersOf(run)
+  const callers = Callers.groupsOf(run)
+  const pitch = pitchOf(run.calls.length)
   if (wants("calls", !isLong)) {
-    for (const { calls, label } of callers.length === 0 ? [{ label: "calls", calls: run.calls }] : callers) {
-      panels.push({ _tag: "Calls", label, calls })
+    if (callers.length === 0) panels.push({ _tag: "Calls", label: "calls", calls: run.calls, pitch })
+    for (const { calls, name } of callers) {
+      panels.push({ _tag: "Calls", label: `calls: ${short(name)}`, calls, pitch })
     }
   }
   if (wants("arrivals", isLong)) {
@@ -93,7 +87,10 @@ export const panelsOf = (
   }
   if (wants("waiting", Series.highest(waiting) > 0 && (isLong || queue.length > 0))) {
     steps("waiting", "waiting", waiting, queue, "maxQueue")
-    for (const { calls, label } of callers) steps("waiting", `of ${label}`, Series.waiting({ ...run, calls }))
+    // Where calls are not drawn one by one
+    for (const { calls, name } of wants("calls", !isLong) ? [] : callers) {
+      steps("waiting", `waiting: ${short(name)}`, Series.waiting({ ...run, calls }))
+    }
   }
   if (wants("running", isLong && held.length === 0 && run.calls.some(Series.lasts))) {
     steps("running", "running", Series.running(run))
@@ -111,9 +108,9 @@ export const panelsOf = (
   return panels
 }
 
-/** Pixels from one call to the next. */
-export const pitchOf = (calls: number): number => calls <= 12 ? 14 : calls <= 24 ? 11 : 8
+/** Pixels from one call to the next, for so many calls in a simulation. */
+const pitchOf = (calls: number): number => calls <= 12 ? 14 : calls <= 24 ? 11 : 8
 
 /** Pixels. */
 export const heightOf = (panel: CallsPanel | StepsPanel): number =>
-  panel._tag === "Calls" ? Math.max(28, pitchOf(panel.calls.length) * panel.calls.length) : 56
+  panel._tag === "Calls" ? Math.max(28, panel.pitch * panel.calls.length) : 56

@@ -42,6 +42,9 @@ const rules = {
  * call waits, a bar while it runs, a cross for a rejection, a diamond for an interruption. A dashed line is a limit: permits
  * held at once, permits per `per`, or `maxQueue`. A rate with a burst may exceed its line for a while.
  *
+ * Where calls have different callers, each caller has a panel of its own with its name; of more than eight callers those
+ * with the fewest calls share one.
+ *
  * **Errors**
  *
  * Throws a `RangeError` for invalid options.

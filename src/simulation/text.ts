@@ -1,5 +1,6 @@
 /** A picture of a simulation for terminals. */
 import * as Options from "../internal/options.ts"
+import * as Callers from "./callers.ts"
 import * as Rules from "./rules.ts"
 import type { Result } from "./run.ts"
 import * as Series from "./series.ts"
@@ -22,8 +23,9 @@ export interface TextOptions {
  * **Details**
  *
  * Each character is a span of time. Its height is the maximum in that span or, for arrivals, starts and rejections, their
- * number. Each row has its own scale, with its maximum at the end of the row; empty rows are omitted. The rows are followed
- * by {@link describe}. No line is longer than `width`; in a terminal pass `process.stdout.columns`.
+ * number. Each row has its own scale, with its maximum at the end of the row; empty rows are omitted. Where calls have
+ * different callers, the waiting calls of each have a row with its name. The rows are followed by {@link describe}. No line
+ * is longer than `width`; in a terminal pass `process.stdout.columns`.
  *
  * **Errors**
  *
@@ -77,6 +79,9 @@ export const text = (result: Result, options: TextOptions = {}): string => {
   const rows: ReadonlyArray<readonly [string, ReadonlyArray<number>]> = [
     ["arriving", counts(calls.map(({ arrival }) => arrival))],
     ["waiting", peaks(Series.waiting(result))],
+    ...Callers.groupsOf(result).map(({ calls, name }) =>
+      [`· ${Callers.shortened(name, gutter - 3)}`, peaks(Series.waiting({ ...result, calls }))] as const
+    ),
     ["starting", counts(calls.map(({ start }) => start))],
     ["running", peaks(Series.running(result))],
     ["refused", counts(calls.map((call) => Series.isRefused(call) ? call.end : undefined))],

@@ -1,4 +1,5 @@
 /** Numbers and times in words. */
+import * as Callers from "./callers.ts"
 import type { Result } from "./run.ts"
 import { type Summary, summary } from "./summary.ts"
 
@@ -54,8 +55,22 @@ const counted = (n: number, one: string): string => `${number(n)} ${one}${n === 
 const refusals = ({ refused }: Summary): ReadonlyArray<string> =>
   Object.entries(refused).filter(([, n]) => n > 0).map(([reason, n]) => `${number(n)} ${reason}`)
 
+/** The characters of a caller's name that leave a sentence readable. */
+const mostSigns = 30
+
+const ofCaller = ({ calls, name }: Callers.Group, result: Result): string => {
+  const { started, wait } = summary({ ...result, calls })
+  const all = started === calls.length ? "" : `, ${number(started)} started`
+  const waits = started === 0
+    ? ""
+    : wait.max === 0
+    ? ", no wait"
+    : `, half waited up to ${time(wait.p50)}, the longest ${time(wait.max)}`
+  return `${Callers.shortened(name, mostSigns)} ${counted(calls.length, "call")}${all}${waits}`
+}
+
 /**
- * Describes a simulation in a few sentences.
+ * Describes a simulation in a few sentences, with the waits of each caller where calls have different callers.
  *
  * **When to use**
  *
@@ -89,6 +104,7 @@ export const describe = (result: Result): string => {
     ...(interrupted === 0 ? [] : [`${number(interrupted)} interrupted`]),
     ...(forever === 0 ? [] : [`${number(forever)} waiting for ever`])
   ]
+  const callers = Callers.groupsOf(result).map((group) => ofCaller(group, result))
   const waits = longestLine === 0
     ? "Nobody waited."
     : wait.max === 0
@@ -102,6 +118,7 @@ export const describe = (result: Result): string => {
     `${counted(calls, "call")} in ${time(all.duration)}: ${left === 0 ? "all started" : fates.join("; ")}.`,
     ...(left === 0 && interrupted > 0 ? [`${number(interrupted)} interrupted.`] : []),
     ...(started === 0 ? [] : [waits]),
-    ...(most.length === 0 ? [] : [`At most ${most.join(" and ")} at once.`])
+    ...(most.length === 0 ? [] : [`At most ${most.join(" and ")} at once.`]),
+    ...(callers.length === 0 ? [] : [`By caller: ${callers.join("; ")}.`])
   ].join(" ")
 }
