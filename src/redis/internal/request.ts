@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Restore } from "../../internal/backend.ts"
 import type { Demand } from "../../internal/demand.ts"
-import type { Decision, Request, Return, Run } from "../ThrottleStore.ts"
+import type { Decision, Request, Return, Run, Together } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
 import { type Grant, isSame, type Lease, type Limiter, now, run, signal } from "./limiter.ts"
@@ -52,6 +52,48 @@ export const send = (
         return undefined
       }),
       answerOf
+    )
+  })
+
+/** A level in a request for several: its limiter, the demand of the call there, and what is asked beside. */
+export interface Level {
+  readonly limiter: Limiter
+  readonly demand: Demand
+  readonly options: Options
+}
+
+/** Answers for several levels, in their order. */
+export interface Answers extends Omit<Together, "decisions"> {
+  readonly answers: ReadonlyArray<Answer>
+}
+
+/** Sends one request for a call of several levels, with the reports of each; all grant it, or none. As {@link send}. */
+export const sendTogether = (
+  levels: ReadonlyArray<Level>,
+  restore: Restore
+): Effect.Effect<Answers, Client.Failure> =>
+  Effect.suspend(() => {
+    const { client, key } = levels[0]!.limiter.settings
+    const timeout = Math.max(...levels.map(({ limiter }) => limiter.settings.timeout))
+    const requests = levels.map(({ demand, limiter, options }) => requestOf(limiter, [demand], options))
+    const sentAt = levels.map(({ limiter }) => now(limiter))
+    const answersOf = ({ blocked, decisions, isGranted }: Together): Answers => ({
+      blocked,
+      isGranted,
+      answers: decisions.map((decision, i) => {
+        const { demand, limiter } = levels[i]!
+        return receive(limiter, [demand], requests[i]!, decision, sentAt[i]!)
+      })
+    })
+    const onUnwanted = (together: Together) =>
+      answersOf(together).answers.forEach((answer, i) => discard(levels[i]!.limiter, answer))
+    const request = client.store.decideTogether!(requests)
+    return Effect.map(
+      Effect.onExitPrimitive(Client.send(client, key, timeout, request, onUnwanted, restore), (exit) => {
+        if (Exit.isFailure(exit)) levels.forEach(({ limiter }, i) => releaseAgain(limiter, requests[i]!.releases))
+        return undefined
+      }),
+      answersOf
     )
   })
 
@@ -174,6 +216,7 @@ const receive = (
 /** A lease that the store has granted. It counts from the request, which was sent before the store began to count. */
 const lease = (limiter: Limiter, name: string, fence: number, demand: Demand, sentAt: number): Lease => {
   const lease: Lease = {
+    key: limiter.settings.key,
     name,
     fence,
     demand,
