@@ -11,6 +11,7 @@
  * At each level the call has a waiter of its own, which the pump of the level asks for by `Several`.
  */
 import * as Effect from "effect/Effect"
+import { runWaiter } from "../../internal/admission.ts"
 import type { Backend, Call, Host, Restore, Waiter as AnyWaiter } from "../../internal/backend.ts"
 import * as Bounds from "../../internal/bounds.ts"
 import * as Counts from "../../internal/counts.ts"
@@ -31,7 +32,7 @@ import * as Shared from "./limiter.ts"
 import type { Grant, Limiter, Several, Waiter } from "./limiter.ts"
 import * as Pump from "./pump.ts"
 import { dequeue, enqueue, giveBack, makeWait } from "./queue.ts"
-import { type Answer, type Answers, type Level, sendTogether } from "./request.ts"
+import { type Answer, type Answers, discard, type Level, sendTogether } from "./request.ts"
 
 export interface Levels extends Host<Levels> {
   /** From the narrowest to the widest. */
@@ -174,7 +175,8 @@ const levelBehind = ({ limiters }: Levels, { level, places }: Climber): number =
 /** Asks the store for a call, for the pump of the level at which it waits as the head. */
 const ask = (levels: Levels, climber: Climber): Effect.Effect<void> =>
   Effect.uninterruptibleMask((restore) => {
-    if (!isWaiting(climber)) return Effect.void
+    // A level has rejected it, and its fiber is about to be told.
+    if (!isWaiting(climber)) return Effect.yieldNow
     const { limiters } = levels
     if (limiters.some(({ phase }) => phase === "closed")) {
       end(levels, climber, Effect.interrupt)
@@ -248,13 +250,15 @@ const apply = (
     const suit = asked.every(({ limiter }, i) =>
       Demand.forPlan(limiter.plan, climber.call.demand).holdsPermits === (grants[i]!.lease !== undefined)
     )
-    if (isWaiting(climber) && suit) {
+    if (isWaiting(climber) && suit && limiters.every(({ phase }) => phase !== "closed")) {
       const answer = answers[asked.findIndex((one) => one.limiter === limiter)]!
       Pump.note(limiter, answer)
       limiter.since = answer.now
       return give(levels, climber, asked, answers)
     }
-    asked.forEach(({ limiter }, i) => giveBack(limiter, grants[i]!))
+    asked.forEach(({ limiter }, i) =>
+      limiter.phase === "closed" ? discard(limiter, answers[i]!) : giveBack(limiter, grants[i]!)
+    )
     return
   }
   if (!isWaiting(climber)) return
@@ -423,7 +427,7 @@ const resolveIfAvailable = (
   if (rejection !== undefined) return restore(rejection)
   if (limiters.some((limiter) => Shared.queuedCalls(limiter) > 0 || Shared.pausedFor(limiter) > 0)) return undefined
   const climber = climberOf(levels, call)
-  const run = Effect.suspend(() => Effect.asSome(runStarted(levels, climber, restore)))
+  const run = Effect.suspend(() => Effect.asSome(runWaiter(levels, climber, restore)))
   const asked = requestOf(levels, call, [], limiters.length, () => ({}))
   return Effect.matchEffect(sendTogether(asked, restore), {
     onSuccess: ({ answers, isGranted }) => {
@@ -444,14 +448,6 @@ const resolveIfAvailable = (
     }
   })
 }
-
-/** Runs a call that was admitted as it arrived. */
-const runStarted = (levels: Levels, climber: Climber, restore: Restore) =>
-  Effect.onExitPrimitive(restore(Waiters.waitAndRun(levels, climber)), (exit) => {
-    const notice = climber.state === "waiting" ? Waiters.abandon(levels, climber) : undefined
-    if (climber.state === "started") backend.release(levels, climber, exit, true)
-    return notice
-  }, true)
 
 const backend: Backend<Levels> = {
   startHoldingNothing: () => false,

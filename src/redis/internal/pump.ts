@@ -85,7 +85,12 @@ const nextStep = (limiter: Limiter, listen: () => void): Effect.Effect<void> | u
   const { answer, place, slot } = limiter
   const head = Shared.headOf(limiter)
   const paused = Shared.pausedFor(limiter)
-  if (Shared.hasReports(limiter)) return ask(limiter, slot === undefined && paused === 0 ? batchOf(limiter) : [])
+  const mayAsk = slot === undefined && paused === 0
+  if (Shared.hasReports(limiter)) {
+    // Its request reports too.
+    if (mayAsk && head?.several?.isAt(limiter) === true) return head.several.ask
+    return ask(limiter, mayAsk ? batchOf(limiter) : [])
+  }
   if (head === undefined) return undefined
   if (slot !== undefined) return rest(limiter, Math.max(slot.due - Shared.now(limiter), paused))
   if (paused > 0) {

@@ -105,7 +105,7 @@ const releaseAgain = (limiter: Limiter, releases: ReadonlyArray<string>): void =
 }
 
 /** Returns what an answer has granted too late. */
-const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
+export const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
   const unwanted = slot === undefined ? grants : [...grants, slot.grant]
   limiter.unwanted.push(...unwanted)
   for (const { lease } of unwanted) if (lease !== undefined) release(limiter, lease)
