@@ -87,7 +87,8 @@ export interface StoreOptions {
 export interface Options extends StoreOptions {
   /**
    * Names the budget, together with the policy's name, or a Service class's key where the policy has no name. Throttles
-   * share a budget if prefix, name and key are equal.
+   * share a budget if prefix, name and key are equal. Keys that begin with one hash tag, such as "{acme}:ada", are in one hash
+   * slot, as `Throttle.levels` needs it.
    */
   readonly key: string
 }

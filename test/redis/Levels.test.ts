@@ -128,7 +128,10 @@ describe("all or none", () => {
 describe("waits", () => {
   test("a call that its own user's limit holds back does not hold back other users", () =>
     Effect.gen(function*() {
-      const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_: string) => Throttle.rate({ limit: 1 }) })
+      const users = yield* RedisThrottle.makeMap({
+        name: "users",
+        lookup: (_user: string) => Throttle.rate({ limit: 1 })
+      })
       const [, organisation] = yield* made([Throttle.rate({ limit: 1 }), Throttle.rate({ limit: 10 })])
       const { note, started } = noted()
       const call = (user: string) =>
@@ -143,7 +146,7 @@ describe("waits", () => {
   test("nor does one whose user has all permits in use", () =>
     Effect.gen(function*() {
       const one = Throttle.concurrency({ limit: 1 })
-      const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_: string) => one })
+      const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_user: string) => one })
       const [, organisation] = yield* made([one, Throttle.concurrency({ limit: 2 })])
       const { note, started } = noted()
       const call = (user: string) =>
@@ -176,7 +179,10 @@ describe("waits", () => {
 
   test("a call of another user does not pass those that wait for the organisation", () =>
     Effect.gen(function*() {
-      const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_: string) => Throttle.rate({ limit: 9 }) })
+      const users = yield* RedisThrottle.makeMap({
+        name: "users",
+        lookup: (_user: string) => Throttle.rate({ limit: 9 })
+      })
       const [, organisation] = yield* made([Throttle.rate({ limit: 1 }), Throttle.rate({ limit: 1 })])
       const { note, started } = noted()
       const names = ["a", "b", "c", "d"]
@@ -470,7 +476,7 @@ describe("what cannot be levels", () => {
   test("keys of different hash slots, other stores, throttles of this process, the same throttle twice", () =>
     Effect.gen(function*() {
       const rate = Throttle.rate({ limit: 1 })
-      const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_: string) => rate })
+      const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_user: string) => rate })
       const organisation = yield* RedisThrottle.make(rate, { key: "acme" })
       const here = yield* Throttle.make(rate)
       const elsewhere = yield* Effect.provide(RedisThrottle.make(rate, { key: "acme" }), Layer.fresh(MemoryStore.layer))
@@ -556,7 +562,7 @@ describe("without a decision of the store", () => {
     Effect.gen(function*() {
       const users = yield* RedisThrottle.makeMap({
         name: "users",
-        lookup: (_: string) => Throttle.rate({ limit: 2 }),
+        lookup: (_user: string) => Throttle.rate({ limit: 2 }),
         onStoreError: { local: 0.5 }
       })
       const [organisation] = yield* made([Throttle.rate({ limit: 20 })], { onStoreError: { local: 0.5 } })

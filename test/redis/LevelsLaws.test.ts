@@ -131,7 +131,7 @@ for (const [answers, store] of Object.entries(stores)) {
             ])
             const processes = yield* Effect.forEach(["a", "b"], () =>
               Effect.all({
-                map: RedisThrottle.makeMap({ name: "users", lookup: (_: string) => user, ...patient }),
+                map: RedisThrottle.makeMap({ name: "users", lookup: (_user: string) => user, ...patient }),
                 organisation: RedisThrottle.make(organisation, { key: `{${seed}}`, ...patient })
               }))
             const starts: Array<number> = []
@@ -269,7 +269,7 @@ describeRedis("levels in Redis", () => {
         Effect.flatMap(Layer.build(process), (store) =>
           Effect.provide(
             Effect.all({
-              users: RedisThrottle.makeMap({ name: "users", lookup: (_: string) => user, timeout }),
+              users: RedisThrottle.makeMap({ name: "users", lookup: (_user: string) => user, timeout }),
               organisation: RedisThrottle.make(organisation, { key: `{${tag}}`, timeout })
             }),
             store
