@@ -95,11 +95,16 @@ for (const [answers, store] of Object.entries(stores)) {
         const bucket = Throttle.tokenBucket({ capacity: 1_000, refill: 1, per: "1 day" })
         const perDay = Throttle.window({ limit: 1_000, per: "30 days" })
         const throttles = yield* made("spent", [bucket, perDay, bucket])
-        const levels = Throttle.levels(throttles)
+        const users = yield* RedisThrottle.makeMap({ name: "users", lookup: (_user: string) => bucket, ...patient })
         let started = 0
-        const call = levels.withPermit(Effect.sync(() => void started++))
         for (let steps = 0; steps < 60; steps++) {
-          const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(call))
+          // Two of one user, and one of another at the same time
+          const fibers = yield* Effect.forEach(["ada", "ada", "grace"], (user) =>
+            Effect.forkChild(
+              Throttle.levels([users.get(`{spent}:${user}`), ...throttles]).withPermit(
+                Effect.sync(() => void started++)
+              )
+            ))
           yield* yields(steps)
           yield* Fiber.interruptAll(fibers)
           yield* settled
@@ -251,6 +256,34 @@ it.effect("nothing is left to run when no call waits: no pump, no timer, no rene
       assert.strictEqual(sleeping, 0)
     }).pipe(Effect.scoped, Effect.provide(MemoryStore.layer), Effect.provideService(Clock.Clock, counting))
   }))
+
+it.effect("a queue is not emptied by one call for each round trip", () =>
+  Effect.gen(function*() {
+    const store = yield* ThrottleStore.ThrottleStore
+    // Answers take a millisecond.
+    const far: ThrottleStore.ThrottleStore = {
+      ...store,
+      decideTogether: (requests) => Effect.tap(store.decideTogether!(requests), () => Effect.sleep("1 millis"))
+    }
+    yield* Effect.gen(function*() {
+      const users = yield* RedisThrottle.makeMap({
+        name: "users",
+        lookup: (_user: string) => Throttle.rate({ limit: 10 }),
+        ...patient
+      })
+      const wide = yield* RedisThrottle.make(Throttle.concurrency({ limit: 400 }), { key: "{acme}", ...patient })
+      yield* wide.pause("1 second")
+      const started: Array<string> = []
+      for (let i = 0; i < 300; i++) {
+        const levels = Throttle.levels([users.get(`{acme}:${i}`), wide])
+        yield* Effect.forkChild(levels.withPermit(Effect.sync(() => void started.push(`${i}`))), {
+          startImmediately: true
+        })
+      }
+      for (let i = 0; i < 1_100; i++) yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(started, Array.from({ length: 300 }, (_, i) => `${i}`))
+    }).pipe(Effect.scoped, Effect.provideService(ThrottleStore.ThrottleStore, far))
+  }).pipe(Effect.provide(MemoryStore.layer)))
 
 describeRedis("levels in Redis", () => {
   const process = Layer.fresh(RedisStore.layer.pipe(Layer.provide(RedisLive)))

@@ -339,6 +339,7 @@ export const makeUnsafe = (
     silentSince: undefined,
     since: undefined,
     askAgainAt: -Infinity,
+    atOnce: 1,
     answer: { part: 0, nextExpiry: undefined, pausedUntil: -Infinity },
     place: "none",
     pausedUntil: -Infinity,

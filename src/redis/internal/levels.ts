@@ -120,6 +120,9 @@ const ask = (levels: Levels, climber: Climber): Effect.Effect<void> =>
     })
   })
 
+/** How long what was granted to a call that does not start may be cancelled: 5 s, in nanoseconds. */
+const cancelWithin = 5e9
+
 /** What is asked of each level before `until`. If that is not all of them, nothing is to be charged. */
 const requestOf = (
   { limiters }: Levels,
@@ -131,14 +134,14 @@ const requestOf = (
   limiters.slice(0, until).flatMap((limiter, i) => {
     const place = places[i]
     if (place === "bypassed") return []
-    const maySettle = limiter.rules.meters.length > 0 && call.settlement !== undefined
+    const settleWithin = call.settlement === undefined ? cancelWithin : limiter.settings.settleWithin
     return [{
       limiter,
       demand: place?.demand ?? Demand.forPlan(limiter.plan, call.demand),
       options: {
         ...optionsAt(i),
         isDry: until < limiters.length,
-        settleWithin: maySettle ? limiter.settings.settleWithin : 0
+        settleWithin: limiter.rules.meters.length > 0 ? settleWithin : 0
       }
     }]
   })
@@ -170,10 +173,14 @@ const apply = (
     return
   }
   if (!isWaiting(climber)) return
-  if (blocked === undefined) return moveTo(levels, climber, until)
-  const { limiter: at } = asked[blocked]!
-  if (at !== limiter) return moveTo(levels, climber, limiters.indexOf(at))
-  const answer = answers[blocked]!
+  const at = blocked === undefined ? until : limiters.indexOf(asked[blocked]!.limiter)
+  if (at !== climber.level) {
+    // One that was asked for with the head goes on when it is the head itself.
+    if (at < climber.level || Shared.headOf(limiter) === climber.places[climber.level]) moveTo(levels, climber, at)
+    return
+  }
+  limiter.atOnce = 1
+  const answer = answers[blocked!]!
   const { isBusy, isPaused, receivedAt, wait } = answer
   Pump.note(limiter, answer)
   if (isBusy || isPaused) limiter.since = undefined

@@ -46,6 +46,11 @@ export interface Grant {
   readonly isSlot: boolean
   /** Whether the store lets a call with it settle its cost, or there is nothing to settle. */
   readonly maySettle: boolean
+  /**
+   * Whether it is of a call of several levels. If that does not start it is cancelled, since requests for other calls, at work
+   * at the same time, make new versions.
+   */
+  readonly isOfLevels: boolean
   readonly lease: Lease | undefined
 }
 
@@ -150,6 +155,8 @@ export interface Limiter extends Backend.Host<Limiter> {
   since: number | undefined
   /** Until then a head that is a call of several levels is not asked for, since the store has said how long it has to wait. */
   askAgainAt: number
+  /** How many calls of several levels are asked for at once: more with each that starts, one after one that may not. */
+  atOnce: number
   /** What the store has said of the head: the part that it waits for, when the next lease ends, and the end of a pause. */
   answer: { readonly part: number; readonly nextExpiry: number | undefined; readonly pausedUntil: number }
   /**

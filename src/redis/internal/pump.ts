@@ -88,7 +88,7 @@ const nextStep = (limiter: Limiter, listen: () => void): Effect.Effect<void> | u
   const mayAsk = slot === undefined && paused === 0
   if (Shared.hasReports(limiter)) {
     // Its request reports too.
-    if (mayAsk && head?.several?.isAt(limiter) === true) return head.several.ask
+    if (mayAsk && head?.several?.isAt(limiter) === true) return askTogether(limiter, head)
     return ask(limiter, mayAsk ? batchOf(limiter) : [])
   }
   if (head === undefined) return undefined
@@ -113,9 +113,9 @@ const nextStep = (limiter: Limiter, listen: () => void): Effect.Effect<void> | u
   const asked = Effect.suspend(() => {
     listen()
     if (limiter.slot !== undefined || Shared.pausedFor(limiter) > 0) return Effect.void
-    const several = Shared.headOf(limiter)?.several
-    if (several === undefined) return ask(limiter, batchOf(limiter))
-    return several.isAt(limiter) ? several.ask : Effect.void
+    const head = Shared.headOf(limiter)
+    if (head?.several === undefined) return ask(limiter, batchOf(limiter))
+    return head.several.isAt(limiter) ? askTogether(limiter, head) : Effect.void
   })
   return rested === undefined ? asked : Effect.andThen(rested, asked)
 }
@@ -219,6 +219,30 @@ export const report = (
       if (limiter.resets > resets) dropReservations(limiter)
     })
   })
+
+/** Maximum number of requests for calls of several levels at once. */
+const mostAtOnce = 64
+
+/**
+ * Asks for calls of several levels, each with a request of its own: for the head, and for those behind it with the same demand,
+ * as many as have started lately. So a queue is not emptied by one call for each round trip.
+ */
+const askTogether = (limiter: Limiter, head: Waiter): Effect.Effect<void> => {
+  const asks = [head.several!.ask]
+  if (limiter.queue.ranking === undefined) {
+    for (
+      let waiter = head.next as Waiter | undefined;
+      waiter !== undefined;
+      waiter = waiter.next as Waiter | undefined
+    ) {
+      const isAlike = waiter.several?.isAt(limiter) === true && Shared.isSame(waiter.demand, head.demand)
+      if (!isAlike || asks.length >= limiter.atOnce) break
+      asks.push(waiter.several!.ask)
+    }
+  }
+  limiter.atOnce = Math.min(mostAtOnce, 2 * asks.length)
+  return asks.length === 1 ? asks[0]! : Effect.all(asks, { concurrency: "unbounded", discard: true })
+}
 
 /** Notes what an answer says of the head. */
 export const note = (

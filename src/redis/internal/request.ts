@@ -82,7 +82,7 @@ export const sendTogether = (
       isGranted,
       answers: decisions.map((decision, i) => {
         const { demand, limiter } = levels[i]!
-        return receive(limiter, [demand], requests[i]!, decision, sentAt[i]!)
+        return receive(limiter, [demand], requests[i]!, decision, sentAt[i]!, true)
       })
     })
     const onUnwanted = (together: Together) =>
@@ -165,8 +165,13 @@ const returnsOf = (limiter: Limiter): Return | undefined => {
   limiter.unused = []
   limiter.unwanted = []
   for (const { lease } of all) if (lease !== undefined) release(limiter, lease)
-  const version = Math.max(...all.map((grant) => grant.version))
-  const newest = all.filter((grant) => grant.version === version && haveSameMeters(grant.demand.plan, limiter.plan))
+  const known = all.filter((grant) => haveSameMeters(grant.demand.plan, limiter.plan))
+  for (const { at, demand, isOfLevels, version } of known) {
+    if (isOfLevels) limiter.settlements.push({ version, at, isUndone: true, more: demand.meters.map((cost) => -cost) })
+  }
+  const returned = known.filter(({ isOfLevels }) => !isOfLevels)
+  const version = Math.max(...returned.map((grant) => grant.version))
+  const newest = returned.filter((grant) => grant.version === version)
   if (newest.length === 0) return undefined
   const slot = newest.find(({ isSlot }) => isSlot)
   const grants = newest.filter(({ isSlot }) => !isSlot)
@@ -183,7 +188,8 @@ const receive = (
   demands: ReadonlyArray<Demand>,
   { returns, rules, settleWithin }: Request,
   decision: Decision,
-  sentAt: number
+  sentAt: number,
+  isOfLevels = false
 ): Answer => {
   const { granted, hasReturned, isPaused, nextExpiry, now: at, slot, version, wait } = decision
   const standing = limiter.slot?.grant
@@ -199,6 +205,7 @@ const receive = (
     version,
     isSlot,
     maySettle,
+    isOfLevels,
     lease: demand.holdsPermits
       ? lease(limiter, decision.leases[leases]!, decision.fence + leases++, demand, sentAt)
       : undefined
