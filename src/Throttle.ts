@@ -1767,13 +1767,16 @@ export interface Levels extends
  * Each level at which the call has to wait emits `Waiting` and has a span of its own. The end emits one event, with the name
  * of the level at which the call waited last, and its whole wait.
  *
+ * Throttles on a store are levels of one script; there processes take no turns for time.
+ *
  * Always name the levels in the same order: two calls that wait for each other's level would wait for ever.
  *
  * **Errors**
  *
  * `ThrottleError` of the level that rejects the call: its reason has that throttle's name. Throws a `RangeError` for an
- * empty list, and for a throttle on a store: levels are charged in one step of this process. Dies with a `RangeError` if a
- * throttle occurs twice.
+ * empty list, and for throttles that cannot be charged in one step: of this process and of a store together, or of a store
+ * whose keys are in different hash slots. (`{acme}:ada` and `acme` are in one.) Dies with a `RangeError` if a throttle occurs
+ * twice; on a store it throws.
  *
  * **Example**
  *

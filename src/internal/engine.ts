@@ -55,10 +55,12 @@ export interface Engine {
    * that replaces the call, if there is no room for the key. Absent where the limiter is not in this process.
    */
   readonly open?: (demand: Demand.Demand) => Opened | Effect.Effect<never, ThrottleError>
+  /** Makes the levels of which this is one. Absent where the limiter is in this process. */
+  readonly levels?: (engines: ReadonlyArray<Engine>) => Engine
 }
 
-export interface Opened {
-  readonly limiter: Limiter
+export interface Opened<L = Limiter> {
+  readonly limiter: L
   readonly close: () => void
 }
 

@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Protocol from "./internal/protocol.ts"
 import { micros } from "./internal/rules.ts"
-import { type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
+import { type Request, type StoreFailure, ThrottleStore } from "./ThrottleStore.ts"
 
 /**
  * Makes a store whose clock shows microseconds. `wall` returns the milliseconds of the wall clock at an instant in
@@ -23,15 +23,23 @@ export const make = (now: () => number, wall: (at: number) => number): ThrottleS
   const keys = new Map<string, Protocol.State>()
   const stateOf = (key: string) => keys.get(key) ?? Protocol.initial
   const subscribers = new Map<string, Queue.Queue<string, StoreFailure>>()
+  const apply = ({ channel, key }: Request, { notify, state }: Protocol.Outcome): void => {
+    keys.set(key, state)
+    const subscriber = subscribers.get(`${channel}${notify}`)
+    if (notify !== undefined && subscriber !== undefined) Queue.offerUnsafe(subscriber, key)
+  }
   return {
     decide: (request) =>
       Effect.sync(() => {
-        const { channel, key } = request
-        const { decision, notify, state } = Protocol.decide(stateOf(key), request, now(), wall)
-        keys.set(key, state)
-        const subscriber = subscribers.get(`${channel}${notify}`)
-        if (notify !== undefined && subscriber !== undefined) Queue.offerUnsafe(subscriber, key)
-        return decision
+        const outcome = Protocol.decide(stateOf(request.key), request, now(), wall)
+        apply(request, outcome)
+        return outcome.decision
+      }),
+    decideTogether: (requests) =>
+      Effect.sync(() => {
+        const { answer, outcomes } = Protocol.decideTogether(requests, stateOf, now(), wall)
+        outcomes.forEach((outcome, i) => apply(requests[i]!, outcome))
+        return answer
       }),
     renew: (key, leases, ttl) =>
       Effect.sync(() => {

@@ -40,6 +40,7 @@ const isRefusal = (detail: string): boolean =>
 export const make = (redis: Redis.Redis["Service"], time?: () => number): ThrottleStore => {
   const evaluate = Evaluate.make(redis.send)
   const decide = evaluate<Wire.Reply>(Scripts.decide)
+  const decideTogether = evaluate<Wire.ReplyTogether>(Scripts.decideTogether)
   const renew = evaluate<ReadonlyArray<number>>(Scripts.renew)
   const pause = evaluate<number>(Scripts.pause)
   const reset = evaluate<number>(Scripts.reset)
@@ -74,6 +75,16 @@ export const make = (redis: Redis.Redis["Service"], time?: () => number): Thrott
       Clock.clockWith((clock) => {
         const args = [now(), encodeRules(request.rules, clock), Wire.encodeRequest(request)]
         return failed(Effect.map(decide(Wire.keysOf(request), args), Wire.decodeReply))
+      }),
+    decideTogether: (requests) =>
+      Clock.clockWith((clock) => {
+        const keys = requests.map(Wire.keysOf)
+        const args = requests.flatMap((request, i) => [
+          String(keys[i]!.length),
+          encodeRules(request.rules, clock),
+          Wire.encodeRequest(request)
+        ])
+        return failed(Effect.map(decideTogether(keys.flat(), [now(), ...args]), Wire.decodeTogether))
       }),
     renew: (key, leases, ttl) =>
       Effect.suspend(() => {

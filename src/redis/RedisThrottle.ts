@@ -8,7 +8,6 @@
  * @module RedisThrottle
  */
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -24,12 +23,12 @@ import type * as ThrottleMap from "../ThrottleMap.ts"
 import * as Backend from "./internal/backend.ts"
 import * as Client from "./internal/client.ts"
 import * as Fallback from "./internal/fallback.ts"
-import { CurrentLease } from "./internal/leases.ts"
+import { CurrentLease, lostOf } from "./internal/leases.ts"
 import type { Limiter } from "./internal/limiter.ts"
 import * as Map from "./internal/map.ts"
 import * as Checked from "./internal/options.ts"
 import { undistributable } from "./internal/rules.ts"
-import { type LeasedPermit, throttleOf } from "./internal/throttle.ts"
+import { throttleOf } from "./internal/throttle.ts"
 import * as RedisStore from "./RedisStore.ts"
 import type { ThrottleStore } from "./ThrottleStore.ts"
 
@@ -88,7 +87,8 @@ export interface StoreOptions {
 export interface Options extends StoreOptions {
   /**
    * Names the budget, together with the policy's name, or a Service class's key where the policy has no name. Throttles
-   * share a budget if prefix, name and key are equal.
+   * share a budget if prefix, name and key are equal. Keys that begin with one hash tag, such as "{acme}:ada", are in one hash
+   * slot, as `Throttle.levels` needs it.
    */
   readonly key: string
 }
@@ -504,8 +504,8 @@ export const currentFence: Effect.Effect<Option.Option<number>> = Effect.map(
  * @since 0.1.0
  */
 export const leaseOf = (permit: Throttle.Permit): Option.Option<Lease> => {
-  const lease = (permit as LeasedPermit)[Backend.Leased]
-  return lease === undefined ? Option.none() : Option.some({ fence: lease.fence, lost: Deferred.await(lease.lost) })
+  const leases = (permit as Backend.LeasedPermit)[Backend.Leased]
+  return leases === undefined ? Option.none() : Option.some({ fence: leases[0].fence, lost: lostOf(leases) })
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

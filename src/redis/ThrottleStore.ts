@@ -148,6 +148,21 @@ export interface Decision {
 }
 
 /**
+ * The answer to requests for several keys at once.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Together {
+  /** For each request. Unless the calls were granted, they are as if each request had been dry. */
+  readonly decisions: ReadonlyArray<Decision>
+  /** Whether the calls of all requests were granted, each charged now; otherwise none was. */
+  readonly isGranted: boolean
+  /** The first request whose call cannot start now; undefined if each could. */
+  readonly blocked: number | undefined
+}
+
+/**
  * Why there is no decision. After "timeout", and after an interruption, it may have been made all the same. "refused" is an
  * answer: the store works, but not with this request.
  *
@@ -168,6 +183,12 @@ export class StoreFailure extends Schema.TaggedError<StoreFailure>()("StoreFailu
 export interface ThrottleStore {
   /** Takes back, settles, releases, and grants: in this order. */
   readonly decide: (request: Request) => Effect.Effect<Decision, StoreFailure>
+  /**
+   * The same for several keys of one hash slot, in one step: takes back, settles and releases what each request says. Then the
+   * requests, of one call each, are all granted, or none; nothing is if one of them is dry. No slot is reserved. Absent: there
+   * are no levels on this store.
+   */
+  readonly decideTogether?: ((requests: ReadonlyArray<Request>) => Effect.Effect<Together, StoreFailure>) | undefined
   /** Extends leases; false for one that is gone. */
   readonly renew: (
     key: string,

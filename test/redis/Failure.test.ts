@@ -323,6 +323,8 @@ describeRedis("when Redis", () => {
         }
         const keys = (yield* redis.send("KEYS", "throttle:*")) as Array<string>
         assert.strictEqual(keys.filter((key) => key.endsWith("}")).length, 8, keys.join(" "))
+        const levels = Throttle.levels([tenants.get("{a}:ada"), tenants.get("a")])
+        assert.strictEqual(yield* levels.withPermit(Effect.succeed("levels")), "levels")
       }).pipe(Effect.provide(RedisStore.layer.pipe(Layer.provideMerge(clientOf(server.address.port)))))
     }).pipe(Effect.scoped, quiet), 20_000)
 

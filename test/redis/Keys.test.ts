@@ -2,9 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Option } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
-import { MemoryStore, RedisStore, RedisThrottle } from "effect-throttle/redis"
+import { MemoryStore, RedisStore, RedisThrottle, ThrottleStore } from "effect-throttle/redis"
 import type { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
+import { slotOf } from "../../src/redis/internal/slots.ts"
+import { keysOf } from "../../src/redis/internal/wire.ts"
 import { describeRedis, RedisLive, send, uniqueKey } from "../utils/redis.ts"
 
 /** The machine is shared, and these tests are not about slow answers. */
@@ -57,6 +59,10 @@ describeRedis("a key in Redis", () => {
         yield* Effect.provide(Throttle.wait(), RedisThrottle.layer(named, { ...options, key: "named" }), {
           local: true
         })
+        // A key with a hash tag of its own
+        yield* Effect.provide(Logins.wait("{acme}:ada"), RedisThrottle.layerMap(Logins, options))
+        yield* Effect.provide(Logins.wait("{acme}"), RedisThrottle.layerMap(Logins, options))
+        yield* Effect.provide(Logins.wait("a{b}"), RedisThrottle.layerMap(Logins, options))
         const keys = (yield* send("KEYS", `${prefix}*`)) as Array<string>
         return keys.map((key) => key.slice(prefix.length))
       })
@@ -64,9 +70,53 @@ describeRedis("a key in Redis", () => {
         "test/Logins:{ada}",
         "other:{ada}",
         "{unnamed}",
-        "a%7Bb}%3Ac%25:{named}"
+        "a%7Bb}%3Ac%25:{named}",
+        "test/Logins:{acme}:ada:",
+        "test/Logins:{acme}:",
+        "test/Logins:{a{b%7D}"
       ])
     }))
+})
+
+describe("a key with a hash tag", () => {
+  it.effect("is no other key's, nor what belongs to one", () =>
+    Effect.gen(function*() {
+      const asked = new Set<string>()
+      const store = yield* ThrottleStore.ThrottleStore
+      const policy = Throttle.all([Throttle.window({ limit: 9, per: "1 day" }), Throttle.concurrency({ limit: 9 })])
+      const map = yield* RedisThrottle.makeMap({ name: "map", lookup: (_user: string) => policy }).pipe(
+        Effect.provideService(ThrottleStore.ThrottleStore, {
+          ...store,
+          decide: (request) =>
+            Effect.suspend(() => {
+              const keys = keysOf(request)
+              for (const key of keys) asked.add(key)
+              return store.decide(request)
+            })
+        })
+      )
+      const users = [
+        "acme",
+        "{acme}",
+        "{acme}:",
+        "{acme}:leases",
+        "{acme}:leases:",
+        "{acme}:line",
+        "{acme}:s0",
+        "acme:"
+      ]
+      for (const user of users) {
+        const before = asked.size
+        yield* map.withPermit(user)(Effect.void)
+        yield* TestClock.adjust(0)
+        // The state, the log, the leases and the line, each its own
+        assert.strictEqual(asked.size - before, 4, user)
+      }
+      assert.deepStrictEqual(
+        new Set([...asked].filter((key) => key.includes("{acme}")).map(slotOf)),
+        new Set([slotOf("acme")])
+      )
+    }).pipe(Effect.scoped, Effect.provide(MemoryStore.layer)))
 })
 
 describeRedis("a key that is charged for a permit which may be settled", () => {

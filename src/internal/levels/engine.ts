@@ -8,7 +8,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Admission from "../admission.ts"
-import type { Restore } from "../backend.ts"
+import type { Host, Restore } from "../backend.ts"
 import * as Demand from "../demand.ts"
 import * as Engine from "../engine.ts"
 import type { Limiter } from "../limiter.ts"
@@ -18,31 +18,40 @@ import * as Plan from "../plan.ts"
 import type { Throttle } from "../service.ts"
 import * as Levels from "./levels.ts"
 
-type Opening = Engine.Engine & Required<Pick<Engine.Engine, "open">>
+/** An engine whose limiter can be opened: here, or on a store. */
+export interface Opening<L> extends Omit<Engine.Engine, "open"> {
+  readonly open: (demand: Demand.Demand) => Engine.Opened<L> | Effect.Effect<never, ThrottleError>
+}
 
-/** Makes the operations. Throws a `RangeError` for what is not a list of different throttles of this process. */
-export const make = (throttles: ReadonlyArray<Throttle>): Throttle => Operations.make(engineOf(read(throttles)))
+/** Makes the operations. Throws a `RangeError` for what is not a list of throttles that can be charged in one step. */
+export const make = (throttles: ReadonlyArray<Throttle>): Throttle => {
+  const engines = read(throttles)
+  const levels = engines.find((engine) => engine.levels !== undefined)?.levels
+  return Operations.make(
+    levels === undefined ? engineOf(engines as ReadonlyArray<Opening<Limiter>>, Levels.make) : levels(engines)
+  )
+}
 
-const where = "Throttle.levels"
+export const where = "Throttle.levels"
 
-const read = (throttles: ReadonlyArray<Throttle>): ReadonlyArray<Opening> => {
+const read = (throttles: ReadonlyArray<Throttle>): ReadonlyArray<Engine.Engine> => {
   Options.read(where, "throttles", Options.array, throttles)
   if (throttles.length === 0) throw Options.invalid(where, "throttles", "at least one throttle", throttles)
   return throttles.map((throttle, i) => {
     const name = `throttles[${i}]`
     if (!Predicate.isObject(throttle)) throw Options.invalid(where, name, "a throttle", throttle)
     const engine = Operations.engineOf(throttle)
-    if (engine?.open === undefined) {
+    if (engine?.open === undefined && engine?.levels === undefined) {
       throw new RangeError(
-        `${where}: "${name}" must be a throttle of this process, since all levels are charged in one step`
+        `${where}: "${name}" must be a throttle of this process or of a store, since all levels are charged in one step`
       )
     }
-    return engine as Opening
+    return engine
   })
 }
 
 /** The units that any level counts; undefined if a level accepts every unit. */
-const unitsOf = (engines: ReadonlyArray<Opening>): ReadonlySet<string> | undefined => {
+const unitsOf = (engines: ReadonlyArray<Opening<unknown>>): ReadonlySet<string> | undefined => {
   const units = engines.map((engine) => engine.plan()?.units)
   return units.some((one) => one === undefined) ? undefined : new Set(units.flatMap((one) => [...one!]))
 }
@@ -53,18 +62,24 @@ const none = Plan.make({ _tag: "None" })
  * Opens the limiters of all levels in this step, and closes them when the effect that `f` makes of them ends. Returns
  * `onRejected` of the effect that replaces the call, if a map has no room for a key or is drained.
  */
-const open = <A, E, R, E2>(
+const open = <L, A, E, R, E2>(
   name: string,
-  openers: ReadonlyArray<() => Engine.Opened | Effect.Effect<never, ThrottleError>>,
-  f: (limiters: ReadonlyArray<Limiter>) => Effect.Effect<A, E, R>,
+  openers: ReadonlyArray<() => Engine.Opened<L> | Effect.Effect<never, ThrottleError>>,
+  f: (limiters: ReadonlyArray<L>) => Effect.Effect<A, E, R>,
   onRejected: (rejection: Effect.Effect<never, ThrottleError>, level: number) => Effect.Effect<never, E2>
 ): Effect.Effect<A, E | E2, R> => {
-  const opened: Array<Engine.Opened> = []
+  const opened: Array<Engine.Opened<L>> = []
   const close = () => {
     for (const one of opened) one.close()
   }
   for (const [level, opener] of openers.entries()) {
-    const one = opener()
+    let one: Engine.Opened<L> | Effect.Effect<never, ThrottleError>
+    try {
+      one = opener()
+    } catch (defect) {
+      close()
+      throw defect
+    }
     if (Effect.isEffect(one)) {
       close()
       return onRejected(one, level)
@@ -123,7 +138,11 @@ export const takeEach = (
     )
   )
 
-const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
+/** `make` makes the levels of one call. */
+export const engineOf = <L extends { readonly plan: Plan.Plan }, S extends { readonly limiters: ReadonlyArray<L> }>(
+  engines: ReadonlyArray<Opening<L>>,
+  make: (limiters: ReadonlyArray<L>, plan: Plan.Plan) => S & Host<S>
+): Engine.Engine => {
   const name = engines.map((engine) => engine.name).join(", ")
   const demandOf = (cost: Demand.Cost | undefined): Demand.Demand =>
     Demand.make({ ...none, name, units: unitsOf(engines) }, cost ?? 1)
@@ -131,19 +150,19 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
   /** Uses the limiters of all levels in the step that opens them, until the effect ends. */
   const use = <A, E, R>(
     cost: Demand.Cost | undefined,
-    f: (levels: Levels.Levels, demand: Demand.Demand, restore: Restore) => Effect.Effect<A, E, R>
+    f: (levels: S & Host<S>, demand: Demand.Demand, restore: Restore) => Effect.Effect<A, E, R>
   ): Effect.Effect<A, E | ThrottleError, R> =>
     Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
       const demand = demandOf(cost)
       return open(
         name,
         engines.map((engine) => () => engine.open(demand)),
-        (limiters) => f(Levels.make(limiters, demand.plan), demand, restore),
+        (limiters) => f(make(limiters, demand.plan), demand, restore),
         restore
       )
     })
 
-  const holdingNothing = (levels: Levels.Levels, operation: "wait" | "allow"): void => {
+  const holdingNothing = (levels: S, operation: "wait" | "allow"): void => {
     for (const { plan } of levels.limiters) Engine.checkHoldsNothing(plan, operation)
   }
 
@@ -152,7 +171,7 @@ const engineOf = (engines: ReadonlyArray<Opening>): Engine.Engine => {
   }
 
   /** The part of a cost that a level counts. */
-  const costFor = (engine: Opening, cost: Demand.Cost | undefined): Demand.Cost => {
+  const costFor = (engine: Opening<L>, cost: Demand.Cost | undefined): Demand.Cost => {
     const units = engine.plan()?.units
     const amounts = { permits: 1, ...Demand.byUnit(cost ?? 1) }
     return Object.fromEntries(Object.entries(amounts).filter(([unit]) => units === undefined || units.has(unit)))

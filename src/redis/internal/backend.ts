@@ -6,7 +6,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import { runWaiter } from "../../internal/admission.ts"
+import { type Permit, runWaiter } from "../../internal/admission.ts"
 import type * as Backend from "../../internal/backend.ts"
 import * as Bounds from "../../internal/bounds.ts"
 import * as Counts from "../../internal/counts.ts"
@@ -23,7 +23,7 @@ import * as Time from "../../internal/time.ts"
 import * as Waiters from "../../internal/waiter.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
 import * as Errors from "./errors.ts"
-import { lose, release as releaseLease, underLease } from "./leases.ts"
+import { type Leases, lose, release as releaseLease, underLease } from "./leases.ts"
 import {
   type Admission,
   hasReports,
@@ -36,6 +36,7 @@ import {
   pausedFor,
   queuedCalls,
   type Settings,
+  type Several,
   signal,
   type Waiter,
   waitersOf
@@ -60,7 +61,7 @@ const startHoldingNothing = ({ counts, phase, plan }: Limiter): boolean => {
  * Returns the effect that replaces a newcomer; undefined if newcomers are admitted. A fiber that holds permits may make
  * further calls while the limiter drains.
  */
-const refusal = (
+export const refusal = (
   limiter: Limiter,
   { demand, fiber }: Backend.Call
 ): Effect.Effect<never, ThrottleError> | undefined => {
@@ -72,14 +73,19 @@ const refusal = (
     : Effect.interrupt
 }
 
-const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.Effect<any, any, any> => {
+/** `several`: the call of several levels that it is for. */
+export const enqueueOrReject = (
+  limiter: Limiter,
+  call: Backend.Call,
+  several?: Several
+): Waiter | Effect.Effect<any, any, any> => {
   const refused = refusal(limiter, call)
   if (refused !== undefined) return refused
   const { demand, fiber, self } = call
   if (demand.exceeds !== undefined) {
     return Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
   }
-  const waiter = makeWaiter(limiter, call, undefined)
+  const waiter = makeWaiter(limiter, call, undefined, several)
   Bounds.apply<Backend.Waiter>(fiber, waiter)
   const isFirst = limiter.queue.ranking?.isFirst(waiter) === true
   const own = ownPool(limiter, waiter, isFirst ? undefined : headOf(limiter))
@@ -95,8 +101,8 @@ const enqueueOrReject = (limiter: Limiter, call: Backend.Call): Waiter | Effect.
   if (error !== undefined) return Waiters.rejection(limiter, fiber, demand, error, 0)
   enqueue(limiter, waiter)
   if (mustWait) makeWait(limiter, waiter, expected)
-  // The pump may rest before it reports again to a store that fails.
-  else signal(limiter)
+  // The pump may rest before it reports again to a store that fails. A call of several levels is not ready to be asked for yet.
+  else if (several === undefined) signal(limiter)
   return waiter
 }
 
@@ -159,10 +165,16 @@ const resolveIfAvailable = (
 }
 
 /** Not by a spread: such an object is slow to use. 256 callers took 25 µs of CPU each instead of 8. */
-const makeWaiter = (limiter: Limiter, call: Backend.Call, admission: Admission | undefined): Waiter => {
+export const makeWaiter = (
+  limiter: Limiter,
+  call: Backend.Call,
+  admission: Admission | undefined,
+  several?: Several
+): Waiter => {
   const waiter = Waiters.make(limiter, call, now(limiter)) as Waiter
   waiter.queued = undefined
   waiter.admission = admission
+  waiter.several = several
   return waiter
 }
 
@@ -210,17 +222,21 @@ const runHolding = <A, E, R>(limiter: Limiter, held: Held, self: Effect.Effect<A
   // What is held for a scope is held apart from the effect. The caller's type has the error.
   return lease === undefined || settlement !== undefined
     ? self
-    : underLease(limiter, lease, self) as Effect.Effect<A, E, R>
+    : underLease([lease], self) as Effect.Effect<A, E, R>
 }
 
 /** The lease of a call, if its permits are leased. */
-const leaseOf = (held: Held) => {
+export const leaseOf = (held: Held) => {
   const { admission } = held as Waiter
   return admission?._tag === "Granted" ? admission.grant.lease : undefined
 }
 
-/** Under which a permit that is leased has its lease. */
+/** Under which a permit that is leased has its leases. */
 export const Leased = Symbol("effect-throttle/redis/Leased")
+
+export interface LeasedPermit extends Permit {
+  readonly [Leased]?: Leases
+}
 
 /** A cost in the units that the current policy counts. A unit that an update has taken out costs nothing. */
 const localCost = ({ plan: { units } }: Limiter, { cost }: Demand.Demand): Demand.Cost =>
@@ -252,7 +268,7 @@ const release = (limiter: Limiter, held: Held): void => {
 const backend: Backend.Backend<Limiter> = {
   startHoldingNothing,
   tryStart: (limiter) => startHoldingNothing(limiter) ? noGrant : undefined,
-  enqueueOrReject,
+  enqueueOrReject: (limiter, call) => enqueueOrReject(limiter, call),
   resolveIfAvailable,
   onPark: (limiter, waiter) => observeIfParked(limiter, waiter as Waiter),
   startIfReady,
@@ -262,7 +278,7 @@ const backend: Backend.Backend<Limiter> = {
   returnFromScope: () => undefined,
   describePermit: (_, held, permit) => {
     const lease = leaseOf(held)
-    return lease === undefined ? permit : { ...permit, [Leased]: lease }
+    return lease === undefined ? permit : { ...permit, [Leased]: [lease] }
   },
   settle: (limiter, held, actual) => {
     limiter.queue.ranking?.settled(held as Waiter, actual)
@@ -322,6 +338,8 @@ export const makeUnsafe = (
     renewer: undefined,
     silentSince: undefined,
     since: undefined,
+    askAgainAt: -Infinity,
+    atOnce: 1,
     answer: { part: 0, nextExpiry: undefined, pausedUntil: -Infinity },
     place: "none",
     pausedUntil: -Infinity,

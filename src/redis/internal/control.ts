@@ -156,6 +156,7 @@ const setPlan = (limiter: Limiter, plan: Plan): void => {
   limiter.meters = plan.meters.map(Shared.liveMeter)
   limiter.one = Demand.one(limiter.plan)
   limiter.since = undefined
+  limiter.askAgainAt = -Infinity
   const back = [...limiter.unused, ...limiter.unwanted, ...(limiter.slot === undefined ? [] : [limiter.slot.grant])]
   limiter.slot = undefined
   limiter.unused = []

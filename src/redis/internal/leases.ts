@@ -21,22 +21,33 @@ export const CurrentLease = Context.Reference<{ readonly key: string; readonly f
   { defaultValue: () => undefined }
 )
 
-/** Runs an effect while its lease lasts. */
+/** Fails when one of the leases is lost. */
+export const lostOf = ([first, ...others]: Leases): Effect.Effect<never, ThrottleError> =>
+  others.length === 0
+    ? Deferred.await(first.lost)
+    : Effect.raceAllFirst([first, ...others].map(({ lost }) => Deferred.await(lost)))
+
+/** The lease of a call; for one of several levels that of each which leases permits, the narrowest first. */
+export type Leases = readonly [Lease, ...ReadonlyArray<Lease>]
+
+/** Runs an effect while its leases last. */
 export const underLease = <A, E, R>(
-  { settings: { key } }: Limiter,
-  lease: Lease,
+  leases: Leases,
   self: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | ThrottleError, R> =>
-  Effect.suspend(() =>
+  Effect.suspend(() => {
+    const lost = leases.find((lease) => Deferred.isDoneUnsafe(lease.lost))
     // A race would begin the work all the same.
-    Deferred.isDoneUnsafe(lease.lost) ? Deferred.await(lease.lost) : Effect.raceFirst(
+    if (lost !== undefined) return Deferred.await(lost.lost)
+    const [{ fence, key }] = leases
+    return Effect.raceFirst(
       Effect.suspend(() => {
-        lease.fiber = Fiber.getCurrent()!
-        return Effect.provideService(self, CurrentLease, { key, fence: lease.fence })
+        for (const lease of leases) lease.fiber = Fiber.getCurrent()!
+        return Effect.provideService(self, CurrentLease, { key, fence })
       }),
-      Deferred.await(lease.lost)
+      lostOf(leases)
     )
-  )
+  })
 
 /** Ends a lease, and reports that to the store. */
 export const release = (limiter: Limiter, lease: Lease): void => {

@@ -46,11 +46,18 @@ export interface Grant {
   readonly isSlot: boolean
   /** Whether the store lets a call with it settle its cost, or there is nothing to settle. */
   readonly maySettle: boolean
+  /**
+   * Whether it is of a call of several levels. If that does not start it is cancelled, since requests for other calls, at work
+   * at the same time, make new versions.
+   */
+  readonly isOfLevels: boolean
   readonly lease: Lease | undefined
 }
 
 /** Permits that are held, or will be when a slot is due. */
 export interface Lease {
+  /** The key in the store. */
+  readonly key: string
   readonly name: string
   readonly fence: number
   readonly demand: Demand
@@ -80,6 +87,18 @@ export interface Waiter extends Backend.Waiter {
   /** Undefined until it is known that it has to wait. */
   queued: { readonly position: number; readonly expected: number | undefined } | undefined
   admission: Admission | undefined
+  /** The call of several levels that waits here; undefined for a call of this throttle alone. */
+  several: Several | undefined
+}
+
+/** A call of several levels (`levels.ts`), of which each has a waiter. */
+export interface Several {
+  /** Whether it waits at this level. At the others it only keeps its place, as the head. */
+  readonly isAt: (limiter: Limiter) => boolean
+  /** Asks the store for it. */
+  readonly ask: Effect.Effect<void>
+  /** Begins to observe its wait. */
+  readonly observe: (limiter: Limiter, waiter: Waiter) => void
 }
 
 /**
@@ -134,6 +153,10 @@ export interface Limiter extends Backend.Host<Limiter> {
    * the head. Undefined where that makes up for no time, as after a pause.
    */
   since: number | undefined
+  /** Until then a head that is a call of several levels is not asked for, since the store has said how long it has to wait. */
+  askAgainAt: number
+  /** How many calls of several levels are asked for at once: more with each that starts, one after one that may not. */
+  atOnce: number
   /** What the store has said of the head: the part that it waits for, when the next lease ends, and the end of a pause. */
   answer: { readonly part: number; readonly nextExpiry: number | undefined; readonly pausedUntil: number }
   /**

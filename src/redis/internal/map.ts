@@ -2,11 +2,10 @@
  * Maps of throttles on a store. The budgets of the keys are in the store; a process has a limiter for a key only while its
  * calls wait or run, or something is to be reported.
  */
-import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Counts from "../../internal/counts.ts"
-import type { Engine } from "../../internal/engine.ts"
+import type { Engine, Opened } from "../../internal/engine.ts"
 import { all, type Finishing, sum } from "../../internal/finish.ts"
 import * as Maps from "../../internal/keyed/map.ts"
 import type { ThrottleMap } from "../../internal/keyed/service.ts"
@@ -19,6 +18,7 @@ import * as Backend from "./backend.ts"
 import type { Client } from "./client.ts"
 import { shareOf } from "./fallback.ts"
 import * as Finish from "./finish.ts"
+import { shared } from "./levelsEngine.ts"
 import type { Limiter, Phase } from "./limiter.ts"
 import * as Options from "./options.ts"
 import { undistributable } from "./rules.ts"
@@ -93,16 +93,19 @@ export const make = <K>(
         keys.phase = "closed"
         return Effect.forEach([...limiters.values()], Backend.close, { discard: true, concurrency: "unbounded" })
       })
-      return mapOf(name, keys, client.clock, shares, (key) => limiters.get(key) ?? makeLimiter(key))
+      const limiterFor = (key: K) => limiters.get(key) ?? makeLimiter(key)
+      const storeKeyOf = (key: K) => Options.keyIn(checked.prefix, name, String(key))
+      return mapOf(name, keys, client, shares, limiterFor, storeKeyOf)
     })
 }
 
 const mapOf = <K>(
   name: string,
   keys: Keys<K>,
-  clock: Clock.Clock,
+  { clock, store }: Client,
   shares: ThrottleMap<K> | undefined,
-  limiterFor: (key: K) => Limiter
+  limiterFor: (key: K) => Limiter,
+  storeKeyOf: (key: K) => string
 ): ThrottleMap<K> => {
   const { limiters, past, watchers } = keys
   let round = limiters.values()
@@ -118,19 +121,28 @@ const mapOf = <K>(
     }
   }
   const engineFor = (key: K): Engine => {
-    /** Uses the limiter of the key, which keeps it until the operation is over. */
-    const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      Effect.uninterruptibleMask((restore) => {
-        sweep()
-        const limiter = limiterFor(key)
-        limiter.users++
-        return Effect.onExitPrimitive(restore(Effect.suspend(() => f(Shared.engine(limiter, true)))), () => {
+    /** The limiter of the key, which keeps it until the operation is over. */
+    const open = (): Opened<Limiter> => {
+      sweep()
+      const limiter = limiterFor(key)
+      limiter.users++
+      return {
+        limiter,
+        close: () => {
           limiter.users--
           limiter.afterCall?.()
+        }
+      }
+    }
+    const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.uninterruptibleMask((restore) => {
+        const { close, limiter } = open()
+        return Effect.onExitPrimitive(restore(Effect.suspend(() => f(Shared.engine(limiter, true)))), () => {
+          close()
           return undefined
         }, true)
       })
-    return {
+    const engine: Engine = {
       name,
       plan: () => limiterFor(key).plan,
       run: (self, cost) => on((engine) => engine.run(self, cost)),
@@ -158,6 +170,7 @@ const mapOf = <K>(
           return limiter !== undefined && Finish.hasQueue(limiter, calls)
         })
     }
+    return shared(engine, { store, key: storeKeyOf(key), open })
   }
   const finishing: Finishing = {
     clock,

@@ -98,10 +98,13 @@ const encoded = (text: string, special: RegExp): string => text.replace(special,
  * The key of a budget in the store: prefix, the throttle's name if it has one, and the key in braces. The text in the
  * first braces decides the hash slot, unless it is empty. So "{" of the name and "}" of the key are encoded, and "%"
  * stands for an empty key; ":" of the name is encoded so that no two pairs of prefix and name are the same text.
+ *
+ * A key that begins with a hash tag of its own, such as "{acme}:ada", stays as it is, so that keys of one tag are in one
+ * slot. ":" at its end keeps it apart from the others: those end with "}", and the names of logs and leases never with ":".
  */
-const keyIn = (prefix: string, name: string | undefined, key: string): string => {
-  const tag = key === "" ? "%" : encoded(key, /[%}]/g)
-  return name === undefined ? `${prefix}{${tag}}` : `${prefix}${encoded(name, /[%{:]/g)}:{${tag}}`
+export const keyIn = (prefix: string, name: string | undefined, key: string): string => {
+  const tagged = /^\{[^}]+\}/.test(key) ? `${key}:` : `{${key === "" ? "%" : encoded(key, /[%}]/g)}}`
+  return name === undefined ? `${prefix}${tagged}` : `${prefix}${encoded(name, /[%{:]/g)}:${tagged}`
 }
 
 export const settings = (

@@ -4,7 +4,7 @@
  */
 import { meterOf } from "../../internal/part/kinds.ts"
 import type { Meter, Wall } from "../../internal/part/meter.ts"
-import type { Decision, Left, Request, Return } from "../ThrottleStore.ts"
+import type { Decision, Left, Request, Return, Together } from "../ThrottleStore.ts"
 import {
   grace,
   limitOf,
@@ -70,6 +70,8 @@ export const initial: State = {
 export interface Outcome {
   readonly state: State
   readonly decision: Decision
+  /** Whether the first call of a dry request could start now. */
+  readonly isReady: boolean
   /** The process to notify that permits are free. */
   readonly notify: string | undefined
 }
@@ -85,6 +87,8 @@ interface Step {
   readonly parts: ReadonlyArray<Part>
   /** Whether what was granted to others may no longer hold. */
   isChanged: boolean
+  readonly isSure: boolean
+  isReady: boolean
 }
 
 interface Part extends Pick<Rule, "field" | "kind"> {
@@ -106,9 +110,11 @@ const copyOf = (state: State): Step["state"] => ({
   queue: new Map(state.queue)
 })
 
-export const decide = (before: State, request: Request, now: number, wall: Wall): Outcome => {
+/** `isSure`: the calls could start a moment ago, before the line for permits was brought up to date. */
+export const decide = (before: State, request: Request, now: number, wall: Wall, isSure = false): Outcome => {
   const state = copyOf(before)
-  const step: Step = { state, request, now, wall, parts: adopt(state, request.rules, now), isChanged: false }
+  const parts = adopt(state, request.rules, now)
+  const step: Step = { state, request, now, wall, parts, isSure, isChanged: false, isReady: false }
   const { returns, settlements } = request
   const hasReturned = returns !== undefined && returns.version === state.version
   if (hasReturned) takeBack(step, returns)
@@ -133,7 +139,41 @@ export const decide = (before: State, request: Request, now: number, wall: Wall)
     hasReturned,
     left: request.asksLeft ? leftOf(step) : []
   }
-  return { state, decision, notify }
+  return { state, decision, isReady: step.isReady, notify }
+}
+
+/** A request that reports nothing, since it has been reported. */
+const withoutReports = (request: Request): Request => ({
+  ...request,
+  returns: undefined,
+  settlements: [],
+  releases: []
+})
+
+/**
+ * Decides about requests for different keys, of one call each, which all start or none. Each is asked first whether its call
+ * could start now; if all could and none of the requests is dry, they are granted.
+ */
+export const decideTogether = (
+  requests: ReadonlyArray<Request>,
+  stateOf: (key: string) => State,
+  now: number,
+  wall: Wall
+): { readonly answer: Together; readonly outcomes: ReadonlyArray<Outcome> } => {
+  const asked = requests.map((request) => decide(stateOf(request.key), { ...request, isDry: true }, now, wall))
+  const blocked = asked.findIndex(({ isReady }) => !isReady)
+  const isGranted = blocked < 0 && !requests.some(({ isDry }) => isDry)
+  const granted = isGranted
+    ? asked.map(({ state }, i) => decide(state, withoutReports(requests[i]!), now, wall, true))
+    : asked
+  const decisions = granted.map(({ decision }, i) => ({
+    ...decision,
+    hasReturned: asked[i]!.decision.hasReturned
+  }))
+  return {
+    answer: { decisions, isGranted, blocked: blocked < 0 ? undefined : blocked },
+    outcomes: granted.map((outcome, i) => ({ ...outcome, notify: outcome.notify ?? asked[i]!.notify }))
+  }
 }
 
 /** Extends leases; false for one that has ended. */
@@ -335,13 +375,17 @@ const grant = (step: Step): Granted => {
         pools[j]! > 0 && (held.get(field) ?? 0) + pools[j]! > limit
       )
       const first = firstInQueue(step)
-      if (missing >= 0 || (pools.some((amount) => amount > 0) && first !== undefined && first !== owner)) {
+      const isBehind = !step.isSure && first !== undefined && first !== owner
+      if (missing >= 0 || (isBehind && pools.some((amount) => amount > 0))) {
         return end({ isBusy: true, part: request.rules.meters.length + 1 + Math.max(0, missing) })
       }
       const from = since !== undefined && granted < waited ? Math.min(since, now) : now
       const ready = readyAt(step, Math.max(state.latest, from, isDry ? state.pausedUntil : -Infinity), meters)
       part = ready.part
-      if (isDry) return end({ part, wait: finite(ready.at - now) })
+      if (isDry) {
+        step.isReady = ready.at <= now + ready.tolerance && !isPaused(step)
+        return end({ part, wait: finite(ready.at - now) })
+      }
       if (ready.at <= now + ready.tolerance) {
         state.latest = Math.min(ready.at, now)
         charge(step, state.latest, now, meters)

@@ -85,24 +85,37 @@ const nextStep = (limiter: Limiter, listen: () => void): Effect.Effect<void> | u
   const { answer, place, slot } = limiter
   const head = Shared.headOf(limiter)
   const paused = Shared.pausedFor(limiter)
-  if (Shared.hasReports(limiter)) return ask(limiter, slot === undefined && paused === 0 ? batchOf(limiter) : [])
+  const mayAsk = slot === undefined && paused === 0
+  if (Shared.hasReports(limiter)) {
+    // Its request reports too.
+    if (mayAsk && head?.several?.isAt(limiter) === true) return askTogether(limiter, head)
+    return ask(limiter, mayAsk ? batchOf(limiter) : [])
+  }
   if (head === undefined) return undefined
   if (slot !== undefined) return rest(limiter, Math.max(slot.due - Shared.now(limiter), paused))
   if (paused > 0) {
     queueOrReject(limiter, paused)
     return rest(limiter, paused)
   }
+  // It waits at another level, and keeps its place here.
+  if (head.several?.isAt(limiter) === false) return rest(limiter, Infinity)
   const storePaused = answer.pausedUntil - Shared.now(limiter)
+  const askAgain = limiter.askAgainAt - Shared.now(limiter)
   const rested = head.queued === undefined
     ? undefined
     : place !== "none"
     ? untilFree(limiter)
     : storePaused > Budget.tolerance
     ? rest(limiter, Math.min(recheck, storePaused))
+    : askAgain > Budget.tolerance
+    ? rest(limiter, askAgain)
     : undefined
   const asked = Effect.suspend(() => {
     listen()
-    return limiter.slot === undefined && Shared.pausedFor(limiter) === 0 ? ask(limiter, batchOf(limiter)) : Effect.void
+    if (limiter.slot !== undefined || Shared.pausedFor(limiter) > 0) return Effect.void
+    const head = Shared.headOf(limiter)
+    if (head?.several === undefined) return ask(limiter, batchOf(limiter))
+    return head.several.isAt(limiter) ? askTogether(limiter, head) : Effect.void
   })
   return rested === undefined ? asked : Effect.andThen(rested, asked)
 }
@@ -162,9 +175,11 @@ const batchOf = (limiter: Limiter): ReadonlyArray<Waiter> => {
   const batch: Array<Waiter> = []
   // In another order than that of arrival another call may be the head by the time of the answer.
   const head = Shared.headOf(limiter)
-  if (limiter.queue.ranking !== undefined) return head === undefined ? [] : [head]
+  if (limiter.queue.ranking !== undefined) return head === undefined || head.several !== undefined ? [] : [head]
   for (let waiter = head; waiter !== undefined; waiter = waiter.next as Waiter | undefined) {
     const { demand } = waiter
+    // It is asked for with its other levels.
+    if (waiter.several !== undefined) break
     batch.push(waiter)
     for (let i = 0; i < room.length; i++) room[i]! -= demand.meters[i]!
     for (let j = 0; j < free.length; j++) free[j]! -= demand.pools[j]!
@@ -205,16 +220,51 @@ export const report = (
     })
   })
 
+/** Maximum number of requests for calls of several levels at once. */
+const mostAtOnce = 64
+
+/**
+ * Asks for calls of several levels, each with a request of its own: for the head, and for those behind it with the same demand,
+ * as many as have started lately. So a queue is not emptied by one call for each round trip.
+ */
+const askTogether = (limiter: Limiter, head: Waiter): Effect.Effect<void> => {
+  const asks = [head.several!.ask]
+  if (limiter.queue.ranking === undefined) {
+    for (
+      let waiter = head.next as Waiter | undefined;
+      waiter !== undefined;
+      waiter = waiter.next as Waiter | undefined
+    ) {
+      const isAlike = waiter.several?.isAt(limiter) === true && Shared.isSame(waiter.demand, head.demand)
+      if (!isAlike || asks.length >= limiter.atOnce) break
+      asks.push(waiter.several!.ask)
+    }
+  }
+  limiter.atOnce = Math.min(mostAtOnce, 2 * asks.length)
+  return asks.length === 1 ? asks[0]! : Effect.all(asks, { concurrency: "unbounded", discard: true })
+}
+
+/** Notes what an answer says of the head. */
+export const note = (
+  limiter: Limiter,
+  { isPaused, nextExpiry, part, receivedAt, wait }: Pick<
+    Answer,
+    "isPaused" | "nextExpiry" | "part" | "receivedAt" | "wait"
+  >
+): void => {
+  const pausedUntil = isPaused ? receivedAt + wait! : -Infinity
+  limiter.answer = { part, nextExpiry, pausedUntil }
+  if (pausedUntil > receivedAt) Pauses.extend(limiter.pauses, receivedAt, pausedUntil)
+  else if (Shared.pausedFor(limiter) === 0) Pauses.end(limiter.pauses, receivedAt)
+}
+
 const apply = (
   limiter: Limiter,
   batch: ReadonlyArray<Waiter>,
   demands: ReadonlyArray<Demand>,
   { grants, granted, isBusy, isPaused, nextExpiry, now: at, part, receivedAt, slot, wait }: Answer
 ): void => {
-  const pausedUntil = isPaused ? receivedAt + wait! : -Infinity
-  limiter.answer = { part, nextExpiry, pausedUntil }
-  if (pausedUntil > receivedAt) Pauses.extend(limiter.pauses, receivedAt, pausedUntil)
-  else if (Shared.pausedFor(limiter) === 0) Pauses.end(limiter.pauses, receivedAt)
+  note(limiter, { isPaused, nextExpiry, part, receivedAt, wait })
   // A call that permits or a pause have held back has no time to make up for.
   if (isBusy || isPaused) limiter.since = undefined
   else if (granted > 0) limiter.since = at
@@ -237,7 +287,7 @@ const isWaiting = ({ admission, state }: Waiter): boolean => state === "waiting"
  * Makes the calls that cannot start at once wait, or rejects them. `headWait`: the nanoseconds that the first of them has to
  * wait; undefined where that cannot be estimated. `only`: the demand that this is known of, if the store has reserved nothing.
  */
-const queueOrReject = (limiter: Limiter, headWait: number | undefined, only?: Demand): void => {
+export const queueOrReject = (limiter: Limiter, headWait: number | undefined, only?: Demand): void => {
   if (Shared.queuedCalls(limiter) === limiter.waiters.size) return
   const ahead = limiter.meters.map(() => ({ waitingCalls: 0, waitingCost: 0 }))
   const ofCallers: Caller.Counts = new Map()

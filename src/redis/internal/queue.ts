@@ -25,7 +25,9 @@ export const dequeue = (limiter: Limiter, waiter: Waiter, hasStarted: boolean): 
   if (waiter.queued === undefined) Counts.changed(limiter.counts)
   else Counts.waiting(limiter.counts, -1)
   if (limiter.waiters.size === 0) Scheduler.stop(limiter.deadlines)
-  if (wasHead) Shared.signal(limiter)
+  if (!wasHead) return
+  limiter.askAgainAt = -Infinity
+  Shared.signal(limiter)
 }
 
 /** It is known from now on that a call has to wait. `expected`: nanoseconds; undefined where that cannot be estimated. */
@@ -37,7 +39,8 @@ export const makeWait = (limiter: Limiter, waiter: Waiter, expected: number | un
 
 /** Begins to observe the wait of a parked call that is known to wait, unless it is observed. */
 export const observeIfParked = (limiter: Limiter, waiter: Waiter): void => {
-  const { arrival, fiber, observation, queued, resume } = waiter
+  const { arrival, fiber, observation, queued, resume, several } = waiter
+  if (several !== undefined) return several.observe(limiter, waiter)
   if (queued === undefined || observation !== undefined || resume === undefined) return
   const { expected, position } = queued
   const finite = expected === Infinity ? undefined : expected
@@ -70,10 +73,12 @@ export const dropReservations = (limiter: Limiter): void => {
   limiter.unused = []
   limiter.slot = undefined
   limiter.since = undefined
+  limiter.askAgainAt = -Infinity
 }
 
-/** Whether a call may start with a grant that was made for another. */
+/** Whether a call may start with a grant that was made for another. One of several levels is granted by all at once. */
 const suits = ({ demand, maySettle }: Grant, waiter: Waiter): boolean =>
+  waiter.several === undefined &&
   Shared.isSame(demand, waiter.demand) && (maySettle || waiter.settlement === undefined)
 
 /** Gives unused grants to the head of the queue, as long as they suit it. */

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Restore } from "../../internal/backend.ts"
 import type { Demand } from "../../internal/demand.ts"
-import type { Decision, Request, Return, Run } from "../ThrottleStore.ts"
+import type { Decision, Request, Return, Run, Together } from "../ThrottleStore.ts"
 import * as Client from "./client.ts"
 import { release, startRenewer } from "./leases.ts"
 import { type Grant, isSame, type Lease, type Limiter, now, run, signal } from "./limiter.ts"
@@ -55,6 +55,48 @@ export const send = (
     )
   })
 
+/** A level in a request for several: its limiter, the demand of the call there, and what is asked beside. */
+export interface Level {
+  readonly limiter: Limiter
+  readonly demand: Demand
+  readonly options: Options
+}
+
+/** Answers for several levels, in their order. */
+export interface Answers extends Omit<Together, "decisions"> {
+  readonly answers: ReadonlyArray<Answer>
+}
+
+/** Sends one request for a call of several levels, with the reports of each; all grant it, or none. As {@link send}. */
+export const sendTogether = (
+  levels: ReadonlyArray<Level>,
+  restore: Restore
+): Effect.Effect<Answers, Client.Failure> =>
+  Effect.suspend(() => {
+    const { client, key } = levels[0]!.limiter.settings
+    const timeout = Math.max(...levels.map(({ limiter }) => limiter.settings.timeout))
+    const requests = levels.map(({ demand, limiter, options }) => requestOf(limiter, [demand], options))
+    const sentAt = levels.map(({ limiter }) => now(limiter))
+    const answersOf = ({ blocked, decisions, isGranted }: Together): Answers => ({
+      blocked,
+      isGranted,
+      answers: decisions.map((decision, i) => {
+        const { demand, limiter } = levels[i]!
+        return receive(limiter, [demand], requests[i]!, decision, sentAt[i]!, true)
+      })
+    })
+    const onUnwanted = (together: Together) =>
+      answersOf(together).answers.forEach((answer, i) => discard(levels[i]!.limiter, answer))
+    const request = client.store.decideTogether!(requests)
+    return Effect.map(
+      Effect.onExitPrimitive(Client.send(client, key, timeout, request, onUnwanted, restore), (exit) => {
+        if (Exit.isFailure(exit)) levels.forEach(({ limiter }, i) => releaseAgain(limiter, requests[i]!.releases))
+        return undefined
+      }),
+      answersOf
+    )
+  })
+
 /** Reports releases once more, since the store may not know of them. A pump at work looks at them by itself. */
 const releaseAgain = (limiter: Limiter, releases: ReadonlyArray<string>): void => {
   limiter.releases.unshift(...releases)
@@ -63,7 +105,7 @@ const releaseAgain = (limiter: Limiter, releases: ReadonlyArray<string>): void =
 }
 
 /** Returns what an answer has granted too late. */
-const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
+export const discard = (limiter: Limiter, { grants, slot }: Answer): void => {
   const unwanted = slot === undefined ? grants : [...grants, slot.grant]
   limiter.unwanted.push(...unwanted)
   for (const { lease } of unwanted) if (lease !== undefined) release(limiter, lease)
@@ -123,8 +165,13 @@ const returnsOf = (limiter: Limiter): Return | undefined => {
   limiter.unused = []
   limiter.unwanted = []
   for (const { lease } of all) if (lease !== undefined) release(limiter, lease)
-  const version = Math.max(...all.map((grant) => grant.version))
-  const newest = all.filter((grant) => grant.version === version && haveSameMeters(grant.demand.plan, limiter.plan))
+  const known = all.filter((grant) => haveSameMeters(grant.demand.plan, limiter.plan))
+  for (const { at, demand, isOfLevels, version } of known) {
+    if (isOfLevels) limiter.settlements.push({ version, at, isUndone: true, more: demand.meters.map((cost) => -cost) })
+  }
+  const returned = known.filter(({ isOfLevels }) => !isOfLevels)
+  const version = Math.max(...returned.map((grant) => grant.version))
+  const newest = returned.filter((grant) => grant.version === version)
   if (newest.length === 0) return undefined
   const slot = newest.find(({ isSlot }) => isSlot)
   const grants = newest.filter(({ isSlot }) => !isSlot)
@@ -141,7 +188,8 @@ const receive = (
   demands: ReadonlyArray<Demand>,
   { returns, rules, settleWithin }: Request,
   decision: Decision,
-  sentAt: number
+  sentAt: number,
+  isOfLevels = false
 ): Answer => {
   const { granted, hasReturned, isPaused, nextExpiry, now: at, slot, version, wait } = decision
   const standing = limiter.slot?.grant
@@ -157,6 +205,7 @@ const receive = (
     version,
     isSlot,
     maySettle,
+    isOfLevels,
     lease: demand.holdsPermits
       ? lease(limiter, decision.leases[leases]!, decision.fence + leases++, demand, sentAt)
       : undefined
@@ -174,6 +223,7 @@ const receive = (
 /** A lease that the store has granted. It counts from the request, which was sent before the store began to count. */
 const lease = (limiter: Limiter, name: string, fence: number, demand: Demand, sentAt: number): Lease => {
   const lease: Lease = {
+    key: limiter.settings.key,
     name,
     fence,
     demand,

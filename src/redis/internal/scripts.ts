@@ -145,7 +145,7 @@ end
 if leased then first() end
 local wasHead = head == me
 
-local granted, reserved, wait, busy, part, open = 0, nil, nil, false, 0, true
+local granted, reserved, wait, busy, part, open, ready = 0, nil, nil, false, 0, true, false
 local id, fence = ask.firstLease or 0, max(S.f + 1, now)
 local firstFence, names = fence, {}
 local function lease(want)
@@ -164,7 +164,7 @@ for _, run in ipairs(ask.runs) do
   for j = 1, np do if want[j] > 0 then holds = true end end
   for _ = 1, open and run.count or 0 do
     if holds then
-      if head and head ~= me then busy, part, open = true, #M + 1, false end
+      if head and head ~= me and not ask.isSure then busy, part, open = true, #M + 1, false end
       for j, pool in ipairs(P) do
         if want[j] > 0 and S[pool.field] + want[j] > pool.limit then busy, part, open = true, #M + j, false end
       end
@@ -180,7 +180,10 @@ for _, run in ipairs(ask.runs) do
         if M[i].kind ~= 'rate' then tolerance = ${rounding} end
       end
     end
-    if ask.isDry then wait, open = max(at, 0), false break end
+    if ask.isDry then
+      wait, open, ready = max(at, 0), false, at <= tolerance and p <= ${rounding}
+      break
+    end
     if at <= tolerance then at = min(at, 0) else wait, open = at, false end
     if open or at <= ask.maxWait then
       if not open then
@@ -294,7 +297,44 @@ local answer = {
   now = now, version = S.v, fence = firstFence, nextExpiry = expiry and ceil(expiry), isPaused = p > ${rounding},
   hasReturned = returned
 }
-return { names, left, ${replyFields.map((field) => `answer.${field} or -1`).join(", ")} }
+-- The second value is for the script that asks several keys.
+return { names, left, ${replyFields.map((field) => `answer.${field} or -1`).join(", ")} }, ready
+`
+
+/**
+ * What `decide` is told before it begins. 1: to charge nothing. 2: that what is to be reported has been, and that the call could
+ * start before the line for permits was brought up to date.
+ */
+const passes = `
+if pass == 1 then ask.isDry = true end
+if pass == 2 then ask.returns, ask.settlements, ask.isSure = nil, nil, true end
+`
+
+const together = `
+local time = tonumber(ARGV[1])
+if not time then local s = redis.call('TIME') time = s[1] * 1e6 + s[2] end
+local requests, first, dry = {}, 1, false
+for i = 2, #ARGV, 3 do
+  local keys, count = {}, tonumber(ARGV[i])
+  for j = 1, count do keys[j] = KEYS[first + j - 1] end
+  first = first + count
+  dry = dry or string.find(ARGV[i + 2], '"isDry":true', 1, true)
+  requests[#requests + 1] = { keys, { string.format('%.0f', time), ARGV[i + 1], ARGV[i + 2] } }
+end
+local replies, blocked = {}, 0
+for i, request in ipairs(requests) do
+  local reply, ready = decide(request[1], request[2], 1)
+  replies[i] = reply
+  if not ready and blocked == 0 then blocked = i end
+end
+if blocked > 0 or dry then return { blocked, 0, replies } end
+for i, request in ipairs(requests) do
+  local reply = decide(request[1], request[2], 2)
+  -- What is reported was reported with the first pass.
+  reply[#reply] = replies[i][#reply]
+  replies[i] = reply
+end
+return { 0, 1, replies }
 `
 
 const renewal = `
@@ -328,6 +368,17 @@ return 1
 
 /** Decides about a request. Keys: that of the state, the logs, and where permits are leased the leases and the queue. */
 export const decide = state + meters + decision
+
+/**
+ * Decides about requests for several keys of one hash slot, of one call each, which all start or none: `decide` as a function,
+ * which first asks each key, and then, if all are ready, charges each. Keys: those of each request, one after the other.
+ * Arguments: the time, and for each request how many keys are its own, the rules, and the request.
+ */
+export const decideTogether = `
+local function decide(KEYS, ARGV, pass)
+${state + meters + passes + decision}
+end
+${together}`
 
 /** Extends leases; answers 0 for one that is gone. Keys: that of the state, and the leases. */
 export const renew = state + renewal

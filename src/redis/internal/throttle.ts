@@ -8,19 +8,16 @@ import * as Counts from "../../internal/counts.ts"
 import * as Engine from "../../internal/engine.ts"
 import * as Operations from "../../internal/operations.ts"
 import * as Plan from "../../internal/plan.ts"
-import type { Permit, Throttle } from "../../internal/service.ts"
+import type { Throttle } from "../../internal/service.ts"
 import { planOf } from "../../internal/throttle.ts"
 import * as Watch from "../../internal/watch.ts"
-import { Leased } from "./backend.ts"
+import { Leased, type LeasedPermit } from "./backend.ts"
 import * as Control from "./control.ts"
 import * as Finish from "./finish.ts"
 import { underLease } from "./leases.ts"
-import type { Lease, Limiter } from "./limiter.ts"
+import { shared } from "./levelsEngine.ts"
+import type { Limiter } from "./limiter.ts"
 import { undistributable } from "./rules.ts"
-
-export interface LeasedPermit extends Permit {
-  readonly [Leased]?: Lease
-}
 
 /** `mayReject`: whether the type of all calls has an error. */
 export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan)): Engine.Engine => {
@@ -61,11 +58,13 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
     }),
     use: (use, cost) =>
       Admission.use(limiter, Engine.demandOf(limiter, cost), (permit: LeasedPermit) => {
-        const lease = permit[Leased]
-        return lease === undefined ? use(permit) : underLease(limiter, lease, use(permit))
+        const leases = permit[Leased]
+        return leases === undefined ? use(permit) : underLease(leases, use(permit))
       })
   }
 }
 
-export const throttleOf = (limiter: Limiter, mayReject?: boolean): Throttle =>
-  Operations.make(engine(limiter, mayReject))
+export const throttleOf = (limiter: Limiter, mayReject?: boolean): Throttle => {
+  const { client: { store }, key } = limiter.settings
+  return Operations.make(shared(engine(limiter, mayReject), { store, key, open: () => ({ limiter, close: () => {} }) }))
+}

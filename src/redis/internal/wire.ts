@@ -4,7 +4,7 @@
 import type * as Types from "effect/Types"
 import { shortest } from "../../internal/part/calendar.ts"
 import { calendarOf, lengthOf } from "../../internal/part/zone.ts"
-import type { Decision, Left, Request } from "../ThrottleStore.ts"
+import type { Decision, Left, Request, Together } from "../ThrottleStore.ts"
 import { grace, grainOf, micros, type Rule, type Rules } from "./rules.ts"
 import { replyFields } from "./scripts.ts"
 
@@ -109,6 +109,15 @@ const decodeLeft = (left: ReadonlyArray<number>): ReadonlyArray<Left> =>
     const known = (micros: number) => micros < 0 ? undefined : micros
     return { permits: left[3 * i]!, untilMore: known(left[3 * i + 1]!), untilFull: known(left[3 * i + 2]!) }
   })
+
+/** The first request that is blocked, counted from 1, or 0; 1 if all were granted, else 0; the reply of each. */
+export type ReplyTogether = readonly [blocked: number, isGranted: number, replies: ReadonlyArray<Reply>]
+
+export const decodeTogether = ([blocked, isGranted, replies]: ReplyTogether): Together => ({
+  decisions: replies.map(decodeReply),
+  isGranted: isGranted === 1,
+  blocked: blocked === 0 ? undefined : blocked - 1
+})
 
 export const decodeReply = ([leases, left, ...values]: Reply): Decision => {
   const value = (name: (typeof replyFields)[number]): number => values[replyFields.indexOf(name)]!
