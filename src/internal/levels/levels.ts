@@ -111,6 +111,7 @@ const enter = (levels: Levels, climber: Climber): Effect.Effect<any, any, any> |
   if (isOpenTo(levels, level, call)) {
     // It does not wait here, so no bound is asked. It keeps a place while it waits at a wider level.
     const waiter = Waiters.make(limiter, own, Time.now(limiter.time))
+    if (limiter.mayReject) Bounds.apply(call.fiber, waiter)
     Local.enqueue(limiter, waiter)
     entered.push(waiter)
     return undefined
