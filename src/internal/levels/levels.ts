@@ -288,8 +288,13 @@ const backend: Backend<Levels> = {
   },
 
   resolveIfAvailable: (levels, call, restore) => {
-    const rejection = excess(levels, call)
-    return rejection === undefined ? undefined : restore(rejection)
+    for (const [i, limiter] of levels.limiters.entries()) {
+      if (limiter.phase === "shadow") continue
+      levels.level = i
+      const replaced = limiter.backend.resolveIfAvailable(limiter, callAt(levels, i, call), restore)
+      if (replaced !== undefined) return replaced
+    }
+    return undefined
   },
 
   onPark: (levels, waiter) => {
