@@ -2,7 +2,7 @@
  * Attacks on levels, orders, bounds of calls, drains, allow, reset and calendar windows.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Clock, Duration, Effect, Exit, Fiber, Option } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { estimateOf, fork, reasonOf } from "./utils/kit.ts"
@@ -67,6 +67,46 @@ describe("levels and bounds of calls", () => {
       yield* TestClock.adjust("10 seconds")
       assert.isUndefined(reasonOf(third.pollUnsafe()))
     }))
+})
+
+describe("levels and work", () => {
+  /** How often a throttle reads the clock while nothing happens: the first call of `narrow` waits at a wider level. */
+  const readsAfter = (act: (narrow: Throttle.Throttle) => Effect.Effect<unknown, unknown>) =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      let reads = 0
+      const counting: Clock.Clock = Object.assign(Object.create(clock), {
+        monotonicTimeNanosUnsafe: () => {
+          reads++
+          return clock.monotonicTimeNanosUnsafe()
+        }
+      })
+      return yield* Effect.gen(function*() {
+        const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+        const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+        const both = Throttle.levels([narrow, wide])
+        yield* fork(wide.withPermit(Effect.never))
+        yield* fork(both.withPermit(Effect.void))
+        yield* act(narrow)
+        const before = reads
+        for (let i = 0; i < 100; i++) yield* Effect.yieldNow
+        return reads - before
+      }).pipe(Effect.provideService(Clock.Clock, counting))
+    })
+  const acts: Record<string, (narrow: Throttle.Throttle) => Effect.Effect<unknown, unknown>> = {
+    nothing: () => Effect.void,
+    "a reset": (narrow) => narrow.reset,
+    "an update": (narrow) => narrow.update(Throttle.rate({ limit: 50, burst: 50 })),
+    "the end of a pause": (narrow) => Effect.andThen(narrow.pause(5), narrow.resume),
+    "a call with bounds of its own": (narrow) =>
+      fork(narrow.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "1 hour" })))
+  }
+  for (const [name, act] of Object.entries(acts)) {
+    it.effect(`a throttle whose first call waits at a wider level is at rest after ${name}`, () =>
+      Effect.gen(function*() {
+        assert.isBelow(yield* readsAfter(act), 1_000)
+      }))
+  }
 })
 
 describe("levels and drains", () => {
