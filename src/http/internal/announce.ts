@@ -58,10 +58,17 @@ export const announce = (
   const countIf = cancel && announced.countIf
   if (announced.dialect === "none" && countIf === undefined) return
   HttpEffect.appendPreResponseHandlerUnsafe(context, (request, response) => {
-    const withFields = () => Effect.succeed(withHeaders(response, fieldsOf(announced.dialect, asked, response.headers)))
+    // The answer is made and must be sent, also where `lookup` throws only now.
+    const withFields = () => {
+      try {
+        return Effect.succeed(withHeaders(response, fieldsOf(announced.dialect, asked, response.headers)))
+      } catch (defect) {
+        return Effect.as(Effect.logError("HttpThrottle: the fields of an answer failed", defect), response)
+      }
+    }
     if (countIf === undefined) return withFields()
     // What is held is held until a body that streams has been sent, so only then the permit can be cancelled.
-    const isLater = response.body._tag === "Stream" && asked.some(({ key, limit }) => limit.holds(key))
+    const isLater = response.body._tag === "Stream" && asked.some(mayHold)
     const cancelled = isLater
       ? Scope.addFinalizer(Context.getUnsafe(context, Scope.Scope), cancel!)
       : cancel!
@@ -70,6 +77,14 @@ export const announce = (
       (counts) => counts ? withFields() : Effect.flatMap(cancelled, withFields)
     )
   })
+}
+
+const mayHold = ({ key, limit }: Asked): boolean => {
+  try {
+    return limit.holds(key)
+  } catch {
+    return true
+  }
 }
 
 /** The answer is made and must be sent, so where `countIf` fails the request counts. */

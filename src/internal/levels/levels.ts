@@ -111,6 +111,7 @@ const enter = (levels: Levels, climber: Climber): Effect.Effect<any, any, any> |
   if (isOpenTo(levels, level, call)) {
     // It does not wait here, so no bound is asked. It keeps a place while it waits at a wider level.
     const waiter = Waiters.make(limiter, own, Time.now(limiter.time))
+    if (limiter.mayReject) Bounds.apply(call.fiber, waiter)
     Local.enqueue(limiter, waiter)
     entered.push(waiter)
     return undefined
@@ -304,8 +305,13 @@ const backend: Backend<Levels> = {
   },
 
   resolveIfAvailable: (levels, call, restore) => {
-    const rejection = excess(levels, call)
-    return rejection === undefined ? undefined : restore(rejection)
+    for (const [i, limiter] of levels.limiters.entries()) {
+      if (limiter.phase === "shadow") continue
+      levels.level = i
+      const replaced = limiter.backend.resolveIfAvailable(limiter, callAt(levels, i, call), restore)
+      if (replaced !== undefined) return replaced
+    }
+    return undefined
   },
 
   onPark: (levels, waiter) => {

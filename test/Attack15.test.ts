@@ -1,0 +1,260 @@
+/**
+ * Attacks on levels, orders, bounds of calls, drains, allow, reset and calendar windows.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
+import { TestClock } from "effect/testing"
+import { estimateOf, fork, reasonOf } from "./utils/kit.ts"
+
+describe("levels and bounds of calls", () => {
+  it.effect("a call behind one that waits at a wider level times out in time", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+      const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* fork(wide.withPermit(Effect.never))
+      yield* fork(both.withPermit(Effect.void))
+      const hurried = yield* fork(both.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "100 millis" })))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(reasonOf(hurried.pollUnsafe()), "TimedOut")
+    }))
+
+  it.effect("the same for a plain call of the narrow level", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+      const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* fork(wide.withPermit(Effect.never))
+      yield* fork(both.withPermit(Effect.void))
+      const hurried = yield* fork(narrow.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "100 millis" })))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(reasonOf(hurried.pollUnsafe()), "TimedOut")
+    }))
+
+  it.effect("a call sent back to a level that was open on arrival keeps its own timeout", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* both.withPermit(Effect.void)
+      const call = yield* fork(both.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "2 seconds" })))
+      yield* narrow.pause("1 hour")
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(reasonOf(call.pollUnsafe()), "TimedOut")
+    }))
+
+  it.effect("an update of the narrow level's timeout ends a wait at the wide one", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+      const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* fork(wide.withPermit(Effect.never))
+      const call = yield* fork(both.withPermit(Effect.void))
+      yield* narrow.update(Throttle.rate({ limit: 100, burst: 99, timeout: "1 second" }))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(reasonOf(call.pollUnsafe()), "TimedOut")
+    }))
+
+  it.effect("maxQueue: 0 at the narrow level rejects no call while that level has permits", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99, maxQueue: 0 }))
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* both.withPermit(Effect.void)
+      yield* fork(both.withPermit(Effect.void))
+      const third = yield* fork(both.withPermit(Effect.void))
+      yield* TestClock.adjust("10 seconds")
+      assert.isUndefined(reasonOf(third.pollUnsafe()))
+    }))
+})
+
+describe("levels and work", () => {
+  /** How often a throttle reads the clock while nothing happens: the first call of `narrow` waits at a wider level. */
+  const readsAfter = (act: (narrow: Throttle.Throttle) => Effect.Effect<unknown, unknown>) =>
+    Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      let reads = 0
+      const counting: Clock.Clock = Object.assign(Object.create(clock), {
+        monotonicTimeNanosUnsafe: () => {
+          reads++
+          return clock.monotonicTimeNanosUnsafe()
+        }
+      })
+      return yield* Effect.gen(function*() {
+        const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+        const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+        const both = Throttle.levels([narrow, wide])
+        yield* fork(wide.withPermit(Effect.never))
+        yield* fork(both.withPermit(Effect.void))
+        yield* act(narrow)
+        const before = reads
+        for (let i = 0; i < 100; i++) yield* Effect.yieldNow
+        return reads - before
+      }).pipe(Effect.provideService(Clock.Clock, counting))
+    })
+  const acts: Record<string, (narrow: Throttle.Throttle) => Effect.Effect<unknown, unknown>> = {
+    nothing: () => Effect.void,
+    "a reset": (narrow) => narrow.reset,
+    "an update": (narrow) => narrow.update(Throttle.rate({ limit: 50, burst: 50 })),
+    "the end of a pause": (narrow) => Effect.andThen(narrow.pause(5), narrow.resume),
+    "a call with bounds of its own": (narrow) =>
+      fork(narrow.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "1 hour" })))
+  }
+  for (const [name, act] of Object.entries(acts)) {
+    it.effect(`a throttle whose first call waits at a wider level is at rest after ${name}`, () =>
+      Effect.gen(function*() {
+        assert.isBelow(yield* readsAfter(act), 1_000)
+      }))
+  }
+})
+
+describe("levels and drains", () => {
+  it.effect("allow fails with Draining as that of the throttle does", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 10 }))
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 10 }))
+      yield* wide.drain()
+      assert.strictEqual(reasonOf(yield* Effect.exit(wide.allow())), "Draining")
+      assert.strictEqual(reasonOf(yield* Effect.exit(Throttle.levels([narrow, wide]).allow())), "Draining")
+    }))
+
+  it.effect("withPermitsIfAvailable fails with Draining as that of the throttle does", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 10 }))
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 10 }))
+      yield* wide.drain()
+      const one = yield* Effect.exit(wide.withPermitsIfAvailable(Effect.void, 1))
+      assert.strictEqual(reasonOf(one), "Draining")
+      const both = yield* Effect.exit(Throttle.levels([narrow, wide]).withPermitsIfAvailable(Effect.void, 1))
+      assert.strictEqual(reasonOf(both), "Draining")
+    }))
+
+  it.effect("nothing is left of a draining throttle for calls that come now", () =>
+    Effect.gen(function*() {
+      const t = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
+      yield* fork(t.withPermit(Effect.never))
+      yield* fork(t.drain())
+      assert.strictEqual(yield* estimateOf(t), undefined)
+      assert.strictEqual((yield* t.remaining)[0]!.remaining, 0)
+    }))
+  it.effect("drainOf leaves a key without waiting and running calls as it is, in a pause too", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.rate({ limit: 10 }) })
+      yield* map.pause("a", "1 hour")
+      assert.strictEqual(yield* map.drainOf("a"), 0)
+      const call = yield* fork(map.withPermit("a")(Effect.void))
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(reasonOf(call.pollUnsafe()))
+    }))
+
+  it.effect("a draining map: nothing is left of an idle key", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: () => Throttle.rate({ limit: 2, burst: 1 }) })
+      yield* map.drain()
+      assert.strictEqual(yield* Effect.map(map.estimateWait("a"), Option.isNone), true)
+      assert.strictEqual((yield* map.remaining("a"))[0]!.remaining, 0)
+    }))
+})
+
+describe("levels and statistics", () => {
+  it.effect("a wait counts at the level at which the call waits", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* both.withPermit(Effect.void)
+      yield* fork(both.withPermit(Effect.void))
+      assert.deepStrictEqual([(yield* narrow.statistics).waiting, (yield* wide.statistics).waiting], [0, 1])
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(Duration.toMillis((yield* wide.statistics).waited), 1_000)
+      assert.strictEqual(Duration.toMillis((yield* narrow.statistics).waited), 0)
+    }))
+
+  it.effect("a call that is rejected while parked and interrupted then is counted once", () =>
+    Effect.gen(function*() {
+      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 1, maxWait: "10 seconds" }))
+      const both = Throttle.levels([narrow, wide])
+      yield* both.withPermit(Effect.void)
+      const call = yield* fork(both.withPermit(Effect.void))
+      yield* wide.pause("1 hour").pipe(Effect.andThen(Effect.sync(() => call.interruptUnsafe())))
+      yield* Fiber.await(call)
+      const { interrupted, rejected } = yield* wide.statistics
+      assert.deepStrictEqual([interrupted + rejected.WaitTooLong], [1])
+      assert.strictEqual((yield* narrow.statistics).interrupted, interrupted)
+    }))
+})
+
+describe("levels in shadow", () => {
+  const urgent = Throttle.withCaller({ priority: 1 })
+
+  it.effect("a call that started at every level has left every queue", () =>
+    Effect.gen(function*() {
+      const inForce = Throttle.rate({ limit: 100, burst: 99, order: "priority", ageing: "1 minute" })
+      const narrow = yield* Throttle.make(inForce)
+      const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const both = Throttle.levels([narrow, wide])
+      yield* fork(wide.withPermit(Effect.sleep("1 second")))
+      yield* narrow.pause("100 millis")
+      const low = yield* fork(both.withPermit(Effect.sleep("1 second")))
+      const high = yield* fork(both.withPermit(Effect.sleep("1 second")).pipe(urgent))
+      yield* TestClock.adjust("200 millis") // the urgent one waits at the wide level
+      yield* narrow.update(Throttle.shadow(inForce))
+      yield* TestClock.adjust("10 seconds")
+      assert.isDefined(low.pollUnsafe())
+      assert.isDefined(high.pollUnsafe())
+      yield* narrow.update(inForce)
+      const later = yield* fork(narrow.withPermit(Effect.void))
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual([(yield* narrow.statistics).waiting, later.pollUnsafe() !== undefined], [0, true])
+    }))
+
+  it.effect("a level that an update puts into shadow holds back no call behind one that waits at a wider level", () =>
+    Effect.gen(function*() {
+      const inForce = Throttle.rate({ limit: 100, burst: 99 })
+      const user = yield* Throttle.make(inForce)
+      const busy = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      const free = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+      yield* fork(busy.withPermit(Effect.never))
+      yield* fork(Throttle.levels([user, busy]).withPermit(Effect.void))
+      const second = yield* fork(Throttle.levels([user, free]).withPermit(Effect.void))
+      yield* user.update(Throttle.shadow(inForce))
+      yield* TestClock.adjust("10 seconds")
+      assert.isDefined(second.pollUnsafe())
+    }))
+})
+
+describe("levels and nested calls", () => {
+  for (const [onReentry, expected] of [["bypass", "ran"], ["die", "died"]] as const) {
+    it.effect(`a call for permits that its own fiber holds does not wait for ever: ${onReentry}`, () =>
+      Effect.gen(function*() {
+        const user = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+        const everybody = yield* Throttle.make(Throttle.concurrency({ limit: 1, onReentry }))
+        const both = Throttle.levels([user, everybody])
+        const nested = (throttle: Throttle.Levels) =>
+          fork(throttle.withPermit(Effect.andThen(Effect.sleep("1 second"), throttle.withPermit(Effect.void))))
+        const outer = yield* nested(both)
+        yield* fork(both.withPermit(Effect.void))
+        yield* TestClock.adjust("10 seconds")
+        const exit = outer.pollUnsafe()
+        assert.strictEqual(exit && (Exit.isSuccess(exit) ? "ran" : Exit.hasDies(exit) ? "died" : "failed"), expected)
+      }))
+  }
+})
+
+describe("levels and maps", () => {
+  it.effect("a call that a wider level rejects evicts no key", () =>
+    Effect.gen(function*() {
+      const users = yield* ThrottleMap.make({
+        lookup: (_key: string) => Throttle.window({ limit: 5, per: "1 day" }),
+        maxKeys: 1,
+        onFull: "evict"
+      })
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 1, per: "1 day", maxQueue: 0 }))
+      const call = (user: string) => Throttle.levels([users.get(user), wide]).withPermit(Effect.void)
+      yield* call("ada")
+      assert.strictEqual(reasonOf(yield* Effect.exit(call("eve"))), "QueueFull")
+      assert.strictEqual((yield* users.remaining("ada"))[0]!.remaining, 4)
+    }))
+})
