@@ -1762,7 +1762,8 @@ export interface Levels extends
  * user's limit holds back makes no other user wait. Within each level calls start in the level's order. An interrupted or
  * rejected call is charged nothing at any level. `settle` and `cancel` apply to every level; permits are held at all, until
  * the end. A cost may name the units of any level. A timeout of a level counts from the arrival there and includes the
- * waits at wider ones.
+ * waits at wider ones. While a call waits at a wider level it is among the waiting calls of the narrower ones too; but
+ * `maxQueue` of a level rejects no call that the level could start now and that waits only behind one ahead.
  *
  * Each level at which the call has to wait emits `Waiting` and has a span of its own. The end emits one event, with the name
  * of the level at which the call waited last, and its whole wait.

@@ -130,6 +130,8 @@ export interface Waiter extends Grant, Omit<Queued, "settlement"> {
   resume: ((effect: Effect.Effect<any, ThrottleError, any>) => void) | undefined
   /** The effect with which the fiber continues, if that was decided before the fiber was parked. */
   outcome: Effect.Effect<any, any, any> | undefined
+  /** Whether its call was ready here and waits for a wider limiter now, which resumes it (see `levels/levels.ts`). */
+  isAhead: boolean
 }
 
 /** What is reported about a wait by the log, the span or the observer. */

@@ -19,12 +19,17 @@ export const reasonOf = (view: View, demand: Demand, now: number, own?: Bounds.O
   const { maxQueue, maxQueuePerCaller } = view.plan
   const maxWait = Bounds.maxWaitOf(view.plan, own)
   if (demand.exceeds !== undefined) return "PermitsExceedCapacity"
-  if (view.waiters.size >= maxQueue) return "QueueFull"
-  if (maxQueuePerCaller < Infinity && waitingOf(view, Caller.current()) >= maxQueuePerCaller) return "QueueFull"
+  const isFull = view.waiters.size >= maxQueue ||
+    (maxQueuePerCaller < Infinity && waitingOf(view, Caller.current()) >= maxQueuePerCaller)
+  if (isFull && !isBehindOneAhead(view, demand, now)) return "QueueFull"
   return maxWait !== Infinity && Estimate.waitOnArrival(view, demand, now) > maxWait + Budget.tolerance
     ? "WaitTooLong"
     : undefined
 }
+
+/** Whether an arriving call need not wait for this limiter, but for a wider one, for which the head waits. */
+const isBehindOneAhead = (view: View, demand: Demand, now: number): boolean =>
+  view.queue.peek()?.isAhead === true && Estimate.waitOnArrival(view, demand, now) <= Budget.tolerance
 
 /** The number of waiting calls of a caller. */
 const waitingOf = ({ callers }: View, { key }: Caller.Caller): number => callers.get(key) ?? 0

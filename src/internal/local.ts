@@ -245,17 +245,16 @@ const drain = (limiter: Limiter): boolean => {
     const head = queue.peek()
     if (head === undefined || limiter.phase === "closed") return true
     const now = Time.now(time)
-    let readyAt = headReadyAt(limiter, head, now)
+    // A head that is ahead is not resumed here; only deadlines are left to see to. In shadow it gives up its place.
+    const isAhead = head.isAhead && limiter.phase !== "shadow"
+    const readyAt = isAhead ? Infinity : headReadyAt(limiter, head, now)
     if (readyAt <= now + Budget.tolerance && readyAt <= Bounds.deadlineOf(limiter.plan, head) + Budget.tolerance) {
       // A head that is not parked is about to start, or to park and be examined then.
       if (head.resume === undefined) return true
       Waiters.resumeToStart(limiter, head)
-      if (queue.peek() !== head || queue !== limiter.queue) continue
       // It was resumed but has not started yet: its start drains again.
-      if (head.resume === undefined) return true
-      readyAt = headReadyAt(limiter, head, now)
-      // Still ready, it waits at a wider level, whose queue resumes it. To resume it again and again would never end.
-      if (readyAt <= now + Budget.tolerance) readyAt = Infinity
+      if (queue.peek() === head && head.resume === undefined) return true
+      continue
     }
     const first = Bounds.earliest(limiter)!
     const deadline = Bounds.deadlineOf(limiter.plan, first)

@@ -37,7 +37,8 @@ export const make = <Self>(limiter: Host<Self>, call: Call, now: number): Waiter
   state: "waiting",
   observation: undefined,
   resume: undefined,
-  outcome: undefined
+  outcome: undefined,
+  isAhead: false
 })
 
 /** Whether a call that arrived waits; otherwise an effect replaces it. */

@@ -26,6 +26,8 @@ import { type Limiter, mayStart } from "../limiter.ts"
 import * as List from "../list.ts"
 import * as Local from "../local.ts"
 import type { Plan } from "../plan.ts"
+import * as Reentry from "../reentry.ts"
+import * as Scheduler from "../scheduler.ts"
 import * as Time from "../time.ts"
 import * as Waiters from "../waiter.ts"
 
@@ -139,14 +141,18 @@ const limitWait = ({ limiters }: Levels, { entered }: Climber, limiter: Limiter,
   Bounds.add(limiter, waiter)
 }
 
+/** Leaves the queue of a level. */
+const leave = (limiter: Limiter, waiter: Waiter): void => {
+  waiter.state = "left"
+  waiter.resume = undefined
+  limiter.backend.leave(limiter, waiter)
+}
+
 /** Leaves the queues from a level on. */
 const leaveFrom = ({ limiters }: Levels, { entered }: Climber, level: number): void => {
   entered.splice(level).forEach((waiter, i) => {
     if (typeof waiter === "string" || waiter.state !== "waiting") return
-    const limiter = limiters[level + i]!
-    waiter.state = "left"
-    waiter.resume = undefined
-    limiter.backend.leave(limiter, waiter)
+    leave(limiters[level + i]!, waiter)
   })
 }
 
@@ -185,14 +191,22 @@ const replace = (levels: Levels, climber: Climber, level: number, effect: Effect
   return effect
 }
 
-/** Notes at which level a call waits. */
+/** Notes at which level a call waits. It keeps its places at those before, except where they are in shadow. */
 const waitAt = (levels: Levels, climber: Climber, level: number): void => {
-  const { counts, pauses, plan: { description, name } } = levels.limiters[level]!
+  const { limiters } = levels
+  const { counts, pauses, plan: { description, name } } = limiters[level]!
   climber.level = level
   levels.level = level
   levels.counts = counts
   levels.pauses = pauses
   levels.plan = { ...levels.plan, name, description }
+  climber.entered.forEach((place, i) => {
+    if (typeof place === "string") return
+    place.isAhead = i < level
+    if (i === level || limiters[i]!.phase !== "shadow") return
+    climber.entered[i] = "shadow"
+    leave(limiters[i]!, place)
+  })
 }
 
 /** Observes the wait of a call at its level, instead of that of its waiter there. */
@@ -276,7 +290,8 @@ const waitsOn = ({ limiters }: Levels, waiter: Waiter): boolean => {
   return state === "waiting" && entered.length === level + 1 && entered.every((place, i) => {
     const limiter = limiters[i]!
     if (typeof place === "string") return place === "bypassed" || limiter.phase === "shadow"
-    return place.state === "waiting" && limiter.phase !== "closed" && isReady(limiter, place) === i < level
+    return place.state === "waiting" && limiter.phase !== "closed" && limiter.phase !== "shadow" &&
+      isReady(limiter, place) === i < level
   })
 }
 
@@ -296,7 +311,10 @@ const backend: Backend<Levels> = {
     const rejection = excess(levels, call)
     if (rejection !== undefined) return rejection
     const waiter = Waiters.make(levels, call, Time.now(levels.time))
+    Bounds.apply(call.fiber, waiter)
     const climber: Climber = Object.assign(waiter, { call, entered: [], level: 0, levels: [] })
+    const replaced = reentry(levels, climber)
+    if (replaced !== undefined) return replaced
     const progress = climb(levels, climber)
     if (Effect.isEffect(progress)) return progress
     if (progress === "ready") return climber
@@ -319,6 +337,8 @@ const backend: Backend<Levels> = {
     // Something has changed since it was decided that it waits.
     if (!waitsOn(levels, waiter)) return Waiters.resumeToStart(levels, climber)
     listen(levels, climber)
+    // The deadlines of those behind it are due as before.
+    for (let i = 0; i < climber.level; i++) Scheduler.drainSoon(levels.limiters[i]!.scheduler)
     const limiter = levels.limiters[climber.level]!
     limiter.backend.onPark(limiter, climber.entered[climber.level] as Waiter)
   },
@@ -394,6 +414,26 @@ const excess = (levels: Levels, call: Call): Effect.Effect<never, ThrottleError>
     if (limiter.phase === "inForce" && demand.exceeds !== undefined) {
       return Waiters.rejection(limiter, call.fiber, demand, Errors.exceeds(limiter, demand), 0)
     }
+  }
+  return undefined
+}
+
+/**
+ * Returns the effect that replaces a nested call which would wait behind one that waits further out for permits of this
+ * very fiber. (Where no call is ahead, each level finds such a call itself.)
+ */
+const reentry = (levels: Levels, { call, own }: Climber): Effect.Effect<any, any, any> | undefined => {
+  const { limiters } = levels
+  const first = limiters.findIndex(({ queue }) => queue.peek()?.isAhead === true)
+  if (first < 0) return undefined
+  for (let i = first + 1; i < limiters.length; i++) {
+    const limiter = limiters[i]!
+    if (limiter.phase !== "inForce" || Bounds.timeoutOf(limiter.plan, own) < Infinity) continue
+    const pool = Reentry.ownPool(limiter, callAt(levels, i, call))
+    if (pool?.part.onReentry === "die") return Effect.die(Reentry.deadlock(limiter.plan.name, pool.part.name))
+    if (pool === undefined) continue
+    for (const { counts } of limiters) Counts.admitted(counts, false)
+    return call.self
   }
   return undefined
 }

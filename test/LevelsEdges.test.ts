@@ -1,8 +1,8 @@
 /**
- * Attacks on levels, orders, bounds of calls, drains, allow, reset and calendar windows.
+ * Calls in levels where their limiters change, drain, or are in shadow, and calls that wait behind one ahead.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Exit, Fiber, Option } from "effect"
+import { Clock, Duration, Effect, Exit, Option } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { estimateOf, fork, reasonOf } from "./utils/kit.ts"
@@ -158,31 +158,17 @@ describe("levels and drains", () => {
 })
 
 describe("levels and statistics", () => {
-  it.effect("a wait counts at the level at which the call waits", () =>
+  it.effect("a call that waits at a wider level is among the waiting calls of the narrower ones too", () =>
     Effect.gen(function*() {
       const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
       const wide = yield* Throttle.make(Throttle.rate({ limit: 1 }))
       const both = Throttle.levels([narrow, wide])
       yield* both.withPermit(Effect.void)
       yield* fork(both.withPermit(Effect.void))
-      assert.deepStrictEqual([(yield* narrow.statistics).waiting, (yield* wide.statistics).waiting], [0, 1])
+      assert.deepStrictEqual([(yield* narrow.statistics).waiting, (yield* wide.statistics).waiting], [1, 1])
       yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual([(yield* narrow.statistics).waiting, (yield* wide.statistics).waiting], [0, 0])
       assert.strictEqual(Duration.toMillis((yield* wide.statistics).waited), 1_000)
-      assert.strictEqual(Duration.toMillis((yield* narrow.statistics).waited), 0)
-    }))
-
-  it.effect("a call that is rejected while parked and interrupted then is counted once", () =>
-    Effect.gen(function*() {
-      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
-      const wide = yield* Throttle.make(Throttle.rate({ limit: 1, maxWait: "10 seconds" }))
-      const both = Throttle.levels([narrow, wide])
-      yield* both.withPermit(Effect.void)
-      const call = yield* fork(both.withPermit(Effect.void))
-      yield* wide.pause("1 hour").pipe(Effect.andThen(Effect.sync(() => call.interruptUnsafe())))
-      yield* Fiber.await(call)
-      const { interrupted, rejected } = yield* wide.statistics
-      assert.deepStrictEqual([interrupted + rejected.WaitTooLong], [1])
-      assert.strictEqual((yield* narrow.statistics).interrupted, interrupted)
     }))
 })
 
@@ -241,20 +227,4 @@ describe("levels and nested calls", () => {
         assert.strictEqual(exit && (Exit.isSuccess(exit) ? "ran" : Exit.hasDies(exit) ? "died" : "failed"), expected)
       }))
   }
-})
-
-describe("levels and maps", () => {
-  it.effect("a call that a wider level rejects evicts no key", () =>
-    Effect.gen(function*() {
-      const users = yield* ThrottleMap.make({
-        lookup: (_key: string) => Throttle.window({ limit: 5, per: "1 day" }),
-        maxKeys: 1,
-        onFull: "evict"
-      })
-      const wide = yield* Throttle.make(Throttle.rate({ limit: 1, per: "1 day", maxQueue: 0 }))
-      const call = (user: string) => Throttle.levels([users.get(user), wide]).withPermit(Effect.void)
-      yield* call("ada")
-      assert.strictEqual(reasonOf(yield* Effect.exit(call("eve"))), "QueueFull")
-      assert.strictEqual((yield* users.remaining("ada"))[0]!.remaining, 4)
-    }))
 })
