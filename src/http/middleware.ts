@@ -17,6 +17,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
+import * as Caller from "../internal/caller.ts"
 import type { Limiter } from "../internal/limiter.ts"
 import * as Local from "../internal/local.ts"
 import * as Plan from "../internal/plan.ts"
@@ -118,7 +119,7 @@ const makeGate = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
     const limits = [yield* makeLimit(server, name, options)]
     for (const [i, level] of levels.entries()) {
       limits.push(
-        yield* makeLimit({ ...server, caller: Rules.ofLevel(caller, i) }, level.name ?? `level ${i + 2}`, level)
+        yield* makeLimit({ ...server, caller: Rules.ofLevel(caller, i) }, level.name ?? Rules.nameOfLevel(i), level)
       )
     }
     if (levels.length > 0) Rules.checkMaps(caller, limits.map(({ map }) => map))
@@ -184,7 +185,9 @@ const makeThrottled = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
     throw Rules.bad(caller, `"skip" must return a boolean, received ${Formatter.format(given)}`)
   }
   const callerOf = ([first, ...others]: ReadonlyArray<Asked>): Partial<Throttle.Caller> =>
-    typeof setCaller === "function" ? setCaller(first!.key, others.map(({ key }) => key)) : { key: first!.key }
+    typeof setCaller === "function"
+      ? Caller.read(`${caller}: what "setCaller" returns`, setCaller(first!.key, others.map(({ key }) => key)))
+      : { key: first!.key }
   return Effect.map(makeGate(caller, options), (gate): Throttled<R | RA | LevelServices<L>, EA> => {
     // Said once for each server, not for each request.
     let isUnknownAddressTold = false

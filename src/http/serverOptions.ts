@@ -93,13 +93,16 @@ export type Level<R = HttpServerRequest.HttpServerRequest, EX = never, RX = neve
  */
 export type Levels = ReadonlyArray<Level<any, any, any>>
 
+/** Whether two types are identical: `any` in one is no other type. */
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
+
 /**
  * What the keys of levels need; nothing for {@link Levels} itself, the type that is inferred where there are none.
  *
  * @category options
  * @since 0.2.0
  */
-export type LevelServices<L extends Levels> = Levels extends L ? never :
+export type LevelServices<L extends Levels> = Same<L, Levels> extends true ? never :
   L[number] extends infer One ? One extends { readonly key: Effect.Effect<string, never, infer R> } ? R : never
   : never
 
@@ -109,7 +112,7 @@ export type LevelServices<L extends Levels> = Levels extends L ? never :
  * @category options
  * @since 0.2.0
  */
-export type LevelMapServices<L extends Levels> = Levels extends L ? never :
+export type LevelMapServices<L extends Levels> = Same<L, Levels> extends true ? never :
   L[number] extends infer One ? One extends { readonly throttles: Effect.Effect<any, any, infer RX> } ? RX : never
   : never
 
@@ -119,7 +122,7 @@ export type LevelMapServices<L extends Levels> = Levels extends L ? never :
  * @category options
  * @since 0.2.0
  */
-export type LevelMapError<L extends Levels> = Levels extends L ? never :
+export type LevelMapError<L extends Levels> = Same<L, Levels> extends true ? never :
   L[number] extends infer One ? One extends { readonly throttles: Effect.Effect<any, infer EX, any> } ? EX : never
   : never
 

@@ -62,15 +62,15 @@ describe("levels", () => {
         const held = (policy: Throttle.Policy<any>) =>
           isHeld ? Throttle.all([policy, Throttle.concurrency({ limit: 9, name: "at once" })]) : policy
         const name = (of: string) => (policy: Throttle.Policy<any>) => Throttle.all([policy], { name: of })
-        const request = yield* asked({
+        const events: Array<string> = []
+        const app = asked({
           user: held(budget(3, { name: "user" })),
           org: held(budget(4, { name: "organisation" })),
           global: name("everybody")(held(budget(6)))
         })
-        const send = (who: string, of: string) =>
-          isObserved
-            ? Effect.provideService(request(from(who, of)), Throttle.Observer, () => Effect.void)
-            : request(from(who, of))
+        const observer = ({ _tag }: Throttle.Event) => Effect.sync(() => void events.push(_tag))
+        const request = yield* (isObserved ? Effect.provideService(app, Throttle.Observer, observer) : app)
+        const send = (who: string, of: string) => request(from(who, of))
         const violated = ({ body }: Answer) => JSON.parse(body)["violated-policies"]
 
         // Four of ada: the last by her own limit, which charges neither her organisation nor the server.
@@ -90,6 +90,7 @@ describe("levels", () => {
         assert.isUndefined(ofAll[2]!.headers["ratelimit"])
         const again = yield* send("alan", "third")
         assert.strictEqual(again.status, 503)
+        if (isObserved) assert.strictEqual(events.filter((tag) => tag === "Rejected").length, 4)
         // An hour later each limit has one more: what was refused has been charged nowhere.
         yield* TestClock.adjust("1 hour")
         const later = yield* send("alan", "other")
@@ -545,6 +546,14 @@ describe("bad options of levels", () => {
       `HttpThrottle.middleware, levels[0]: unknown option "limit"; the options are key, policy, lookup, throttles, cost, name, maxKeys, onFull`
     ],
     [
+      { policy, name: "level 2", levels: [{ key: org, policy }] },
+      `HttpThrottle.middleware: each limit must have another "name", received "level 2" twice`
+    ],
+    [
+      { policy, shadow: true, levels: [{ key: org, throttles: Effect.void }] },
+      `HttpThrottle.middleware: "shadow" needs "policy" or "lookup" at each level; a map of "throttles" decides itself`
+    ],
+    [
       { policy, setCaller: "ada" },
       `HttpThrottle.middleware: "setCaller" must be a boolean, or a function from a key to a caller, received "ada"`
     ]
@@ -576,7 +585,7 @@ describe("bad options of levels", () => {
       const shared = yield* RedisThrottle.make(policy, { key: "all" }).pipe(Effect.provide(MemoryStore.layer))
       assert.include(
         yield* built({ policy, global: shared as Throttle.Throttle }),
-        `"global" must be a throttle of this process`
+        `"global" must be a policy, a Service class, or a throttle of Throttle.make in this process`
       )
     }))
 })

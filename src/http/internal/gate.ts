@@ -2,6 +2,7 @@
  * Runs a handler behind the limits of its keys, from the narrowest to the widest, and the global one, or answers instead
  * of it.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type { HttpServerRequest } from "effect/http/HttpServerRequest"
 import type { HttpServerResponse } from "effect/http/HttpServerResponse"
@@ -18,6 +19,7 @@ import { announce, type Announced, type Asked, type Limit } from "./announce.ts"
 import * as Fields from "./fields.ts"
 import { reducedCapacity } from "./problem.ts"
 import * as Refusal from "./refusal.ts"
+import * as Rules from "./rules.ts"
 
 type Response = HttpServerResponse
 
@@ -33,6 +35,9 @@ export interface Gate<E, R> extends Announced {
   readonly onRejected: Refusal.OnRejected<E, R> | undefined
 }
 
+/** Why a limit that interrupts calls admits none. */
+const drained: Refusal.Reason = { _tag: "Draining", parts: [] }
+
 /** A request at a limit in this process. */
 type Call = Asked & Together.KeyCall<string>
 
@@ -47,10 +52,7 @@ export const pass = <E, R, E2, R2>(
   handler: Effect.Effect<Response, E, R>
 ): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> => {
   const { countIf, everybody } = gate
-  // Such a throttle would interrupt the request, since the type of its calls has no error.
-  if (everybody?.phase === "closing" || everybody?.phase === "closed") {
-    return refuse(gate, asked, { _tag: "Draining", parts: [] }, asked.length)
-  }
+  if (everybody !== undefined) Rules.checkUnits(everybody)
   const calls: Array<Call> = []
   for (const { cost, key, limit } of asked) {
     const keyed = Maps.keyedOf(limit.map)
@@ -166,6 +168,12 @@ const wait = <E, R, E2, R2>(
       gate.shadow || (Refusal.isOfStore(reason) && gate.onStoreError === "allow")
         ? run
         : Effect.suspend(() => refuse(gate, asked, reason, level))
+    // A limit that is closed, or whose calls have no error to fail with, interrupts them. (A client that hangs up interrupts
+    // this too.)
+    const interrupted = <E3>(cause: Cause.Cause<E3>): Effect.Effect<Response, E2 | E3, R2> =>
+      Cause.hasInterruptsOnly(cause)
+        ? Effect.suspend(() => refuse(gate, asked, drained, asked.length))
+        : Effect.failCause(cause)
     const { cost, key, limit: { holds, map } } = asked[0]!
     if (asked.length === 1 && everybody === undefined && countIf === undefined && !holds(key)) {
       // What the handler fails with is its own, also where it is a ThrottleError.
@@ -174,12 +182,13 @@ const wait = <E, R, E2, R2>(
         cost === undefined ? map.withPermit(key)(run) : map.withPermits(key, cost)(run),
         isRefusal,
         (error) => refused({ error, level: 0 })
-      )
+      ).pipe(Effect.catchCause((cause) => started ? Effect.failCause(cause) : interrupted(cause)))
     }
-    return Effect.onExit(
-      Effect.matchEffect(take((given) => void (held = given)), { onFailure: refused, onSuccess: () => run }),
-      () => started || held === undefined ? Effect.void : held.cancel
+    const taken = take((given) => void (held = given)).pipe(
+      Effect.matchEffect({ onFailure: refused, onSuccess: () => run }),
+      Effect.catchCause((cause) => started ? Effect.failCause(cause) : interrupted(cause))
     )
+    return Effect.onExit(taken, () => started || held === undefined ? Effect.void : held.cancel)
   })
 
 /** `level`: which limit refused; the global one comes last. To be called in a step of the fiber that answers the request. */
@@ -193,7 +202,7 @@ const refuse = <E, R>(
   const plan = by && Maps.peek(by.limit.map, by.key)?.view.plan
   const names = plan && by.limit.namesOf(plan)
   const problem = Refusal.problemOf(reason, {
-    globalName: by === undefined ? gate.everybody!.plan.name : undefined,
+    globalName: by === undefined ? gate.everybody?.plan.name : undefined,
     concurrencyStatus: gate.concurrencyStatus,
     nameOf: (part) => names?.get(part) ?? Fields.ascii(part)
   })

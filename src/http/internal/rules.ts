@@ -77,6 +77,10 @@ export const check = (caller: string, options: Given): void => {
     Options.read(where, "key", key, level["key"])
     checkLimit(where, level, maxWait)
   })
+  checkNames(caller, [options["name"] ?? "default", ...levels.map(({ name }, i) => name ?? nameOfLevel(i))])
+  if (options["shadow"] === true && levels.some(({ throttles }) => throttles !== undefined)) {
+    throw bad(caller, `"shadow" needs "policy" or "lookup" at each level; a map of "throttles" decides itself`)
+  }
   const mayWaitHere = Throttle.isPolicy(global) || levels.some(({ throttles }) => throttles === undefined)
   if (options["throttles"] !== undefined && maxWait !== undefined && !mayWaitHere) {
     throw bad(caller, `"maxWait" goes with "policy", "lookup" and "global"; with "throttles" alone the map decides`)
@@ -91,11 +95,27 @@ export const check = (caller: string, options: Given): void => {
 export const limiterOfGlobal = (caller: string, throttle: Throttle.Throttle): Limiter => {
   const limiter = Predicate.isObject(throttle) ? limiterOf(throttle) : undefined
   if (limiter === undefined) {
-    throw bad(caller, `"global" must be a throttle of this process, received ${Formatter.format(throttle)}`)
+    throw bad(caller, `"global" must be a policy, a Service class, or a throttle of Throttle.make in this process`)
   }
-  const { description, units } = limiter.plan
-  if (units === undefined || units.has(Plan.permits)) return limiter
+  checkUnits(limiter, caller)
+  return limiter
+}
+
+/** Of other units a request would cost nothing. An update of a throttle may change them. */
+export const checkUnits = ({ plan: { description, units } }: Limiter, caller = "HttpThrottle"): void => {
+  if (units === undefined || units.has(Plan.permits)) return
   throw bad(caller, `"global" must count permits, since a request is one permit; received ${description}`)
+}
+
+/** The name of a level that is given none. The limit of the client's key is the first one. */
+export const nameOfLevel = (level: number): string => `level ${level + 2}`
+
+/** Clients tell limits apart by their names. */
+const checkNames = (caller: string, names: ReadonlyArray<string>): void => {
+  const twice = names.find((name, i) => names.indexOf(name) < i)
+  if (twice !== undefined) {
+    throw bad(caller, `each limit must have another "name", received ${Formatter.format(twice)} twice`)
+  }
 }
 
 /** Where the policies of a limit come from. */

@@ -1,13 +1,13 @@
-/** Attacks on the types of levels. */
+/** The types of levels that are not written in place. */
 import { describe, expectTypeOf, it } from "@effect/vitest"
 import { Context, Effect, type Layer, Schema } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { HttpThrottle } from "effect-throttle/http"
 import type { HttpRouter } from "effect/http"
 
-class User extends Context.Service<User, { readonly id: string; readonly org: string }>()("attack/User") {}
+class User extends Context.Service<User, { readonly id: string; readonly org: string }>()("test/User") {}
 class Orgs
-  extends ThrottleMap.Service<Orgs>()("attack/Orgs", { lookup: (_org: string) => Throttle.rate({ limit: 1 }) })
+  extends ThrottleMap.Service<Orgs>()("test/Orgs", { lookup: (_org: string) => Throttle.rate({ limit: 1 }) })
 {}
 
 const policy = Throttle.rate({ limit: 1 })
