@@ -1469,9 +1469,9 @@ export const estimateWait: (cost?: Cost) => Effect.Effect<Option.Option<Duration
  *
  * **Details**
  *
- * Parts that decide by time come first, then those that limit running calls. While calls wait, in a pause and after
- * the throttle's scope has closed, nothing is left, since no call that comes could start. In shadow it is what would be
- * left in force. The same numbers are sent in the RateLimit fields of an HTTP server.
+ * Parts that decide by time come first, then those that limit running calls. While calls wait, in a pause, in a drain and
+ * after the throttle's scope has closed, nothing is left, since no call that comes could start. In shadow it is what would
+ * be left in force. The same numbers are sent in the RateLimit fields of an HTTP server.
  *
  * **Example**
  *

@@ -588,6 +588,64 @@ describe("a map", () => {
       yield* a.withPermit(Effect.void)
     }))
 
+  it.effect("a key without waiting and running calls is left as it is, in a pause too", () =>
+    Effect.gen(function*() {
+      const map = yield* make(Throttle.rate({ limit: 10 }))
+      yield* map.pause("a", "1 hour")
+      assert.strictEqual(yield* map.drainOf("a"), 0)
+      const call = yield* fork(map.withPermit("a")(now))
+      yield* TestClock.adjust("59 minutes")
+      assert.isUndefined(call.pollUnsafe())
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(call.pollUnsafe(), Exit.succeed(3_600_000))
+    }))
+
+  it.effect("a key without calls that is in shadow stays in shadow", () =>
+    Effect.gen(function*() {
+      const map = yield* make(Throttle.shadow(Throttle.rate({ limit: 1, per: "1 hour" })))
+      yield* map.pause("a", "1 hour")
+      assert.strictEqual(yield* map.drainOf("a"), 0)
+      for (let i = 0; i < 3; i++) yield* map.withPermit("a")(Effect.void)
+    }))
+
+  for (const [name, policy] of [["in force", one], ["in shadow", Throttle.shadow(one)]] as const) {
+    it.effect(`a key admits newcomers once its calls have ended, in a pause too: ${name}`, () =>
+      Effect.gen(function*() {
+        const map = yield* make(policy)
+        yield* fork(map.withPermit("a")(work))
+        yield* map.pause("a", "1 second")
+        const drain = yield* fork(map.drainOf("a"))
+        assert.strictEqual(reasonOf(yield* Effect.exit(map.withPermit("a")(Effect.void))), "Draining")
+        yield* TestClock.adjust("10 millis")
+        assert.deepStrictEqual(drain.pollUnsafe(), Exit.succeed(0))
+        const calls = [yield* fork(map.withPermit("a")(now)), yield* fork(map.withPermit("a")(now))]
+        yield* TestClock.adjust("990 millis")
+        const at = name === "in force" ? 1_000 : 10
+        for (const call of calls) assert.deepStrictEqual(call.pollUnsafe(), Exit.succeed(at))
+      }))
+  }
+
+  it.effect("after an interrupted drain a key admits newcomers once its calls have ended, in a pause too", () =>
+    Effect.gen(function*() {
+      const map = yield* make(one)
+      yield* fork(map.withPermit("a")(work))
+      yield* map.pause("a", "1 second")
+      yield* Fiber.interrupt(yield* fork(map.drainOf("a")))
+      assert.strictEqual(reasonOf(yield* Effect.exit(map.withPermit("a")(Effect.void))), "Draining")
+      yield* TestClock.adjust("10 millis")
+      const call = yield* fork(map.withPermit("a")(now))
+      yield* TestClock.adjust("990 millis")
+      assert.deepStrictEqual(call.pollUnsafe(), Exit.succeed(1_000))
+    }))
+
+  it.effect("a key is not held in its drain by a scope that holds no permits", () =>
+    Effect.gen(function*() {
+      const map = yield* make(Throttle.rate({ limit: 10, burst: 9 }))
+      yield* map.takeScoped("a")
+      assert.strictEqual(yield* map.drainOf("a"), 0)
+      yield* map.withPermit("a")(Effect.void)
+    }))
+
   it.effect("awaits the queue of a key", () =>
     Effect.gen(function*() {
       const map = yield* make(Throttle.concurrency({ limit: 1 }))

@@ -2,10 +2,10 @@
  * Calls in levels where their limiters change, drain, or are in shadow, and calls that wait behind one ahead.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Exit, Option } from "effect"
-import { Throttle, ThrottleMap } from "effect-throttle"
+import { Clock, Duration, Effect, Exit } from "effect"
+import { Throttle } from "effect-throttle"
 import { TestClock } from "effect/testing"
-import { estimateOf, fork, reasonOf } from "./utils/kit.ts"
+import { fork, reasonOf } from "./utils/kit.ts"
 
 describe("levels and bounds of calls", () => {
   it.effect("a call behind one that waits at a wider level times out in time", () =>
@@ -128,32 +128,6 @@ describe("levels and drains", () => {
       assert.strictEqual(reasonOf(one), "Draining")
       const both = yield* Effect.exit(Throttle.levels([narrow, wide]).withPermitsIfAvailable(Effect.void, 1))
       assert.strictEqual(reasonOf(both), "Draining")
-    }))
-
-  it.effect("nothing is left of a draining throttle for calls that come now", () =>
-    Effect.gen(function*() {
-      const t = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
-      yield* fork(t.withPermit(Effect.never))
-      yield* fork(t.drain())
-      assert.strictEqual(yield* estimateOf(t), undefined)
-      assert.strictEqual((yield* t.remaining)[0]!.remaining, 0)
-    }))
-  it.effect("drainOf leaves a key without waiting and running calls as it is, in a pause too", () =>
-    Effect.gen(function*() {
-      const map = yield* ThrottleMap.make({ lookup: (_key: string) => Throttle.rate({ limit: 10 }) })
-      yield* map.pause("a", "1 hour")
-      assert.strictEqual(yield* map.drainOf("a"), 0)
-      const call = yield* fork(map.withPermit("a")(Effect.void))
-      yield* TestClock.adjust("1 second")
-      assert.isUndefined(reasonOf(call.pollUnsafe()))
-    }))
-
-  it.effect("a draining map: nothing is left of an idle key", () =>
-    Effect.gen(function*() {
-      const map = yield* ThrottleMap.make({ lookup: () => Throttle.rate({ limit: 2, burst: 1 }) })
-      yield* map.drain()
-      assert.strictEqual(yield* Effect.map(map.estimateWait("a"), Option.isNone), true)
-      assert.strictEqual((yield* map.remaining("a"))[0]!.remaining, 0)
     }))
 })
 

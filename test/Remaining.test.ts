@@ -2,7 +2,7 @@
  * `remaining`: what each part has left, when more is left, and when all is.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Schema, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Option, Schema, Scope } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { fork } from "./utils/kit.ts"
@@ -163,6 +163,34 @@ describe("what is left", () => {
       assert.deepStrictEqual(yield* leftOf(throttle), [[0, undefined, undefined]])
     }))
 
+  it.effect("is nothing while it drains, and no time is known, since newcomers are refused until its scope closes", () =>
+    Effect.gen(function*() {
+      const bucket = Throttle.tokenBucket({ capacity: 5, refill: 1 })
+      for (
+        const policy of [bucket, Throttle.all([bucket, Throttle.concurrency({ limit: 2 })]), Throttle.shadow(bucket)]
+      ) {
+        const throttle = yield* Throttle.make(policy)
+        yield* throttle.withPermit(Effect.void)
+        yield* throttle.drain()
+        assert.deepStrictEqual(yield* throttle.estimateWait(), Option.none())
+        for (const part of yield* leftOf(throttle)) assert.deepStrictEqual(part, [0, undefined, undefined])
+      }
+    }))
+
+  it.effect("is nothing while calls finish in a drain", () =>
+    Effect.gen(function*() {
+      const throttle = yield* Throttle.make(Throttle.concurrency({ limit: 2 }))
+      yield* fork(throttle.withPermit(Effect.never))
+      yield* fork(throttle.drain())
+      assert.deepStrictEqual(yield* leftOf(throttle), [[0, undefined, undefined]])
+    }))
+
+  it.effect("is nothing while a throttle drains whose policy has no bounds", () =>
+    Effect.gen(function*() {
+      yield* Throttle.drain()
+      assert.deepStrictEqual(yield* Effect.map(Throttle.remaining, short), [[0, undefined, undefined]])
+    }).pipe(Effect.provide(Throttle.rate({ limit: 10 }))))
+
   it.effect("follows what is settled above the capacity", () =>
     Effect.gen(function*() {
       const throttle = yield* Throttle.make(Throttle.tokenBucket({ capacity: 10, refill: 1 }))
@@ -291,6 +319,32 @@ describe("of a key", () => {
       assert.deepStrictEqual(short(yield* map.remaining("b")), [[0, 3_000, 12_000]])
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(short(yield* map.remaining("c")), [[0, undefined, undefined]])
+    }))
+
+  it.effect("is nothing while the map drains, idle keys and unknown ones included", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (key: string) => key === "held" ? both : policy })
+      yield* fork(map.withPermit("held")(Effect.never))
+      yield* map.allow("idle", 4)
+      yield* fork(map.drain())
+      const nothing = [0, undefined, undefined]
+      assert.deepStrictEqual(short(yield* map.remaining("held")), [nothing, nothing])
+      for (const key of ["idle", "unknown"]) {
+        assert.deepStrictEqual(short(yield* map.remaining(key)), [nothing], key)
+        assert.deepStrictEqual(short(yield* map.get(key).remaining), [nothing], key)
+      }
+    }))
+
+  it.effect("is nothing while the key drains", () =>
+    Effect.gen(function*() {
+      const map = yield* ThrottleMap.make({ lookup: (_key: string) => both })
+      const running = yield* fork(map.withPermit("a")(Effect.never))
+      yield* fork(map.drainOf("a"))
+      assert.deepStrictEqual(short(yield* map.remaining("a")), [[0, undefined, undefined], [0, undefined, undefined]])
+      assert.deepStrictEqual(short(yield* map.remaining("b")), [[10, undefined, 0], [2, undefined, 0]])
+      yield* Fiber.interrupt(running)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(short(yield* map.remaining("a")), [[9, 1_000, 1_000], [2, undefined, 0]])
     }))
 })
 

@@ -143,12 +143,12 @@ const playQueue = (view: View, now: number, calls: Iterable<Waiter>): Played => 
 }
 
 /**
- * Returns the state after all waiting calls have started; undefined if that is unknown, since it depends on the ends of
- * running calls, or takes examining more than 1,000 waiting calls.
+ * Returns the state after all waiting calls have started; undefined if newcomers are refused, or if that is unknown, since
+ * it depends on the ends of running calls, or takes examining more than 1,000 waiting calls.
  */
 export const afterQueue = (view: View, now: number): Played | undefined => {
-  const { phase, pools, waiters } = view
-  return phase === "closed" || waiters.size > longestPlayed || (waiters.size > 0 && pools.length > 0)
+  const { pools, waiters } = view
+  return isRefusing(view) || waiters.size > longestPlayed || (waiters.size > 0 && pools.length > 0)
     ? undefined
     : playQueue(view, now, List.values(waiters))
 }

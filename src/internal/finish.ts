@@ -10,6 +10,7 @@ import type { Grant } from "./grant.ts"
 import type { Limiter } from "./limiter.ts"
 import * as List from "./list.ts"
 import * as Metrics from "./metrics.ts"
+import type { Plan } from "./plan.ts"
 import * as Waiters from "./waiter.ts"
 import * as Watch from "./watch.ts"
 
@@ -61,6 +62,12 @@ export const refuseNewcomers = (limiter: Limiter, mayReject: boolean): void => {
   if (limiter.phase === "shadow") Control.update(limiter, { ...limiter.plan, shadow: false })
   limiter.phase = mayReject ? "draining" : "closing"
   if (mayReject) Metrics.countDraining(limiter.counts.series)
+}
+
+/** Lets a limiter admit newcomers again, by `plan`: a drain has put one in shadow in force. */
+export const admitNewcomers = (limiter: Limiter, plan: Plan): void => {
+  limiter.phase = "inForce"
+  if (plan.shadow) Control.update(limiter, plan)
 }
 
 /**

@@ -4,7 +4,7 @@
 import * as Duration from "effect/Duration"
 import * as Budget from "./budget.ts"
 import * as Estimate from "./estimate.ts"
-import { afterPause, type View } from "./limiter.ts"
+import { afterPause, isRefusing, type View } from "./limiter.ts"
 import type { Rule } from "./part/kinds.ts"
 import type { MeterPart, Plan, PoolPart } from "./plan.ts"
 import * as Pool from "./pool.ts"
@@ -53,10 +53,10 @@ const isOwnPart = (meters: ReadonlyArray<MeterPart>, pool: number): boolean =>
 export const capacityOf = (part: MeterPart | PoolPart): number =>
   part.perCall ? 1 : "meter" in part ? part.meter.capacity : part.limit.initial
 
-/** Returns what is left of each part; in shadow, what would be left in force. */
+/** Returns what is left of each part: nothing if newcomers are refused; in shadow, what would be left in force. */
 export const remaining = (view: View, now: number): ReadonlyArray<Remaining> => {
-  const { phase, plan, pools, waiters } = view
-  if (phase === "closed") return partsOf(plan).map(() => ({ permits: 0, untilMore: undefined }))
+  const { plan, pools, waiters } = view
+  if (isRefusing(view)) return partsOf(plan).map(() => ({ permits: 0, untilMore: undefined }))
   // No call overtakes waiting calls, and none starts in a pause.
   if (waiters.size > 0 || afterPause(view, now) > now + Budget.tolerance) {
     const wait = Estimate.untilAvailable(view, view.one, now)

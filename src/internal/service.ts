@@ -80,7 +80,8 @@ export type Statistics = Counts.Statistics
  * `kind` is "rate" for `rate` and `tokenBucket`, "sliding" or "fixed" for `window`, "spacing" or "concurrency". `limit`
  * is the most that can be left: the capacity of a bucket, the limit of a window, 1 for spacing. `remaining` is what
  * could start now, all at once, as far as this part decides. A time is undefined if it depends on the end of a running
- * call or of a pause without an end; `untilFull` is zero, and `untilMore` undefined, if all is left.
+ * call or of a pause without an end, and while newcomers are refused; `untilFull` is zero, and `untilMore` undefined, if
+ * all is left.
  *
  * @see {@link remaining}, which returns it for each part
  * @category models

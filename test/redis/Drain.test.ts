@@ -153,6 +153,36 @@ describe("drain on a store", () => {
       assert.deepStrictEqual(again.pollUnsafe(), Exit.succeed("again"))
     }))
 
+  for (const pause of ["reaches the store", "does not reach the store"]) {
+    test(`a key admits newcomers once its calls have ended, in a pause that ${pause}`, () =>
+      Effect.gen(function*() {
+        const store = yield* ThrottleStore.ThrottleStore
+        const down = Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("down") }))
+        const mapOf = (policy: Throttle.Policy<any>) =>
+          RedisThrottle.makeMap({ name: "map", lookup: (_key: string) => policy }).pipe(
+            Effect.provideService(
+              ThrottleStore.ThrottleStore,
+              pause === "reaches the store" ? store : { ...store, pause: () => down }
+            )
+          )
+        const map = yield* mapOf(Throttle.concurrency({ limit: 1 }))
+        yield* fork(map.withPermit("a")(work))
+        yield* pass(10)
+        yield* map.pause("a", "1 second")
+        yield* map.pause("idle", "1 second")
+        const drain = yield* fork(map.drainOf("a"))
+        yield* Effect.forEach([0, 1], () => map.drainOf("idle"))
+        assert.strictEqual(reasonOf(yield* Effect.exit(map.withPermit("a")(Effect.void))), "Draining")
+        yield* pass(500)
+        assert.deepStrictEqual(drain.pollUnsafe(), Exit.succeed(0))
+        const calls = [yield* fork(map.withPermit("a")(Effect.void)), yield* fork(map.withPermit("idle")(Effect.void))]
+        yield* pass(400)
+        for (const call of calls) assert.isUndefined(call.pollUnsafe())
+        yield* pass(1_000)
+        for (const call of calls) assert.deepStrictEqual(call.pollUnsafe(), Exit.void)
+      }))
+  }
+
   test("without a decision of the store, calls that the share of the policy has taken over are waited for", () =>
     Effect.gen(function*() {
       const store = yield* ThrottleStore.ThrottleStore

@@ -108,6 +108,24 @@ describe("what is left", () => {
       assert.strictEqual((yield* map.statistics).keys, 0)
     }))
 
+  test("is nothing while it drains, and no time is known", () =>
+    Effect.gen(function*() {
+      const bucket = Throttle.tokenBucket({ capacity: 10, refill: 1 })
+      const nothing = [0, undefined, undefined]
+      const throttle = yield* make(Throttle.all([bucket, Throttle.concurrency({ limit: 2 })]))
+      const running = yield* fork(throttle.withPermit(Effect.never))
+      yield* settled
+      yield* fork(throttle.drain())
+      assert.deepStrictEqual(yield* leftOf(throttle), [nothing, nothing])
+      yield* Fiber.interrupt(running)
+      assert.deepStrictEqual(yield* leftOf(throttle), [nothing, nothing])
+
+      const map = yield* RedisThrottle.makeMap({ name: "keys", lookup: (_key: string) => bucket })
+      yield* map.allow("a", 4)
+      yield* map.drain()
+      for (const key of ["a", "b"]) assert.deepStrictEqual(short(yield* map.remaining(key)), [nothing], key)
+    }))
+
   test("without an answer of the store is unknown, or that of the share of this process", () =>
     Effect.gen(function*() {
       const failure = Effect.fail(new ThrottleStore.StoreFailure({ outcome: "unavailable", cause: new Error("down") }))

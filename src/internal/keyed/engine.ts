@@ -102,7 +102,7 @@ export class KeyEngine<K> implements Engine.Engine {
     if (limiter !== undefined) return Effect.succeed(Control.remaining(limiter))
     const view = Calls.peek(keyed, key)
     return Effect.succeed(
-      Remaining.report(keyed.phase === "closed" ? { ...view, phase: "closed" } : view, Keyed.now(keyed))
+      Remaining.report(keyed.phase === "open" ? view : { ...view, phase: keyed.phase }, Keyed.now(keyed))
     )
   }
   pause(nanos: number) {
@@ -137,13 +137,14 @@ export class KeyEngine<K> implements Engine.Engine {
     const lent = keyed.lent.get(Keyed.canonical(keyed, key))
     return Effect.succeed(lent === undefined ? Counts.statistics(Counts.none()) : Control.statistics(lent.limiter))
   }
-  /** The key refuses newcomers until this ends: without waiting and running calls it has no state to remember that in. */
+  /** The key refuses newcomers until its calls have ended: without any it is left as it is, also in a pause. */
   drain(nanos: number) {
-    const { keyed } = this
+    const { key, keyed } = this
     return Effect.acquireUseRelease(
       Effect.sync(() => {
-        const lent = this.lent()
-        if (lent !== undefined) lent.users++
+        const lent = Lending.lentTo(keyed, Keyed.canonical(keyed, key))
+        if (lent === undefined || !Lending.hasCalls(lent)) return undefined
+        lent.users++
         return lent
       }),
       (lent) => lent === undefined ? Effect.succeed(0) : Finish.drain(Finish.ofLimiter(lent.limiter, true), nanos),

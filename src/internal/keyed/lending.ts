@@ -36,11 +36,21 @@ const make = <K>(keyed: Keyed.Keyed<K>, kind: Keyed.Kind): Keyed.Lent => {
   return lent
 }
 
-/** Takes a limiter back if its key does not need it any more. */
+/** Whether a call waits, holds permits or will use a limiter. */
+export const hasCalls = ({ limiter: { holders, waiters }, users }: Keyed.Lent): boolean =>
+  users > 0 || waiters.size > 0 || holders.size > 0
+
+/**
+ * Takes a limiter back if its key does not need it any more. A drain of the key is over with its calls, also if something
+ * else keeps the limiter, such as a pause.
+ */
 export const takeBackIfOver = <K>(keyed: Keyed.Keyed<K>, lent: Keyed.Lent): void => {
-  if (lent.key === undefined || !isOver(lent)) return
+  if (lent.key === undefined) return
+  const { kind, limiter } = lent
+  if (isRefusing(limiter) && keyed.phase === "open" && !hasCalls(lent)) Finish.admitNewcomers(limiter, kind.plan)
+  if (!isOver(lent)) return
   const now = Keyed.now(keyed)
-  if (!isCatchingUp(lent.limiter, now)) takeBack(keyed, lent, now)
+  if (!isCatchingUp(limiter, now)) takeBack(keyed, lent, now)
 }
 
 /** Whether a limiter has no state but its charges: no call waits, holds permits or will use it, and no pause lasts. */

@@ -143,7 +143,8 @@ export interface KeyedOperations<in K, out R> {
   readonly drain: (deadline?: Duration.Input) => Effect.Effect<number, never, R>
   /**
    * Drains one key, as `drain` does for all, and refuses newcomers of the key until its calls have ended. A key without
-   * waiting and running calls is left as it is: what refuses a key for good is a policy of `lookup`.
+   * waiting and running calls is left as it is, and a pause of the key lasts: what refuses a key for good is a policy of
+   * `lookup`.
    *
    * @since 0.2.0
    */

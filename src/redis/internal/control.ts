@@ -47,29 +47,30 @@ export const estimateWait = (
 }
 
 /**
- * What is left of each part for calls that come now. Without an answer of the store it is what is left of the share of
- * this process, or unknown: no parts.
+ * What is left of each part for calls that come now: nothing if newcomers are refused. Without an answer of the store it is
+ * what is left of the share of this process, or unknown: no parts.
  */
 export const remaining = (limiter: Limiter): Effect.Effect<ReadonlyArray<Remaining.PartRemaining>> =>
   Effect.uninterruptibleMask((restore) => {
-    const { plan, settings: { onStoreError } } = limiter
+    const { phase, plan, settings: { onStoreError } } = limiter
+    if (phase !== "open") return Effect.succeed(describe(plan, () => nothing))
     return Effect.matchEffect(send(limiter, [], { isDry: true, asksLeft: true }, restore), {
       onFailure: () => typeof onStoreError === "string" ? Effect.succeed([]) : onStoreError.throttle.remaining,
-      onSuccess: ({ left }) =>
-        Effect.succeed(
-          Remaining.partsOf(plan).map((part, i) => {
-            const { permits, untilFull, untilMore } = here(limiter, left[i]!)
-            return Remaining.describe(part, permits, untilMore, untilFull)
-          })
-        )
+      onSuccess: ({ left }) => Effect.succeed(describe(plan, (i) => here(limiter, left[i]!)))
     })
   })
 
+const describe = (plan: Plan, leftOf: (part: number) => Left): ReadonlyArray<Remaining.PartRemaining> =>
+  Remaining.partsOf(plan).map((part, i) => {
+    const { permits, untilFull, untilMore } = leftOf(i)
+    return Remaining.describe(part, permits, untilMore, untilFull)
+  })
+
+const nothing: Left = { permits: 0, untilMore: undefined, untilFull: undefined }
+
 /** What is left in this process, whose waiting calls and whose pause the store may not know of. Times are nanoseconds. */
 const here = (limiter: Limiter, { permits, untilFull, untilMore }: Left): Left => {
-  if (limiter.phase === "closed" || limiter.waiters.size > 0) {
-    return { permits: 0, untilMore: undefined, untilFull: undefined }
-  }
+  if (limiter.phase !== "open" || limiter.waiters.size > 0) return nothing
   const paused = Shared.pausedFor(limiter)
   const atLeast = (time: number | undefined) => time === undefined ? undefined : Math.max(paused, nanos(time))
   return { permits: paused > 0 ? 0 : permits, untilMore: atLeast(untilMore), untilFull: atLeast(untilFull) }

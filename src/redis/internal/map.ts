@@ -130,6 +130,8 @@ const mapOf = <K>(
         limiter,
         close: () => {
           limiter.users--
+          // A drain of the key is over with its calls, also if something else keeps the limiter, such as a pause.
+          if (limiter.users === 0 && Finish.isIdle(limiter)) limiter.phase = keys.phase
           limiter.afterCall?.()
         }
       }
