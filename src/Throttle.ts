@@ -1912,9 +1912,12 @@ export const CallBounds: Context.Reference<CallBounds> = CallBoundsInternal.Call
  *
  * `maxWait` and `timeout` are durations > 0, as in {@link Bounds}; the smaller one of the call and of the policy applies. A
  * bound that is not given stays as it is outside. In another order than "arrival" `maxWait` is checked on arrival only,
- * by the wait if no other call comes. They are read when a call begins to wait, and apply where the type of the call has
- * the error: to a policy with a bound, to {@link make}, to a `ThrottleMap` and on a store. Calls of other policies, and in
- * shadow, are not affected.
+ * by the wait if no other call comes. They are read when a call begins to wait.
+ *
+ * They apply to policies with a bound or from data, to throttles of {@link make} and to the keys of a `ThrottleMap`, in memory
+ * and on a store. Calls of a policy without bounds are not affected: one throttle serves all of them, and the type of its
+ * inline use has no error. That includes forms whose type has one, `withPermits(n)` and the generic `withPermit`. Give such a
+ * policy a bound that is never reached, such as `timeout: "1 day"`. Calls in shadow are not affected either.
  *
  * **Errors**
  *

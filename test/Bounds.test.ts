@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit } from "effect"
-import { Throttle, ThrottleMap } from "effect-throttle"
+import { Throttle, type ThrottleError, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { assertIdle, fork, now } from "./utils/kit.ts"
 
@@ -150,6 +150,37 @@ describe("where bounds apply", () => {
       const fiber = yield* fork(limited(now).pipe(Throttle.withBounds({ timeout: "1 millis", maxWait: "1 millis" })))
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed(1_000))
+    }))
+
+  it.effect("no form of a call of a policy without bounds is affected, also those whose type has the error", () => {
+    const hurried = Throttle.withBounds({ timeout: "1 millis", maxWait: "1 millis" })
+    const policy = Throttle.rate({ limit: 1 })
+    class Api extends Throttle.Service<Api>()("test/Api", policy) {}
+    const calls: ReadonlyArray<Effect.Effect<number, ThrottleError, Api | Throttle.Throttle>> = [
+      Effect.flatMap(Throttle.inline(policy), (throttle) => throttle.withPermit(now)),
+      Throttle.withPermit(now),
+      Throttle.withPermits(now, 1),
+      Api.withPermit(now),
+      Api.withPermits(now, 1)
+    ]
+    return Effect.gen(function*() {
+      yield* policy(Effect.void)
+      const fibers = yield* Effect.forEach(calls, (call) => fork(hurried(call)))
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(
+        fibers.map((fiber) => fiber.pollUnsafe()),
+        [1, 2, 3, 4, 5].map((seconds) => Exit.succeed(1_000 * seconds))
+      )
+    }).pipe(Effect.provide(Api.layer), Effect.provide(policy))
+  })
+
+  it.effect("a policy from data, with bounds or without", () =>
+    Effect.gen(function*() {
+      const limited = Throttle.fromData({ _tag: "Rate", limit: 1 })
+      yield* limited(Effect.void)
+      const fiber = yield* fork(limited(now).pipe(Throttle.withBounds({ timeout: "100 millis" })))
+      yield* TestClock.adjust("100 millis")
+      assert.deepStrictEqual(rejection(fiber.pollUnsafe()), ["TimedOut", 100])
     }))
 
   it.effect("the keys of a map", () =>

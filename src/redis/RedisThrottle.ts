@@ -15,7 +15,6 @@ import * as Option from "effect/Option"
 import { Redis } from "effect/persistence/Redis"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Plan from "../internal/plan.ts"
 import * as PolicyValue from "../internal/policy.ts"
 import type * as Throttle from "../Throttle.ts"
 import type { ThrottleError } from "../ThrottleError.ts"
@@ -119,10 +118,12 @@ const notDistributable = (throttle: string, why: { readonly part: string; readon
 // Throttles
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** `mayReject`: whether the type of the calls of a policy has an error. */
 const limiterOf = (
   where: string,
   policy: Throttle.Policy<any>,
   options: Options,
+  mayReject: (policy: Throttle.Policy<any>) => boolean,
   className?: string
 ): (client: Client.Client) => Effect.Effect<Limiter, NotDistributable, Scope.Scope> => {
   const checked = Checked.ofThrottle(where, options)
@@ -136,15 +137,15 @@ const limiterOf = (
       if (why !== undefined) return yield* notDistributable(plan.name, why)
       const fallback = typeof onStoreError === "string"
         ? onStoreError
-        : yield* Fallback.make(policy.data, plan.name, onStoreError.local)
-      return yield* Backend.make(plan, Checked.settings(checked, client, name, key, fallback))
+        : yield* Fallback.make(policy.data, plan.name, onStoreError.local, mayReject(policy))
+      return yield* Backend.make(plan, Checked.settings(checked, client, name, key, fallback), mayReject(policy))
     })
 }
 
 /** What the Layer of the policy provides, by a limiter on a store. */
 const provide = (policy: Throttle.Policy<any>, limiter: Limiter): Context.Context<Throttle.Throttle> => {
   const throttle = throttleOf(limiter)
-  const inline: PolicyValue.Inline = Plan.isBounded(limiter.plan)
+  const inline: PolicyValue.Inline = limiter.mayReject
     ? throttle.withPermit
     // Its type has no error of the store: there it is a defect, and errors of the effect itself are none.
     : (self) => Effect.flatten(Effect.orDie(throttle.withPermit(Effect.exit(self))))
@@ -214,7 +215,7 @@ export const layer = (
   policy: Throttle.Policy<any>,
   options: Options
 ): Layer.Layer<Throttle.Throttle, NotDistributable, Redis> => {
-  const make = limiterOf("RedisThrottle.layer", policy, options)
+  const make = limiterOf("RedisThrottle.layer", policy, options, PolicyValue.mayReject)
   return Layer.effectContext(
     Effect.map(Effect.flatMap(clientOf, make), (limiter) => provide(policy, limiter))
   ).pipe(Layer.provide(Client.layer))
@@ -285,11 +286,12 @@ export const layerFor: {
   service: Throttle.ServiceClass<Self, Id, ThrottleError> | Throttle.ServiceClass<Self, Id, never>,
   options: Options
 ): Layer.Layer<Self, NotDistributable, Redis> => {
-  const make = limiterOf("RedisThrottle.layerFor", service.policy, options, service.key)
+  const { policy } = service
+  const make = limiterOf("RedisThrottle.layerFor", policy, options, PolicyValue.mayReject, service.key)
   return Layer.effectContext(
     Effect.map(
       Effect.flatMap(clientOf, make),
-      (limiter) => PolicyValue.underKey<Self>(service, service.policy, provide(service.policy, limiter))
+      (limiter) => PolicyValue.underKey<Self>(service, policy, provide(policy, limiter))
     )
   ).pipe(Layer.provide(Client.layer))
 }
@@ -329,8 +331,8 @@ export const make = (
   policy: Throttle.Policy<any>,
   options: Options
 ): Effect.Effect<Throttle.Throttle, NotDistributable, ThrottleStore | Scope.Scope> => {
-  const limiter = limiterOf("RedisThrottle.make", policy, options)
-  return Effect.map(Effect.flatMap(Client.make, limiter), (limiter) => throttleOf(limiter, true))
+  const limiter = limiterOf("RedisThrottle.make", policy, options, () => true)
+  return Effect.map(Effect.flatMap(Client.make, limiter), (limiter) => throttleOf(limiter))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

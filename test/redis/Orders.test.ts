@@ -2,9 +2,10 @@
  * The order of waiting calls within a process, on a store, and bounds of single calls.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Fiber, type Scope } from "effect"
+import { Effect, Exit, type Fiber, Layer, type Scope } from "effect"
 import { Throttle } from "effect-throttle"
 import { MemoryStore, RedisThrottle, type ThrottleStore } from "effect-throttle/redis"
+import { Redis } from "effect/persistence"
 import { TestClock } from "effect/testing"
 import { fork, now, reasonOf, settled, throttleErrorOf } from "../utils/kit.ts"
 
@@ -148,4 +149,40 @@ describe("bounds of single calls on a store", () => {
       yield* settled
       assert.strictEqual(reasonOf(hurried.pollUnsafe()), "WaitTooLong")
     }))
+
+  /** A Redis that gives no decision: the share of the process decides, as it does in memory. */
+  const silent = Layer.succeed(Redis.Redis, {
+    send: () => Effect.never,
+    eval: () => () => Effect.never,
+    subscribe: () => Effect.never,
+    reserve: Effect.never
+  } as never)
+  const inHurry = Throttle.withBounds({ timeout: "50 millis" })
+
+  it.effect("calls of a policy without bounds, whose type has no error, are not affected", () => {
+    const policy = Throttle.rate({ limit: 1 })
+    class Api extends Throttle.Service<Api>()("test/Api", policy) {}
+    return Effect.gen(function*() {
+      const calls: ReadonlyArray<Effect.Effect<number, never, Api>> = [
+        inHurry(Api.withPermit(now)),
+        inHurry(policy(now))
+      ]
+      const fibers = yield* Effect.forEach(calls, fork)
+      yield* TestClock.adjust("5 seconds")
+      for (const fiber of fibers) assert.isTrue(Exit.isSuccess(fiber.pollUnsafe()!), String(fiber.pollUnsafe()))
+    }).pipe(
+      Effect.provide(RedisThrottle.layerFor(Api, { key: "api", onStoreError: { local: 1 } })),
+      Effect.provide(silent)
+    )
+  })
+
+  it.effect("they apply to calls of a policy from data, whose type has the error", () => {
+    const policy = Throttle.fromData({ _tag: "Rate", limit: 1 })
+    return Effect.gen(function*() {
+      const calls = [inHurry(Throttle.withPermit(now)), inHurry(policy(now))]
+      const fibers = yield* Effect.forEach(calls, fork)
+      yield* TestClock.adjust("5 seconds")
+      for (const fiber of fibers) assert.strictEqual(reasonOf(fiber.pollUnsafe()), "TimedOut")
+    }).pipe(Effect.provide(RedisThrottle.layer(policy, { key: "api" })), Effect.provide(silent))
+  })
 })

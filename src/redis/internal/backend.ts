@@ -86,7 +86,7 @@ export const enqueueOrReject = (
     return Waiters.rejection(limiter, fiber, demand, Errors.exceeds(limiter, demand), 0)
   }
   const waiter = makeWaiter(limiter, call, undefined, several)
-  Bounds.apply<Backend.Waiter>(fiber, waiter)
+  if (limiter.mayReject) Bounds.apply<Backend.Waiter>(fiber, waiter)
   const isFirst = limiter.queue.ranking?.isFirst(waiter) === true
   const own = ownPool(limiter, waiter, isFirst ? undefined : headOf(limiter))
   if (own?.onReentry === "die") return Effect.die(Reentry.deadlock(limiter.plan.name, own.name))
@@ -295,12 +295,16 @@ const backend: Backend.Backend<Limiter> = {
 // Limiters
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** `onIdle` runs whenever nothing has to be remembered of the throttle in this process. */
+/**
+ * `mayReject`: whether the type of all calls has an error. `onIdle` runs whenever nothing has to be remembered of the
+ * throttle in this process.
+ */
 export const makeUnsafe = (
   plan: Plan,
   settings: Settings,
   context: Context.Context<never>,
   series: Metrics.Series,
+  mayReject: boolean,
   onIdle: (() => void) | undefined,
   watchers?: Counts.Watchers
 ): Limiter => {
@@ -321,7 +325,7 @@ export const makeUnsafe = (
     queue: Orders.make(plan.order, waiters, () => Time.now(time)),
     callers: new Map(),
     bounded: Bounds.deadlines(),
-    mayReject: true,
+    mayReject,
     afterCall: onIdle && (() => isIdle(limiter) ? onIdle() : undefined),
     settings,
     context,
@@ -351,10 +355,10 @@ export const makeUnsafe = (
 }
 
 /** A limiter that closes with the scope. */
-export const make = (plan: Plan, settings: Settings): Effect.Effect<Limiter, never, Scope.Scope> =>
+export const make = (plan: Plan, settings: Settings, mayReject: boolean): Effect.Effect<Limiter, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.withFiber(({ context }) =>
-      Effect.succeed(makeUnsafe(plan, settings, context, Metrics.acquire(context, plan.name), undefined))
+      Effect.succeed(makeUnsafe(plan, settings, context, Metrics.acquire(context, plan.name), mayReject, undefined))
     ),
     (limiter) => Effect.andThen(close(limiter), Effect.sync(() => Metrics.release(limiter.counts.series)))
   )

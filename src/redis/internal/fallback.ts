@@ -13,9 +13,14 @@ export interface Fallback {
   readonly share: number
 }
 
-/** A throttle that closes with the scope. */
-export const make = (data: PolicyData, name: string, share: number): Effect.Effect<Fallback, never, Scope.Scope> =>
-  Effect.map(makeScoped({ ...planOf(shareOf(data, share)), name }, true), ({ throttle }) => ({ throttle, share }))
+/** A throttle that closes with the scope. `mayReject`: whether the type of its calls has an error. */
+export const make = (
+  data: PolicyData,
+  name: string,
+  share: number,
+  mayReject: boolean
+): Effect.Effect<Fallback, never, Scope.Scope> =>
+  Effect.map(makeScoped({ ...planOf(shareOf(data, share)), name }, mayReject), ({ throttle }) => ({ throttle, share }))
 
 /** A policy with a share of the limits of another: as many permits at a time, less often. */
 export const shareOf = (data: PolicyData, share: number): Policy<any> => PolicyValue.make(sharedData(data, share), true)

@@ -80,7 +80,7 @@ export const make = <K>(
           ? onStoreError as "fail" | "allow"
           : { throttle: shares.get(key), share: onStoreError.local }
         const settings = Options.settings(checked, client, name, String(key), fallback)
-        const limiter: Limiter = Backend.makeUnsafe(prepare(key).plan, settings, context, series, () => {
+        const limiter: Limiter = Backend.makeUnsafe(prepare(key).plan, settings, context, series, true, () => {
           if (limiters.get(key) !== limiter) return
           Counts.add(past, limiter.counts.own)
           limiters.delete(key)
@@ -139,7 +139,7 @@ const mapOf = <K>(
     const on = <A, E, R>(f: (engine: Engine) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.uninterruptibleMask((restore) => {
         const { close, limiter } = open()
-        return Effect.onExitPrimitive(restore(Effect.suspend(() => f(Shared.engine(limiter, true)))), () => {
+        return Effect.onExitPrimitive(restore(Effect.suspend(() => f(Shared.engine(limiter)))), () => {
           close()
           return undefined
         }, true)

@@ -19,8 +19,7 @@ import { shared } from "./levelsEngine.ts"
 import type { Limiter } from "./limiter.ts"
 import { undistributable } from "./rules.ts"
 
-/** `mayReject`: whether the type of all calls has an error. */
-export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan)): Engine.Engine => {
+export const engine = (limiter: Limiter): Engine.Engine => {
   const { name } = limiter.plan
   const isBounded = Plan.isBounded(limiter.plan)
   const invalid = (message: string) => new RangeError(`throttle ${Formatter.format(name)}: ${message}`)
@@ -51,7 +50,7 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
       drain: (nanos) => {
         const { onStoreError } = limiter.settings
         const fallback = typeof onStoreError === "string" ? undefined : onStoreError.throttle
-        return Finish.drain(Finish.ofLimiter(limiter, mayReject), fallback, nanos)
+        return Finish.drain(Finish.ofLimiter(limiter, limiter.mayReject), fallback, nanos)
       },
       awaitIdle: () => Watch.until(limiter.counts.watchers, () => Finish.isIdle(limiter)),
       awaitQueue: (calls) => Watch.until(limiter.counts.watchers, () => Finish.hasQueue(limiter, calls))
@@ -64,7 +63,7 @@ export const engine = (limiter: Limiter, mayReject = Plan.isBounded(limiter.plan
   }
 }
 
-export const throttleOf = (limiter: Limiter, mayReject?: boolean): Throttle => {
+export const throttleOf = (limiter: Limiter): Throttle => {
   const { client: { store }, key } = limiter.settings
-  return Operations.make(shared(engine(limiter, mayReject), { store, key, open: () => ({ limiter, close: () => {} }) }))
+  return Operations.make(shared(engine(limiter), { store, key, open: () => ({ limiter, close: () => {} }) }))
 }
