@@ -135,7 +135,7 @@ export interface Bounds {
   readonly maxQueue?: number | undefined
   /**
    * Maximum number of waiting calls of one caller, see {@link withCaller}; a further one fails with `QueueFull`. An
-   * integer ≥ 0. Default: no bound.
+   * integer ≥ 0, below `maxQueue`: at or above that it has no effect. Default: no bound.
    */
   readonly maxQueuePerCaller?: number | undefined
   /**

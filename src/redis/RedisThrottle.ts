@@ -176,7 +176,8 @@ const clientOf = Effect.gen(function*() {
  *
  * Used inline below this Layer, the policy value is this throttle too. Inline use of a policy without bounds has no
  * error in its type: where the store fails, it dies with the `ThrottleError`, also where the value is declared as
- * `Throttle.Policy`. Give the policy a bound, use the service, or an `onStoreError` other than "fail".
+ * `Throttle.Policy`. Give the policy a bound, use the service, or an `onStoreError` other than "fail". A policy from data has
+ * the error in its type, and fails with it.
  *
  * For `concurrency` permits are leases: renewed while the effect runs, in a fiber of its own, which is interrupted with
  * `LeaseLost` when the lease is lost. A sliding `window` of more than 1,000 permits is kept in steps of a thousandth of its

@@ -327,10 +327,11 @@ describe("when the store fails", () => {
       assert.isTrue(Exit.isFailure(exit))
       const die = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isDieReason)?.defect : undefined
       assert.instanceOf(die, ThrottleError)
-      const bounded = Throttle.rate({ limit: 1, maxQueue: 1 })
-      const error = yield* Effect.flip(
-        Effect.provide(bounded(Effect.void), RedisThrottle.layer(bounded, { key: "a" }).pipe(Layer.provide(redis)))
-      )
-      assert.strictEqual(error._tag, "ThrottleError")
+      for (const typed of [Throttle.rate({ limit: 1, maxQueue: 1 }), Throttle.fromData({ _tag: "Rate", limit: 1 })]) {
+        const error = yield* Effect.flip(
+          Effect.provide(typed(Effect.void), RedisThrottle.layer(typed, { key: "a" }).pipe(Layer.provide(redis)))
+        )
+        assert.strictEqual(error._tag, "ThrottleError")
+      }
     }))
 })
