@@ -35,7 +35,7 @@ const ServerLive = HttpRouter.serve(routes).pipe(
   }))
 )
 
-/** What begins last ends first: this begins when the server listens, and its finalizer runs before the server closes. */
+/** Finalizers run in reverse order, so this one runs before the server closes. */
 const DrainLive = Layer.effectDiscard(
   Effect.addFinalizer(() =>
     Effect.gen(function*() {

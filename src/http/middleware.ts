@@ -184,10 +184,12 @@ const makeThrottled = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
     if (typeof given === "boolean") return given
     throw Rules.bad(caller, `"skip" must return a boolean, received ${Formatter.format(given)}`)
   }
-  const callerOf = ([first, ...others]: ReadonlyArray<Asked>): Partial<Throttle.Caller> =>
-    typeof setCaller === "function"
-      ? Caller.read(`${caller}: what "setCaller" returns`, setCaller(first!.key, others.map(({ key }) => key)))
-      : { key: first!.key }
+  const callerOf = ([first, ...others]: ReadonlyArray<Asked>): Partial<Throttle.Caller> => {
+    if (typeof setCaller !== "function") return { key: first!.key }
+    const given: unknown = setCaller(first!.key, others.map(({ key }) => key))
+    if (Predicate.isPromiseLike(given)) throw Rules.bad(caller, `"setCaller" must return a caller, received a promise`)
+    return Caller.read(`${caller}: what "setCaller" returns`, given)
+  }
   return Effect.map(makeGate(caller, options), (gate): Throttled<R | RA | LevelServices<L>, EA> => {
     // Said once for each server, not for each request.
     let isUnknownAddressTold = false

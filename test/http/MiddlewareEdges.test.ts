@@ -58,6 +58,7 @@ describe("a global limit that is a throttle", () => {
         assert.strictEqual(grace.status, 503)
         assert.strictEqual(grace.headers["content-type"], "application/problem+json")
         assert.strictEqual(answer.headers["content-type"], "application/problem+json")
+        assert.deepStrictEqual([grace, answer].map(({ headers }) => headers["retry-after"]), ["1", "1"])
       }))
   }
 
@@ -222,20 +223,28 @@ describe("a lookup that breaks while a request is answered", () => {
 })
 
 describe("setCaller", () => {
-  it.effect("a function that gives no caller: the error names the option", () =>
-    Effect.gen(function*() {
-      const defects: Array<string> = []
-      const app = HttpThrottle.middleware({
-        key: user,
-        policy: budget(9),
-        setCaller: () => ({ weight: -1 })
-      }, { global: true })
-      const spy = HttpRouter.middleware(
-        (handler) => Effect.tapCause(handler, (cause) => Effect.sync(() => void defects.push(String(cause)))),
-        { global: true }
-      )
-      const request = yield* ask(Layer.merge(hello, app.pipe(Layer.provideMerge(spy))))
-      yield* request(from("ada", ""))
-      assert.include(defects.join(), "setCaller")
-    }))
+  for (
+    const [what, setCaller] of [
+      ["a bad weight", () => ({ weight: -1 })],
+      ["nothing", () => undefined as any],
+      ["a promise", () => Promise.resolve({ key: "ada" }) as any]
+    ] as const
+  ) {
+    it.effect(`a function that gives ${what} instead of a caller: the error names the option`, () =>
+      Effect.gen(function*() {
+        const defects: Array<string> = []
+        const app = HttpThrottle.middleware({
+          key: user,
+          policy: budget(9),
+          setCaller
+        }, { global: true })
+        const spy = HttpRouter.middleware(
+          (handler) => Effect.tapCause(handler, (cause) => Effect.sync(() => void defects.push(String(cause)))),
+          { global: true }
+        )
+        const request = yield* ask(Layer.merge(hello, app.pipe(Layer.provideMerge(spy))))
+        yield* request(from("ada", ""))
+        assert.include(defects.join(), "setCaller")
+      }))
+  }
 })
