@@ -1772,7 +1772,7 @@ export interface Levels extends
  *
  * Always name the levels in the same order: two calls that wait for each other's level would wait for ever.
  * A call needs a place in the map of each of its keys, so in a full map with `onFull: "evict"` it may evict an idle key, also
- * if a wider level rejects it.
+ * if a wider level rejects it. What the evicted key has spent is forgotten.
  *
  * **Errors**
  *
