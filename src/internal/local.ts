@@ -275,9 +275,7 @@ const onPark = (limiter: Limiter, waiter: Waiter): void => {
 }
 
 const startIfReady = (limiter: Limiter, waiter: Waiter): boolean => {
-  const { phase, queue } = limiter
-  // In shadow a call of several levels may come from a wider level before the head.
-  if (phase === "closed" || (phase !== "shadow" && queue.peek() !== waiter)) return false
+  if (limiter.phase === "closed" || limiter.queue.peek() !== waiter) return false
   const now = Time.now(limiter.time)
   const readyAt = headReadyAt(limiter, waiter, now)
   if (readyAt > now + Budget.tolerance) return false

@@ -87,9 +87,8 @@ const isOpenTo = (levels: Levels, level: number, call: Call): boolean => {
     (limiter.phase === "inForce" && mayStart(limiter, demandAt(levels, level, call), Time.now(limiter.time)))
 }
 
-/** Whether a level lets a waiting call start now. */
+/** Whether a level in force lets a waiting call start now. */
 const isReady = (limiter: Limiter, waiter: Waiter): boolean => {
-  if (limiter.phase === "shadow") return true
   if (limiter.phase === "closed" || limiter.queue.peek() !== waiter) return false
   const now = Time.now(limiter.time)
   return Budget.isReady(Head.examine(limiter, waiter, now), now)
@@ -169,8 +168,9 @@ const climb = (levels: Levels, climber: Climber): "ready" | "waiting" | Effect.E
   const { limiters } = levels
   for (let i = 0; i < limiters.length; i++) {
     const limiter = limiters[i]!
-    // A level that came out of shadow is entered anew.
+    // A level that came out of shadow is entered anew, and one that went into it is left.
     if (entered[i] === "shadow" && limiter.phase !== "shadow") leaveFrom(levels, climber, i)
+    if (limiter.phase === "shadow") giveUp(levels, climber, i)
     const rejection = i === entered.length ? enter(levels, climber) : undefined
     if (rejection !== undefined) return replace(levels, climber, i, rejection)
     const waiter = entered[i]!
@@ -191,7 +191,15 @@ const replace = (levels: Levels, climber: Climber, level: number, effect: Effect
   return effect
 }
 
-/** Notes at which level a call waits. It keeps its places at those before, except where they are in shadow. */
+/** Gives up the place of a call at a level in shadow, which holds back no call. */
+const giveUp = ({ limiters }: Levels, { entered }: Climber, level: number): void => {
+  const place = entered[level]
+  if (place === undefined || typeof place === "string" || place.state !== "waiting") return
+  entered[level] = "shadow"
+  leave(limiters[level]!, place)
+}
+
+/** Notes at which level a call waits. It keeps its places at those before. */
 const waitAt = (levels: Levels, climber: Climber, level: number): void => {
   const { limiters } = levels
   const { counts, pauses, plan: { description, name } } = limiters[level]!
@@ -201,11 +209,7 @@ const waitAt = (levels: Levels, climber: Climber, level: number): void => {
   levels.pauses = pauses
   levels.plan = { ...levels.plan, name, description }
   climber.entered.forEach((place, i) => {
-    if (typeof place === "string") return
-    place.isAhead = i < level
-    if (i === level || limiters[i]!.phase !== "shadow") return
-    climber.entered[i] = "shadow"
-    leave(limiters[i]!, place)
+    if (typeof place !== "string") place.isAhead = i < level
   })
 }
 
