@@ -1771,8 +1771,6 @@ export interface Levels extends
  * Throttles on a store are levels of one script; there processes take no turns for time.
  *
  * Always name the levels in the same order: two calls that wait for each other's level would wait for ever.
- * A call needs a place in the map of each of its keys, so in a full map with `onFull: "evict"` it may evict an idle key, also
- * if a wider level rejects it. What the evicted key has spent is forgotten.
  *
  * **Errors**
  *

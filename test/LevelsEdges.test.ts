@@ -2,35 +2,27 @@
  * Calls in levels where their limiters change, drain, or are in shadow, and calls that wait behind one ahead.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Duration, Effect, Exit } from "effect"
-import { Throttle } from "effect-throttle"
+import { Clock, Duration, Effect, Exit, Option } from "effect"
+import { Throttle, ThrottleMap } from "effect-throttle"
 import { TestClock } from "effect/testing"
 import { fork, reasonOf } from "./utils/kit.ts"
 
 describe("levels and bounds of calls", () => {
-  it.effect("a call behind one that waits at a wider level times out in time", () =>
-    Effect.gen(function*() {
-      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
-      const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
-      const both = Throttle.levels([narrow, wide])
-      yield* fork(wide.withPermit(Effect.never))
-      yield* fork(both.withPermit(Effect.void))
-      const hurried = yield* fork(both.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "100 millis" })))
-      yield* TestClock.adjust("10 seconds")
-      assert.strictEqual(reasonOf(hurried.pollUnsafe()), "TimedOut")
-    }))
-
-  it.effect("the same for a plain call of the narrow level", () =>
-    Effect.gen(function*() {
-      const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
-      const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
-      const both = Throttle.levels([narrow, wide])
-      yield* fork(wide.withPermit(Effect.never))
-      yield* fork(both.withPermit(Effect.void))
-      const hurried = yield* fork(narrow.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "100 millis" })))
-      yield* TestClock.adjust("10 seconds")
-      assert.strictEqual(reasonOf(hurried.pollUnsafe()), "TimedOut")
-    }))
+  for (const [which, choose] of [["of both levels", 1], ["of the narrow level alone", 0]] as const) {
+    it.effect(`a call ${which}, behind one that waits at a wider level, times out in time`, () =>
+      Effect.gen(function*() {
+        const narrow = yield* Throttle.make(Throttle.rate({ limit: 100, burst: 99 }))
+        const wide = yield* Throttle.make(Throttle.concurrency({ limit: 1 }))
+        const both = Throttle.levels([narrow, wide])
+        yield* fork(wide.withPermit(Effect.never))
+        yield* fork(both.withPermit(Effect.void))
+        const hurried = yield* fork(
+          [narrow, both][choose]!.withPermit(Effect.void).pipe(Throttle.withBounds({ timeout: "100 millis" }))
+        )
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(reasonOf(hurried.pollUnsafe()), "TimedOut")
+      }))
+  }
 
   it.effect("a call sent back to a level that was open on arrival keeps its own timeout", () =>
     Effect.gen(function*() {
@@ -201,4 +193,62 @@ describe("levels and nested calls", () => {
         assert.strictEqual(exit && (Exit.isSuccess(exit) ? "ran" : Exit.hasDies(exit) ? "died" : "failed"), expected)
       }))
   }
+})
+
+describe("a full map that evicts", () => {
+  const full = Effect.gen(function*() {
+    const users = yield* ThrottleMap.make({
+      lookup: (_key: string) => Throttle.window({ limit: 5, per: "1 day" }),
+      maxKeys: 1,
+      onFull: "evict"
+    })
+    yield* users.withPermit("ada")(Effect.void)
+    return users
+  })
+  const leftToAda = (users: ThrottleMap.ThrottleMap<string>) =>
+    Effect.map(users.remaining("ada"), ([part]) => part!.remaining)
+  const spent = (bounds: { readonly maxQueue?: number } = {}) =>
+    Effect.gen(function*() {
+      const wide = yield* Throttle.make(Throttle.rate({ limit: 1, per: "1 day", ...bounds }))
+      yield* wide.withPermit(Effect.void)
+      return wide
+    })
+
+  for (const isObserved of [false, true]) {
+    it.effect(`keeps its keys when a wider level rejects a call${isObserved ? ", with an observer" : ""}`, () =>
+      Effect.gen(function*() {
+        const users = yield* full
+        const wide = yield* spent({ maxQueue: 0 })
+        const events: Array<string> = []
+        const observer = (event: Throttle.Event) => Effect.sync(() => void events.push(event._tag))
+        const call = Throttle.levels([users.get("eve"), wide]).withPermit(Effect.void)
+        const observed = isObserved ? Effect.provideService(call, Throttle.Observer, observer) : call
+        assert.strictEqual(reasonOf(yield* Effect.exit(observed)), "QueueFull")
+        assert.deepStrictEqual(events, isObserved ? ["Rejected"] : [])
+        assert.strictEqual((yield* wide.statistics).rejected.QueueFull, 1)
+        assert.strictEqual(yield* leftToAda(users), 4)
+      }))
+  }
+
+  it.effect("keeps its keys when a call may not wait, may wait for less, or costs too much", () =>
+    Effect.gen(function*() {
+      const users = yield* full
+      const wide = yield* spent()
+      const both = Throttle.levels([users.get("eve"), wide])
+      assert.isFalse(yield* both.allow())
+      assert.isTrue(Option.isNone(yield* both.withPermitsIfAvailable(Effect.void, 1)))
+      const hurried = both.withPermit(Effect.void).pipe(Throttle.withBounds({ maxWait: "1 second" }))
+      assert.strictEqual(reasonOf(yield* Effect.exit(hurried)), "WaitTooLong")
+      assert.strictEqual(reasonOf(yield* Effect.exit(both.withPermits(Effect.void, 6))), "PermitsExceedCapacity")
+      assert.strictEqual(reasonOf(yield* Effect.exit(both.allow(6))), "PermitsExceedCapacity")
+      assert.strictEqual(yield* leftToAda(users), 4)
+    }))
+
+  it.effect("evicts one for a call that waits or starts", () =>
+    Effect.gen(function*() {
+      const users = yield* full
+      const wide = yield* spent()
+      yield* fork(Throttle.levels([users.get("eve"), wide]).withPermit(Effect.void))
+      assert.strictEqual(yield* leftToAda(users), 5)
+    }))
 })

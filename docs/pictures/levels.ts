@@ -1,5 +1,5 @@
 /**
- * Runs calls through levels in virtual time: each call by its user, its organisation and everybody's limit.
+ * Runs calls through levels in virtual time: each by the limit of its user, of its organisation, and of all.
  */
 import { Clock, Effect } from "effect"
 import { Throttle, ThrottleMap } from "effect-throttle"
@@ -21,12 +21,12 @@ export const runLevels = (
   Effect.gen(function*() {
     const users = yield* ThrottleMap.make({ lookup: (_user: string) => user })
     const organisations = yield* ThrottleMap.make({ lookup: (_organisation: string) => organisation })
-    const everybody = yield* Throttle.make(all)
+    const overall = yield* Throttle.make(all)
     const calls: Array<Call> = []
     for (let now = 0; calls.length < arrivals.length; now += 10) {
       yield* TestClock.setTime(now)
       for (const { caller: { key = "" } = {} } of arrivals.filter(({ at }) => at === now)) {
-        const levels = Throttle.levels([users.get(key), organisations.get(key.split("/")[0]!), everybody])
+        const levels = Throttle.levels([users.get(key), organisations.get(key.split("/")[0]!), overall])
         const call = Effect.map(Clock.currentTimeMillis, (start) => {
           const times = { arrival: now, start, end: start + runs, wait: start - now }
           calls.push({ ...times, cost: 1, caller: key, outcome: "done" })

@@ -53,9 +53,9 @@ const organisations = merge(
   list([100, 110].map((at) => ({ at, caller: { key: "acme/grace" } }))),
   list([300, 310].map((at) => ({ at, caller: { key: "zeta/linus" } })))
 )
-const everybody = Throttle.rate({ limit: 5 })
+const overall = Throttle.rate({ limit: 5 })
 const levels = await runLevels(
-  { user: Throttle.rate({ limit: 2 }), organisation: Throttle.rate({ limit: 4 }), all: everybody },
+  { user: Throttle.rate({ limit: 2 }), organisation: Throttle.rate({ limit: 4 }), all: overall },
   organisations,
   { runs, name: "levels: 2 per second for a user, 4 for an organisation, 5 in all" }
 )
@@ -108,7 +108,7 @@ export const pictures: Readonly<Record<string, string>> = {
   ], ["calls"]),
   ageing: draw([aged("1 hour"), aged("1 second")], ["calls"]),
   levels: draw([
-    run(everybody, organisations, { runs, name: "one limit: 5 per second in all" }),
+    run(overall, organisations, { runs, name: "one limit: 5 per second in all" }),
     levels
   ], ["calls"]),
   aligned: draw(run(Throttle.spacing({ interval: 200, align: true }), atOnce(4, 50), { runs })),

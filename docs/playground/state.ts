@@ -271,7 +271,7 @@ const costOf = ({ amount = 0, of = "tokens", permits = 1 }: Options): number | R
     ? undefined
     : permits as number
 
-/** Whose calls those of a pattern are; undefined for nobody's. */
+/** The caller of a pattern's calls; undefined if it has none. */
 const callerOf = ({ caller: key = "", priority = 0, weight = 1 }: Options): Options | undefined => {
   const caller = {
     ...(key === "" ? {} : { key }),

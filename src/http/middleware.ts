@@ -18,6 +18,8 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Types from "effect/Types"
 import * as Caller from "../internal/caller.ts"
+import { demanding } from "../internal/keyed/engine.ts"
+import { keyedOf } from "../internal/keyed/map.ts"
 import type { Limiter } from "../internal/limiter.ts"
 import * as Local from "../internal/local.ts"
 import * as Plan from "../internal/plan.ts"
@@ -79,7 +81,9 @@ const makeLimit = (
   }
   const { cost, lookup, maxKeys = 100_000, onFull = "evict", policy, throttles } = options
   // What the policies of a map of others hold is not known here.
-  if (throttles !== undefined) return Effect.map(throttles, (map): Limit => ({ ...common, map, holds: () => true }))
+  if (throttles !== undefined) {
+    return Effect.map(throttles, (map): Limit => ({ ...common, map, keyed: keyedOf(map), holds: () => true }))
+  }
   const ofKey = memoised((policy: Throttle.Policy<any>) => {
     if (lookup !== undefined) Rules.checkPolicy(caller, "lookup", policy, cost, maxWait)
     return inForce(policy)
@@ -92,7 +96,7 @@ const makeLimit = (
   const holds = memoised((policy: Throttle.Policy<any>) => Plan.make(policy.data).pools.length > 0)
   return Effect.map(
     ThrottleMap.make({ lookup: (key: string) => ofKey(policyOf(key)), maxKeys, onFull, name }),
-    (map): Limit => ({ ...common, map, holds: (key) => holds(policyOf(key)) })
+    (map): Limit => ({ ...common, map, keyed: keyedOf(map), holds: (key) => holds(policyOf(key)) })
   )
 }
 
@@ -107,7 +111,7 @@ const makeGate = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
   }
   const server: Server = { caller, fields, maxWait, inForce }
   const levels: Levels = options.levels ?? []
-  const everybody: Effect.Effect<Limiter | undefined, any, any> = global === undefined
+  const globalLimiter: Effect.Effect<Limiter | undefined, any, any> = global === undefined
     ? Effect.undefined
     : Throttle.isPolicy(global)
     ? Local.make({ ...Plan.make(inForce(global).data), name: nameGiven(global.data) ?? "global" })
@@ -122,11 +126,11 @@ const makeGate = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
         yield* makeLimit({ ...server, caller: Rules.ofLevel(caller, i) }, level.name ?? Rules.nameOfLevel(i), level)
       )
     }
-    if (levels.length > 0) Rules.checkMaps(caller, limits.map(({ map }) => map))
+    if (levels.length > 0) Rules.checkMaps(caller, limits.map(({ keyed }) => keyed))
     return {
       shadow,
       limits,
-      everybody: yield* everybody,
+      global: yield* globalLimiter,
       dialect: fields,
       onStoreError: options.onStoreError ?? "allow",
       concurrencyStatus,
@@ -202,7 +206,11 @@ const makeThrottled = <R, EX, RX, RA, EA, L extends Levels, EG, RG>(
       return unknownAddressWarning(by.limit.name)
     }
     const askedAt = (key: unknown, level: number): Asked => {
-      if (typeof key === "string") return { limit: gate.limits[level]!, key: shortened(key), cost: costOf(level) }
+      if (typeof key === "string") {
+        const limit = gate.limits[level]!
+        const cost = costOf(level)
+        return { limit, key: shortened(key), keyed: limit.keyed, cost, demandOf: demanding(cost) }
+      }
       const where = Rules.ofLevel(caller, level - 1)
       throw Rules.bad(where, `"key" must give a string, received ${Formatter.format(key)}`)
     }

@@ -66,9 +66,14 @@ const nanos = (duration: Duration.Duration | undefined): number =>
 
 /** Gives a call that is to wait the bounds of its fiber. */
 export const apply = <W extends Bounded<W>>(fiber: Fiber.Fiber<unknown, unknown>, waiter: W): void => {
+  const own = ofCall(fiber)
+  if (own !== undefined) waiter.own = { ...own, deadline: Heap.node(waiter) }
+}
+
+/** The bounds of the calls that a fiber makes, in nanoseconds; undefined if it sets none. */
+export const ofCall = (fiber: Fiber.Fiber<unknown, unknown>): Omit<Own<never>, "deadline"> | undefined => {
   const bounds = fiber.getRef(CallBounds)
-  if (bounds === none) return
-  waiter.own = { maxWait: nanos(bounds.maxWait), timeout: nanos(bounds.timeout), deadline: Heap.node(waiter) }
+  return bounds === none ? undefined : { maxWait: nanos(bounds.maxWait), timeout: nanos(bounds.timeout) }
 }
 
 export const add = <W extends Bounded<W>>({ bounded }: Host<W>, { own }: W): void => {
@@ -86,7 +91,7 @@ export const timeoutOf = (plan: Plan, own: Own<unknown> | undefined): number =>
   own === undefined ? plan.timeout : Math.min(plan.timeout, own.timeout)
 
 /** The longest wait that may be expected of a call, in nanoseconds. */
-export const maxWaitOf = (plan: Plan, own: Own<unknown> | undefined): number =>
+export const maxWaitOf = (plan: Plan, own: Pick<Own<unknown>, "maxWait"> | undefined): number =>
   own === undefined ? plan.maxWait : Math.min(plan.maxWait, own.maxWait)
 
 /** The last instant at which a waiting call may become ready. */

@@ -14,6 +14,7 @@ import * as Admission from "./admission.ts"
 import type { Host } from "./backend.ts"
 import type * as Counts from "./counts.ts"
 import * as Demand from "./demand.ts"
+import type { Arrival } from "./levels/arrival.ts"
 import type { Limiter } from "./limiter.ts"
 import type { Plan } from "./plan.ts"
 import type { PartRemaining } from "./remaining.ts"
@@ -55,6 +56,10 @@ export interface Engine {
    * that replaces the call, if there is no room for the key. Absent where the limiter is not in this process.
    */
   readonly open?: (demand: Demand.Demand) => Opened | Effect.Effect<never, ThrottleError>
+  /** Whether `open` would have to make room for the key. Absent where there are no keys. */
+  readonly needsRoom?: () => boolean
+  /** A call of several levels at this one, to be used in this step. Present where `open` is. */
+  readonly arrival?: (demand: Demand.Demand) => Arrival
   /** Makes the levels of which this is one. Absent where the limiter is in this process. */
   readonly levels?: (engines: ReadonlyArray<Engine>) => Engine
 }

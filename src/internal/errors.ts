@@ -14,8 +14,10 @@ import type { View } from "./limiter.ts"
 /** The reason to reject a call on arrival. */
 export type Reason = "PermitsExceedCapacity" | "QueueFull" | "WaitTooLong"
 
+type OwnBounds = Pick<Bounds.Own<unknown>, "maxWait">
+
 /** Returns the reason to reject a call that cannot start at once; undefined if it may wait. Builds no error. */
-export const reasonOf = (view: View, demand: Demand, now: number, own?: Bounds.Own<unknown>): Reason | undefined => {
+export const reasonOf = (view: View, demand: Demand, now: number, own?: OwnBounds): Reason | undefined => {
   const { maxQueue, maxQueuePerCaller } = view.plan
   const maxWait = Bounds.maxWaitOf(view.plan, own)
   if (demand.exceeds !== undefined) return "PermitsExceedCapacity"
@@ -54,7 +56,7 @@ export const make = (
   now: number,
   reason: Reason,
   wait?: number,
-  own?: Bounds.Own<unknown>
+  own?: OwnBounds
 ): ThrottleError => {
   const { maxQueue, maxQueuePerCaller } = view.plan
   switch (reason) {

@@ -6,8 +6,10 @@ import * as Fiber from "effect/Fiber"
 import * as Formatter from "effect/Formatter"
 import type * as Scope from "effect/Scope"
 import * as Control from "./control.ts"
+import * as Demand from "./demand.ts"
 import * as Engine from "./engine.ts"
 import * as Finish from "./finish.ts"
+import * as Arrival from "./levels/arrival.ts"
 import type { Limiter } from "./limiter.ts"
 import * as Local from "./local.ts"
 import * as Operations from "./operations.ts"
@@ -40,6 +42,7 @@ export const makeScoped = (plan: Plan.Plan, mayReject: boolean): Effect.Effect<L
 const engine = (limiter: Limiter, mayReject: boolean): LocalEngine => ({
   limiter,
   open: () => ({ limiter, close: () => {} }),
+  arrival: (demand) => Arrival.ofLimiter(limiter, Demand.forPlan(limiter.plan, demand)),
   ...Engine.ofLimiter(limiter, {
     estimateWait: (demand) => Effect.succeed(Control.estimateWait(limiter, demand)),
     remaining: () => Effect.succeed(Control.remaining(limiter)),

@@ -248,3 +248,22 @@ describe("setCaller", () => {
       }))
   }
 })
+
+describe("a full map that evicts", () => {
+  for (const isObserved of [false, true]) {
+    it.effect(`keeps its keys when the global limit refuses a request${isObserved ? ", with an observer" : ""}`, () =>
+      Effect.gen(function*() {
+        const users = yield* ThrottleMap.make({ lookup: (_key: string) => budget(5), maxKeys: 1, onFull: "evict" })
+        const global = yield* Throttle.make(Throttle.rate({ limit: 1, per: "1 hour", maxQueue: 0 }))
+        const app = HttpThrottle.middleware({ key: user, throttles: Effect.succeed(users), global }, { global: true })
+        const made = ask(Layer.merge(hello, app))
+        const events: Array<string> = []
+        const observer = ({ _tag }: Throttle.Event) => Effect.sync(() => void events.push(_tag))
+        const request = yield* (isObserved ? Effect.provideService(made, Throttle.Observer, observer) : made)
+        yield* request(from("ada", ""))
+        assert.strictEqual((yield* request(from("eve", ""))).status, 503)
+        assert.strictEqual((yield* users.remaining("x-user:ada"))[0]!.remaining, 4)
+        assert.deepStrictEqual(events.filter((tag) => tag === "Rejected").length, isObserved ? 1 : 0)
+      }))
+  }
+})

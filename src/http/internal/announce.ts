@@ -10,6 +10,8 @@ import * as HttpEffect from "effect/http/HttpEffect"
 import type { HttpServerRequest } from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Scope from "effect/Scope"
+import type { DemandOf } from "../../internal/keyed/calls.ts"
+import type { Keyed } from "../../internal/keyed/keyed.ts"
 import * as Maps from "../../internal/keyed/map.ts"
 import type { Plan } from "../../internal/plan.ts"
 import { remaining } from "../../internal/remaining.ts"
@@ -24,6 +26,8 @@ export interface Limit {
   /** What clients call it. */
   readonly name: string
   readonly map: ThrottleMap.ThrottleMap<string>
+  /** The state of the map; undefined for one that is not in this process. */
+  readonly keyed: Keyed<string> | undefined
   /** Whether calls of this key may hold permits, which a request does until its response is sent. */
   readonly holds: (key: string) => boolean
   /** What writes the fields of a plan; undefined where there are none to write. */
@@ -36,7 +40,10 @@ export interface Limit {
 export interface Asked {
   readonly limit: Limit
   readonly key: string
+  readonly keyed: Keyed<string> | undefined
   readonly cost: Throttle.Cost | undefined
+  /** Resolves the cost for the key's policy. */
+  readonly demandOf: DemandOf
 }
 
 export interface Announced {

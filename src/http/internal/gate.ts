@@ -9,9 +9,9 @@ import type { HttpServerResponse } from "effect/http/HttpServerResponse"
 import type * as Scope from "effect/Scope"
 import * as Admission from "../../internal/admission.ts"
 import * as Calls from "../../internal/keyed/calls.ts"
-import { demanding } from "../../internal/keyed/engine.ts"
 import * as Maps from "../../internal/keyed/map.ts"
 import * as Together from "../../internal/keyed/together.ts"
+import * as Arrival from "../../internal/levels/arrival.ts"
 import * as Levels from "../../internal/levels/engine.ts"
 import type { Limiter } from "../../internal/limiter.ts"
 import type { ThrottleError } from "../../ThrottleError.ts"
@@ -28,7 +28,7 @@ export interface Gate<E, R> extends Announced {
   /** The limits of the keys, from the narrowest to the widest: one, or several that are all in this process. */
   readonly limits: ReadonlyArray<Limit>
   /** The global limit. */
-  readonly everybody: Limiter | undefined
+  readonly global: Limiter | undefined
   readonly onStoreError: "allow" | "refuse"
   readonly concurrencyStatus: 429 | 503
   /** The app's own answer to a refusal; undefined for the problem document. */
@@ -41,6 +41,9 @@ const drained: Refusal.Reason = { _tag: "Draining", parts: [] }
 /** A request at a limit in this process. */
 type Call = Asked & Together.KeyCall<string>
 
+/** Several levels are all in this process. */
+const isHere = (asked: ReadonlyArray<Asked>): asked is ReadonlyArray<Call> => asked[0]!.keyed !== undefined
+
 /**
  * Runs the handler if all limits admit it. `asked`: the request at the limit of each key. Refused or interrupted before it
  * has started, it has cost nothing. To be called in a step of the fiber that will run it: for a request that need not wait
@@ -51,26 +54,17 @@ export const pass = <E, R, E2, R2>(
   asked: ReadonlyArray<Asked>,
   handler: Effect.Effect<Response, E, R>
 ): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> => {
-  const { countIf, everybody } = gate
-  if (everybody !== undefined) Rules.checkUnits(everybody)
-  const calls: Array<Call> = []
-  for (const { cost, key, limit } of asked) {
-    const keyed = Maps.keyedOf(limit.map)
-    if (keyed === undefined) return wait(gate, asked, takeInTurn(gate, asked[0]!), handler)
-    calls.push({ limit, key, cost, keyed, demandOf: demanding(cost) })
-  }
-  if (countIf === undefined && Together.startAtOnce(calls, everybody)) {
+  const { countIf, global } = gate
+  if (global !== undefined) Rules.checkUnits(global)
+  if (!isHere(asked)) return wait(gate, asked, takeInTurn(gate, asked[0]!), handler)
+  if (countIf === undefined && Together.startAtOnce(asked, global)) {
     announce(gate, asked)
     return handler
   }
-  const rejected = Together.rejectAtOnce(calls, everybody)
+  const rejected = Together.rejectAtOnce(asked, global)
   if (rejected !== undefined) return refuse(gate, asked, rejected.summary, rejected.level)
-  return wait(
-    gate,
-    asked,
-    calls.length === 1 && everybody === undefined ? takeOne(calls[0]!) : takeAll(gate, calls),
-    handler
-  )
+  const take = asked.length === 1 && global === undefined ? takeOne(asked[0]!) : takeAll(gate, asked)
+  return wait(gate, asked, take, handler)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -98,29 +92,33 @@ const takeOne = ({ cost, key, limit }: Asked): Take => (onGranted) =>
   )
 
 /** In one step of all limits. */
-const takeAll = ({ everybody }: Gate<any, any>, calls: ReadonlyArray<Call>): Take => (onGranted) => {
+const takeAll = ({ global }: Gate<any, any>, calls: ReadonlyArray<Call>): Take => (onGranted) => {
   const levels = calls.map(({ demandOf, key, keyed }): Levels.Level => ({
     name: keyed.name,
     demandOf,
-    open: () => Calls.open(keyed, key, demandOf(Calls.peek(keyed, key)))
+    open: () => Calls.open(keyed, key, demandOf(Calls.peek(keyed, key))),
+    needsRoom: () => Calls.needsRoom(keyed, key),
+    arrival: () => Calls.arrival(keyed, key, demandOf)
   }))
-  if (everybody !== undefined) {
+  if (global !== undefined) {
     levels.push({
-      name: everybody.plan.name,
+      name: global.plan.name,
       demandOf: ({ one }) => one,
-      open: () => ({ limiter: everybody, close: () => {} })
+      open: () => ({ limiter: global, close: () => {} }),
+      needsRoom: undefined,
+      arrival: () => Arrival.ofLimiter(global, global.one)
     })
   }
   return Levels.takeEach(levels, ({ cancel }, cancelAt) =>
     onGranted({
       cancel,
-      cancelOfKeys: everybody === undefined ? cancel : Effect.forEach(calls, (_, i) => cancelAt(i), { discard: true })
+      cancelOfKeys: global === undefined ? cancel : Effect.forEach(calls, (_, i) => cancelAt(i), { discard: true })
     }))
 }
 
 /** Those of the key first, then the global ones: a store does not decide in one step with this process. */
-const takeInTurn = ({ everybody, onStoreError }: Gate<any, any>, asked: Asked): Take => {
-  if (everybody === undefined) return takeOne(asked)
+const takeInTurn = ({ global, onStoreError }: Gate<any, any>, asked: Asked): Take => {
+  if (global === undefined) return takeOne(asked)
   return (onGranted) => {
     let ofKey: Effect.Effect<void> = Effect.void
     const taken = takeOne(asked)((held) => {
@@ -130,15 +128,15 @@ const takeInTurn = ({ everybody, onStoreError }: Gate<any, any>, asked: Asked): 
     const takenOrAllowed = onStoreError === "refuse"
       ? taken
       : Effect.catchIf(taken, ({ error }) => Refusal.isOfStore(error.reason), () => Effect.void)
-    const everybodys = Admission.take(
-      everybody,
-      everybody.one,
+    const ofGlobal = Admission.take(
+      global,
+      global.one,
       "call",
       ({ cancel }) => onGranted({ cancel: Effect.andThen(ofKey, cancel), cancelOfKeys: ofKey })
     )
     return Effect.andThen(
       takenOrAllowed,
-      Effect.mapError(everybodys, (error): Levels.Rejected => ({ error, level: 1 }))
+      Effect.mapError(ofGlobal, (error): Levels.Rejected => ({ error, level: 1 }))
     )
   }
 }
@@ -156,7 +154,7 @@ const wait = <E, R, E2, R2>(
 ): Effect.Effect<Response, E | E2, R | R2 | HttpServerRequest | Scope.Scope> =>
   // A request whose client has gone must not stay in line, and in front of all routes nothing can be interrupted.
   Effect.interruptibleMask((restore) => {
-    const { countIf, everybody } = gate
+    const { countIf, global } = gate
     let started = false
     let held: Held | undefined
     const run = Effect.suspend(() => {
@@ -175,7 +173,7 @@ const wait = <E, R, E2, R2>(
         ? Effect.suspend(() => refuse(gate, asked, drained, asked.length))
         : Effect.failCause(cause)
     const { cost, key, limit: { holds, map } } = asked[0]!
-    if (asked.length === 1 && everybody === undefined && countIf === undefined && !holds(key)) {
+    if (asked.length === 1 && global === undefined && countIf === undefined && !holds(key)) {
       // What the handler fails with is its own, also where it is a ThrottleError.
       const isRefusal = (_error: E | ThrottleError): _error is ThrottleError => !started
       return Effect.catchIf(
@@ -202,7 +200,7 @@ const refuse = <E, R>(
   const plan = by && Maps.peek(by.limit.map, by.key)?.view.plan
   const names = plan && by.limit.namesOf(plan)
   const problem = Refusal.problemOf(reason, {
-    globalName: by === undefined ? gate.everybody?.plan.name : undefined,
+    globalName: by === undefined ? gate.global?.plan.name : undefined,
     concurrencyStatus: gate.concurrencyStatus,
     nameOf: (part) => names?.get(part) ?? Fields.ascii(part)
   })

@@ -5,13 +5,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Formatter from "effect/Formatter"
 import * as Predicate from "effect/Predicate"
-import { keyedOf } from "../../internal/keyed/map.ts"
 import type { Limiter } from "../../internal/limiter.ts"
 import * as Options from "../../internal/options.ts"
 import * as Plan from "../../internal/plan.ts"
 import { limiterOf } from "../../internal/throttle.ts"
 import * as Throttle from "../../Throttle.ts"
-import type { ThrottleMap } from "../../ThrottleMap.ts"
 import * as Fields from "./fields.ts"
 
 const isFunction = (value: unknown): boolean => typeof value === "function"
@@ -133,8 +131,8 @@ const checkLimit = (caller: string, options: Given, maxWait: Duration.Input | un
 }
 
 /** All levels are charged in one step, so each must have keys of its own, in this process. */
-export const checkMaps = (caller: string, maps: ReadonlyArray<ThrottleMap<string>>): void => {
-  if (maps.some((map) => keyedOf(map) === undefined)) {
+export const checkMaps = (caller: string, maps: ReadonlyArray<object | undefined>): void => {
+  if (maps.includes(undefined)) {
     throw bad(caller, `with "levels" each "throttles" must be a map of this process, since all are charged in one step`)
   }
   if (new Set(maps).size < maps.length) {
@@ -151,7 +149,7 @@ export const checkPolicy = (
   maxWait: Duration.Input | undefined
 ): void => {
   const { units } = Plan.make(policy.data)
-  // A policy of other units would cost a request nothing, and limit nobody.
+  // A policy of other units would cost a request nothing, and limit none.
   if (cost === undefined && units !== undefined && !units.has(Plan.permits)) {
     throw bad(
       caller,

@@ -8,11 +8,13 @@ import type * as Option from "effect/Option"
 import { KeysExhausted, ThrottleError } from "../../ThrottleError.ts"
 import * as Admission from "../admission.ts"
 import type { Host, Restore } from "../backend.ts"
+import * as Bounds from "../bounds.ts"
 import * as Budget from "../budget.ts"
 import * as Counts from "../counts.ts"
 import * as Demand from "../demand.ts"
 import type { Opened } from "../engine.ts"
 import * as Errors from "../errors.ts"
+import * as Arrival from "../levels/arrival.ts"
 import type { Limiter, View } from "../limiter.ts"
 import * as Observe from "../observe.ts"
 import * as Waiters from "../waiter.ts"
@@ -158,6 +160,24 @@ export const use = <K, A, E, R>(
       return undefined
     }, true)
   })
+
+/** Whether room must be made for a key before it may have a limiter. */
+export const needsRoom = <K>(keyed: Keyed.Keyed<K>, given: K): boolean => {
+  if (Keyed.size(keyed) < keyed.options.maxKeys) return false
+  const key = Keyed.canonical(keyed, given)
+  return Lending.lentTo(keyed, key) === undefined && !Keyed.idleOf(keyed, key, Keyed.now(keyed)).isRemembered
+}
+
+/** A call of a key as one of several levels, to be used in this step. Does not make the map remember the key. */
+export const arrival = <K>(keyed: Keyed.Keyed<K>, given: K, demandOf: DemandOf): Arrival.Arrival => {
+  const key = Keyed.canonical(keyed, given)
+  const lent = Lending.lentTo(keyed, key)
+  if (lent !== undefined) return Arrival.ofLimiter(lent.limiter, demandOf(lent.limiter))
+  const now = Keyed.now(keyed)
+  const { charged, kind } = Keyed.idleOf(keyed, key, now)
+  const view = Keyed.viewOf(kind, charged)
+  return { view, counts: keyed.counts, demand: demandOf(view), now, own: Bounds.ofCall(Fiber.getCurrent()!) }
+}
 
 /** Gives a key a limiter until it is closed; an effect that replaces the call if the map has no room for the key. */
 export const open = <K>(keyed: Keyed.Keyed<K>, given: K, demand: Demand.Demand): Opened | Rejected => {

@@ -10,7 +10,7 @@ import * as Admission from "../admission.ts"
 import * as Budget from "../budget.ts"
 import * as Control from "../control.ts"
 import * as Counts from "../counts.ts"
-import type * as Demand from "../demand.ts"
+import * as Demand from "../demand.ts"
 import * as Engine from "../engine.ts"
 import * as Estimate from "../estimate.ts"
 import * as Finish from "../finish.ts"
@@ -82,6 +82,12 @@ export class KeyEngine<K> implements Engine.Engine {
   }
   open(demand: Demand.Demand) {
     return Calls.open(this.keyed, this.key, demand)
+  }
+  needsRoom() {
+    return Calls.needsRoom(this.keyed, this.key)
+  }
+  arrival(demand: Demand.Demand) {
+    return Calls.arrival(this.keyed, this.key, ({ plan }) => Demand.forPlan(plan, demand))
   }
   estimateWait(cost: Demand.Cost | undefined) {
     const { key, keyed } = this

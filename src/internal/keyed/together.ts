@@ -5,9 +5,9 @@
 import * as Fiber from "effect/Fiber"
 import * as Budget from "../budget.ts"
 import * as Counts from "../counts.ts"
-import type * as Demand from "../demand.ts"
 import * as Errors from "../errors.ts"
-import { isRefusing, type Limiter, mayStart, type View } from "../limiter.ts"
+import * as Arrival from "../levels/arrival.ts"
+import { type Limiter, mayStart } from "../limiter.ts"
 import * as Local from "../local.ts"
 import * as Observe from "../observe.ts"
 import * as Calls from "./calls.ts"
@@ -85,37 +85,15 @@ export const rejectAtOnce = <K>(
   calls: ReadonlyArray<KeyCall<K>>,
   other: Limiter | undefined
 ): Rejected | undefined => {
-  if (calls.some(({ keyed }) => keyed.phase !== "open") || (other !== undefined && isRefusing(other))) return undefined
-  let now = 0
-  for (const [level, { demandOf, key, keyed }] of calls.entries()) {
-    now = Keyed.now(keyed)
-    const view = Calls.peek(keyed, key)
-    const demand = demandOf(view)
-    if (view.phase !== "inForce") return undefined
-    if (mayStart(view, demand, now)) continue
-    const reason = Errors.reasonOf(view, demand, now)
-    if (reason === undefined) return undefined
-    const counts = keyed.lent.get(Keyed.canonical(keyed, key))?.limiter.counts ?? keyed.counts
-    return reject(keyed, view, counts, demand, now, reason, level)
-  }
-  if (other === undefined || other.phase !== "inForce") return undefined
-  const reason = mayStart(other, other.one, now) ? undefined : Errors.reasonOf(other, other.one, now)
-  return reason && reject(calls[0]!.keyed, other, other.counts, other.one, now, reason, calls.length)
-}
-
-const reject = <K>(
-  keyed: Keyed.Keyed<K>,
-  view: View,
-  counts: Counts.Counts,
-  demand: Demand.Demand,
-  now: number,
-  reason: Errors.Reason,
-  level: number
-): Rejected | undefined => {
-  if (Observe.isObserved(Fiber.getCurrent()!)) return undefined
+  if (calls.some(({ keyed }) => keyed.phase !== "open") || Observe.isObserved(Fiber.getCurrent()!)) return undefined
+  const arrivals = calls.map(({ demandOf, key, keyed }) => Calls.arrival(keyed, key, demandOf))
+  if (other !== undefined) arrivals.push(Arrival.ofLimiter(other, other.one))
+  const stop = Arrival.firstStop(arrivals)
+  if (stop?.reason === undefined || arrivals.some(({ view }) => view.phase === "shadow")) return undefined
+  const { counts, demand, level, now, reason, view } = stop
   Counts.rejected(counts, reason)
   const summary = Errors.summary(view, demand, now, reason)
   // Last, since it may drop this key.
-  Sweep.countCall(keyed)
+  Sweep.countCall(calls[0]!.keyed)
   return { level, summary }
 }

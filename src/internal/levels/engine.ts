@@ -3,6 +3,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
@@ -11,11 +12,14 @@ import * as Admission from "../admission.ts"
 import type { Host, Restore } from "../backend.ts"
 import * as Demand from "../demand.ts"
 import * as Engine from "../engine.ts"
+import * as Errors from "../errors.ts"
 import type { Limiter } from "../limiter.ts"
 import * as Operations from "../operations.ts"
 import * as Options from "../options.ts"
 import * as Plan from "../plan.ts"
 import type { Throttle } from "../service.ts"
+import * as Waiters from "../waiter.ts"
+import * as Arrival from "./arrival.ts"
 import * as Levels from "./levels.ts"
 
 /** An engine whose limiter can be opened: here, or on a store. */
@@ -58,16 +62,30 @@ const unitsOf = (engines: ReadonlyArray<Opening<unknown>>): ReadonlySet<string> 
 
 const none = Plan.make({ _tag: "None" })
 
+/** A level that is to be opened for a call. */
+interface Opener<L> {
+  readonly open: () => Engine.Opened<L> | Effect.Effect<never, ThrottleError>
+  readonly needsRoom: (() => boolean) | undefined
+  readonly arrival: (() => Arrival.Arrival) | undefined
+}
+
 /**
  * Opens the limiters of all levels in this step, and closes them when the effect that `f` makes of them ends. Returns
- * `onRejected` of the effect that replaces the call, if a map has no room for a key or is drained.
+ * `onRejected` of the effect that replaces the call, if a map has no room for a key or is drained. `unavailable` replaces
+ * a call that may not wait, and that would start at no level.
  */
 const open = <L, A, E, R, E2>(
   name: string,
-  openers: ReadonlyArray<() => Engine.Opened<L> | Effect.Effect<never, ThrottleError>>,
+  openers: ReadonlyArray<Opener<L>>,
   f: (limiters: ReadonlyArray<L>) => Effect.Effect<A, E, R>,
-  onRejected: (rejection: Effect.Effect<never, ThrottleError>, level: number) => Effect.Effect<never, E2>
+  onRejected: (rejection: Effect.Effect<never, ThrottleError>, level: number) => Effect.Effect<never, E2>,
+  unavailable?: Effect.Effect<A>
 ): Effect.Effect<A, E | E2, R> => {
+  if (openers.some(({ needsRoom }) => needsRoom?.() === true)) {
+    const stop = Arrival.firstStop(openers.map(({ arrival }) => arrival!()))
+    if (stop !== undefined && unavailable !== undefined && stop.reason !== "PermitsExceedCapacity") return unavailable
+    if (stop?.reason !== undefined) return onRejected(reject(stop, stop.reason), stop.level)
+  }
   const opened: Array<Engine.Opened<L>> = []
   const close = () => {
     for (const one of opened) one.close()
@@ -75,7 +93,7 @@ const open = <L, A, E, R, E2>(
   for (const [level, opener] of openers.entries()) {
     let one: Engine.Opened<L> | Effect.Effect<never, ThrottleError>
     try {
-      one = opener()
+      one = opener.open()
     } catch (defect) {
       close()
       throw defect
@@ -97,11 +115,22 @@ const open = <L, A, E, R, E2>(
   }, true)
 }
 
+const reject = (
+  { counts, demand, now, own, view }: Arrival.Stop,
+  reason: Errors.Reason
+): Effect.Effect<never, ThrottleError> =>
+  Waiters.rejection(
+    { counts, plan: view.plan },
+    Fiber.getCurrent()!,
+    demand,
+    Errors.make(view, demand, now, reason, undefined, own),
+    0
+  )
+
 /** A level of a call that costs each level another amount. */
-export interface Level {
+export interface Level extends Opener<Limiter> {
   readonly name: string
   readonly demandOf: (parts: Pick<Limiter, "one" | "plan">) => Demand.Demand
-  readonly open: () => Engine.Opened | Effect.Effect<never, ThrottleError>
 }
 
 /** A rejection, and the level that rejected the call. */
@@ -121,7 +150,7 @@ export const takeEach = (
   Effect.uninterruptibleMask((restore) =>
     open(
       levels.map(({ name }) => name).join(", "),
-      levels.map((level) => level.open),
+      levels,
       (limiters) => {
         const opened = Levels.make(limiters, none, limiters.map((limiter, i) => levels[i]!.demandOf(limiter)))
         return restore(Effect.mapError(
@@ -150,15 +179,21 @@ export const engineOf = <L extends { readonly plan: Plan.Plan }, S extends { rea
   /** Uses the limiters of all levels in the step that opens them, until the effect ends. */
   const use = <A, E, R>(
     cost: Demand.Cost | undefined,
-    f: (levels: S & Host<S>, demand: Demand.Demand, restore: Restore) => Effect.Effect<A, E, R>
+    f: (levels: S & Host<S>, demand: Demand.Demand, restore: Restore) => Effect.Effect<A, E, R>,
+    unavailable?: Effect.Effect<A>
   ): Effect.Effect<A, E | ThrottleError, R> =>
     Effect.uninterruptibleMask((restore): Effect.Effect<A, E | ThrottleError, R> => {
       const demand = demandOf(cost)
       return open(
         name,
-        engines.map((engine) => () => engine.open(demand)),
+        engines.map((engine) => ({
+          open: () => engine.open(demand),
+          needsRoom: engine.needsRoom && (() => engine.needsRoom!()),
+          arrival: engine.arrival && (() => engine.arrival!(demand))
+        })),
         (limiters) => f(make(limiters, demand.plan), demand, restore),
-        restore
+        restore,
+        unavailable
       )
     })
 
@@ -182,7 +217,11 @@ export const engineOf = <L extends { readonly plan: Plan.Plan }, S extends { rea
     plan: () => undefined,
     run: (self, cost) => use(cost, (levels, demand, restore) => Admission.runMasked(levels, demand, self, restore)),
     runIfAvailable: (self, cost) =>
-      use(cost, (levels, demand, restore) => Admission.runIfAvailableMasked(levels, demand, self, restore)),
+      use(
+        cost,
+        (levels, demand, restore) => Admission.runIfAvailableMasked(levels, demand, self, restore),
+        Effect.succeedNone
+      ),
     wait: (cost) =>
       use(cost, (levels, demand, restore) => {
         holdingNothing(levels, "wait")
@@ -192,7 +231,7 @@ export const engineOf = <L extends { readonly plan: Plan.Plan }, S extends { rea
       use(cost, (levels, demand, restore) => {
         holdingNothing(levels, "allow")
         return Admission.allowMasked(levels, demand, restore)
-      }),
+      }, Effect.succeed(false)),
     take: (cost) => use(cost, (levels, demand, restore) => restore(Admission.take(levels, demand, "scope"))),
     use: (f, cost) => use(cost, (levels, demand, restore) => restore(Admission.use(levels, demand, f))),
     estimateWait: (cost) =>

@@ -1,5 +1,5 @@
 /**
- * Calls that several limiters must admit, all or none, at one instant: those of a user, of an organisation, of everybody.
+ * Calls that several limiters must admit, all or none, at one instant: those of a user, of an organisation, and of all.
  *
  * A call waits at one level at a time, from the first (the narrowest) to the last. Where it is the head and ready, it keeps
  * that place and enters the queue of the next level; nothing is charged. Once it is the head and ready at every level, all
