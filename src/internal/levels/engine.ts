@@ -197,8 +197,8 @@ export const engineOf = <L extends { readonly plan: Plan.Plan }, S extends { rea
       )
     })
 
-  const holdingNothing = (levels: S, operation: "wait" | "allow"): void => {
-    for (const { plan } of levels.limiters) Engine.checkHoldsNothing(plan, operation)
+  const holdingNothing = (operation: "wait" | "allow"): void => {
+    for (const engine of engines) Engine.checkHoldsNothing(engine.plan()!, operation)
   }
 
   const unsupported = (operation: string) => () => {
@@ -222,16 +222,14 @@ export const engineOf = <L extends { readonly plan: Plan.Plan }, S extends { rea
         (levels, demand, restore) => Admission.runIfAvailableMasked(levels, demand, self, restore),
         Effect.succeedNone
       ),
-    wait: (cost) =>
-      use(cost, (levels, demand, restore) => {
-        holdingNothing(levels, "wait")
-        return Admission.runMasked(levels, demand, Effect.void, restore)
-      }),
-    allow: (cost) =>
-      use(cost, (levels, demand, restore) => {
-        holdingNothing(levels, "allow")
-        return Admission.allowMasked(levels, demand, restore)
-      }, Effect.succeed(false)),
+    wait: (cost) => {
+      holdingNothing("wait")
+      return use(cost, (levels, demand, restore) => Admission.runMasked(levels, demand, Effect.void, restore))
+    },
+    allow: (cost) => {
+      holdingNothing("allow")
+      return use(cost, Admission.allowMasked, Effect.succeed(false))
+    },
     take: (cost) => use(cost, (levels, demand, restore) => restore(Admission.take(levels, demand, "scope"))),
     use: (f, cost) => use(cost, (levels, demand, restore) => restore(Admission.use(levels, demand, f))),
     estimateWait: (cost) =>

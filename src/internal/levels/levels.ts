@@ -23,13 +23,13 @@ import { type Grant, noGrant, type Settlement } from "../grant.ts"
 import * as Head from "../head.ts"
 import * as Heap from "../heap.ts"
 import { type Limiter, mayStart } from "../limiter.ts"
-import * as List from "../list.ts"
 import * as Local from "../local.ts"
 import type { Plan } from "../plan.ts"
 import * as Reentry from "../reentry.ts"
 import * as Scheduler from "../scheduler.ts"
 import * as Time from "../time.ts"
 import * as Waiters from "../waiter.ts"
+import * as Hosts from "./host.ts"
 
 export interface Levels extends Host<Levels> {
   /** From the narrowest to the widest. */
@@ -473,24 +473,4 @@ export const make = (
   limiters: ReadonlyArray<Limiter>,
   plan: Plan,
   demands?: ReadonlyArray<Demand.Demand>
-): Levels => {
-  const first = limiters[0]!
-  return {
-    backend,
-    limiters,
-    demands,
-    level: 0,
-    plan,
-    meters: [],
-    pools: [],
-    one: Demand.one(plan),
-    time: first.time,
-    counts: first.counts,
-    pauses: first.pauses,
-    waiters: List.make(),
-    callers: new Map(),
-    bounded: Bounds.deadlines(),
-    mayReject: true,
-    afterCall: undefined
-  }
-}
+): Levels => ({ ...Hosts.make(limiters[0]!, plan), backend, limiters, demands, level: 0 })

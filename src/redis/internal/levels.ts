@@ -13,12 +13,11 @@
 import * as Effect from "effect/Effect"
 import { runWaiter } from "../../internal/admission.ts"
 import type { Backend, Call, Restore, Waiter as AnyWaiter } from "../../internal/backend.ts"
-import * as Bounds from "../../internal/bounds.ts"
 import * as Counts from "../../internal/counts.ts"
 import * as Demand from "../../internal/demand.ts"
 import type { Grant as Held } from "../../internal/grant.ts"
 import * as Local from "../../internal/levels/engine.ts"
-import * as List from "../../internal/list.ts"
+import * as Hosts from "../../internal/levels/host.ts"
 import type { Plan } from "../../internal/plan.ts"
 import type { Throttle } from "../../internal/service.ts"
 import * as Time from "../../internal/time.ts"
@@ -455,22 +454,8 @@ const backend: Backend<Levels> = {
 }
 
 /** Makes the levels of one call. `plan`: without parts; its units are those of all. */
-export const make = (limiters: ReadonlyArray<Limiter>, plan: Plan): Levels => {
-  const first = limiters[0]!
-  return {
-    backend,
-    limiters,
-    plan,
-    meters: [],
-    pools: [],
-    one: Demand.one(plan),
-    time: first.time,
-    counts: first.counts,
-    pauses: first.pauses,
-    waiters: List.make(),
-    callers: new Map(),
-    bounded: Bounds.deadlines(),
-    mayReject: true,
-    afterCall: undefined
-  }
-}
+export const make = (limiters: ReadonlyArray<Limiter>, plan: Plan): Levels => ({
+  ...Hosts.make(limiters[0]!, plan),
+  backend,
+  limiters
+})
